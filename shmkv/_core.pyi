@@ -1,0 +1,114 @@
+"""The C extension: the engine's binding.  Use `shmkv.Store`, not this.
+
+Statuses become exceptions in one table (binding/module.c); the exception classes are taken
+from `shmkv.errors` at import.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+LAYOUT_VERSION: Final[int]
+FREE_THREADED: Final[bool]
+
+class Region:
+    """One mapping of a store's region in this process (shared by all handles of the same store)."""
+
+    @staticmethod
+    def create(
+        fd: int, size: int, *, evict: bool, mode: int, uid: int, uuid: bytes, seed: int, fixed_size: bool
+    ) -> bool:
+        """Lay a store out behind `fd`.  False: a ready store was there already."""
+    @staticmethod
+    def peek(fd: int, timeout: float) -> bytes | None:
+        """The 256 bytes of the fixed header; None if its creator died before it was ready."""
+    @staticmethod
+    def attach(fd: int, readonly: bool) -> Region: ...
+    fd: int
+    uuid: bytes
+    size: int
+    evict: bool
+    mode: int
+    uid: int
+    bucket_count: int
+
+class Versioned(tuple[Any, int]):
+    value: Any
+    version: int
+
+class Handle:
+    """Every operation that touches items.  `shmkv.Store` derives from it and adds names and lives."""
+
+    def __init__(
+        self,
+        region: Region,
+        codec: str = "safe",  # "safe" | "pickle" | "json" | "object"
+        encode: Callable[[Any], bytes] | None = None,
+        decode: Callable[[bytes], Any] | None = None,
+        lock_timeout: float = 5.0,
+        readonly: bool = False,
+    ) -> None: ...
+    # dict
+    def __getitem__(self, key: str | bytes) -> Any: ...
+    def __setitem__(self, key: str | bytes, value: Any) -> None: ...
+    def __delitem__(self, key: str | bytes) -> None: ...
+    def __contains__(self, key: object) -> bool: ...
+    def __len__(self) -> int: ...
+    def get(self, key: str | bytes, default: Any = None) -> Any: ...
+    def put(self, key: str | bytes, value: Any, ttl: Any = None, *, content_type: str | None = None) -> None: ...
+    def set(self, key: str | bytes, value: Any, ttl: Any = None, *, content_type: str | None = None) -> None: ...
+    def add(self, key: str | bytes, value: Any, ttl: Any = None) -> bool: ...
+    def replace(self, key: str | bytes, value: Any, ttl: Any = None) -> bool: ...
+    def delete(self, key: str | bytes) -> bool: ...
+    def pop(self, key: str | bytes, *default: Any) -> Any: ...
+    def setdefault(self, key: str | bytes, default: Any = None) -> Any: ...
+    def incr(self, key: str | bytes, delta: int = 1, initial: int = 0, ttl: Any = None) -> int: ...
+    def decr(self, key: str | bytes, delta: int = 1, initial: int = 0, ttl: Any = None) -> int: ...
+    def gets(self, key: str | bytes) -> Versioned: ...  # KeyError if missing
+    def cas(self, key: str | bytes, value: Any, version: int, ttl: Any = None) -> bool: ...
+    def touch(self, key: str | bytes, ttl: Any) -> bool: ...
+    def persist(self, key: str | bytes) -> bool: ...
+    def ttl(self, key: str | bytes) -> float | None: ...
+    def content_type(self, key: str | bytes) -> str | None: ...
+    def get_many(self, keys: Iterable[str | bytes]) -> dict[str | bytes, Any]: ...
+    def put_many(
+        self, items: Mapping[str | bytes, Any] | Iterable[tuple[str | bytes, Any]], ttl: Any = None
+    ) -> None: ...
+    def delete_many(self, keys: Iterable[str | bytes]) -> int: ...
+    def clear(self) -> None: ...
+    def close(self) -> None:
+        """Lets running operations of other threads finish; idempotent."""
+    closed: bool
+    # for shmkv.store
+    def _bucket_keys(self, bucket: int, prefix: str | bytes | None) -> list[str | bytes]:
+        """Live keys of one bucket; `prefix` of one type sees keys of that type only."""
+    def _bucket_items(
+        self, bucket: int, start: str | bytes | None, stop: str | bytes | None
+    ) -> list[tuple[str | bytes, Any, int]]:
+        """(key, value, version) with start <= key < stop, compared as UTF-8 bytes; consistent per bucket."""
+    def _delete_version(self, key: str | bytes, version: int) -> bool: ...
+    def _stats(self) -> dict[str, int]:
+        """Raw numbers of struct skv_stats, counters by name (hits, misses, sets, deletes, expired, evicted, retries, lock_waits)."""
+    def _processes(self) -> list[tuple[int, int, int, int, bool]]:
+        """(slot, pid, pid namespace inode, start time in clock ticks, this process)."""
+    def _check(self) -> tuple[list[tuple[str, str]], dict[str, int]]:
+        """([(invariant, sentence)], numbers of struct skv_check_result)."""
+    def _compact(self) -> dict[str, int]: ...
+    def _sweep(self, buckets: int) -> int: ...
+    def _reclaim(self) -> int: ...
+    def _set_clock(self, now_ms: int) -> None: ...
+    def _now_ms(self) -> int: ...
+    def _load_tsv(self, buffer: Any, on_bad: int, first_line: int, ttl_ms: int) -> tuple[int, int, int, list[tuple[int, str]]]:
+        """Parse and store whole lines `key TAB value LF` of a buffer, holding no GIL (see _core/import.c).
+
+        Returns (pairs stored, lines seen, bytes consumed, [(line number, reason)]); on_bad 0 = stop at the first
+        malformed line (what came before it is stored), 1 = skip."""
+
+def xxh3_64(data: bytes, seed: int = 0) -> int:
+    """The engine's own XXH3-64, for the test that compares it with the reference."""
+
+def encode_safe(value: Any) -> tuple[int, bytes]:
+    """(type code, payload) of the "safe" codec; TypeError names the codec that would take it."""
+
+def decode_safe(type_code: int, payload: bytes) -> Any: ...
+def fail_commit(nth: int) -> None:
+    """For tests: the nth commit of memory from now on fails as if the file system were full; 0 = off."""

@@ -1,0 +1,623 @@
+/* batch.c: put_many, delete_many and clear: all or nothing, for every reader, at every instant.
+ *
+ * How:  1 prepare all records and the intent, sort by bucket;  2 lock the distinct buckets in
+ *       ascending order;  3 plan: find each key's slot; if tables lack room, unlock, allocate tables, start
+ *       again at 2;  4 status = pending;  5 per bucket txn = intent, bump;  6 status = committed: the
+ *       commit of all keys is this one store;  7 apply, per bucket txn = 0, bump;  8 unlock, free.
+ *       What a kill leaves at each step, and who puts it right: intent.h.
+ *
+ * Concurrency: one batch in flight per process (batch_mutex), because the process slot has one
+ *       status word.  Waiting for a bucket's lock gives all others back after each slice.
+ */
+#include <stdlib.h>
+
+#include "intent.h"
+#include "repair.h"
+#include "write.h"
+
+#define ROUNDS 1000u            /* of step 2 and 3; others may fill the tables that we enlarge */
+
+typedef struct group {          /* the part of a batch in one bucket                          */
+    skv_bucket *bucket;
+    uint32_t first, count;      /* of batch.items                                             */
+    uint32_t entries;           /* planned                                                    */
+    uint64_t spare, capacity;   /* a table for it, prepared; 0 = none                         */
+    uint64_t wanted;            /* a table of this capacity is needed                         */
+    int64_t  live, tombstones, bytes;   /* what applying adds to the counts                   */
+    uint64_t earliest;
+} group;
+
+typedef struct batch {
+    skv *store;
+    skv_wait *wait;
+    skv_item **items;           /* sorted by hash                                             */
+    uint32_t count;
+    bool removing;
+    group *groups;
+    uint32_t group_count;
+    skv_intent_entry *entries;  /* planned, private until written to the intent               */
+    uint32_t entry_count;
+    uint64_t *taken;            /* a bit for each slot that the plan of one bucket uses       */
+    uint64_t taken_slots;
+    uint64_t *freed;            /* blocks to free after unlock                                */
+    uint32_t freed_count;
+    uint64_t intent;
+    uint32_t removed, expired;
+    uint32_t parity;
+} batch;
+
+/* ---- Sorting -------------------------------------------------------------------------------- */
+
+static void merge(skv_item **from, skv_item **to, uint32_t low, uint32_t middle, uint32_t high)
+{
+    uint32_t a = low, b = middle;
+    for (uint32_t i = low; i < high; i++) {
+        bool left = a < middle && (b >= high || from[a]->key.hash <= from[b]->key.hash);
+        to[i] = left ? from[a++] : from[b++];
+    }
+}
+
+/* Bottom-up merge sort by hash: stable, so that of two equal keys the later stays later. */
+static void sort_items(skv_item **items, skv_item **scratch, uint32_t count)
+{
+    skv_item **from = items, **to = scratch;
+    for (uint32_t width = 1; width < count; width *= 2) {
+        for (uint32_t low = 0; low < count; low += 2 * width) {
+            uint32_t middle = low + width < count ? low + width : count;
+            uint32_t high = middle + width < count ? middle + width : count;
+            merge(from, to, low, middle, high);
+        }
+        skv_item **swap = from;
+        from = to;
+        to = swap;
+    }
+    if (from != items)
+        memcpy(items, from, count * sizeof *items);
+}
+
+static bool same_key(const skv_item *a, const skv_item *b)
+{
+    return a->key.hash == b->key.hash && a->key.len == b->key.len && a->key.is_bytes == b->key.is_bytes
+           && memcmp(a->key.data, b->key.data, a->key.len) == 0;
+}
+
+/* Keeps the last of equal keys; their hashes are equal, so they are neighbours (or nearly). */
+static uint32_t drop_repeated(skv_item **items, uint32_t count)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        bool later = false;
+        for (uint32_t j = i + 1; j < count && items[j]->key.hash == items[i]->key.hash && !later; j++)
+            later = same_key(items[i], items[j]);
+        if (!later)
+            items[kept++] = items[i];
+    }
+    return kept;
+}
+
+/* ---- Making and dropping a batch --------------------------------------------------------------- */
+
+static void make_groups(batch *b)
+{
+    for (uint32_t i = 0; i < b->count; i++) {
+        skv_bucket *bucket = skv_bucket_of(b->store, b->items[i]->key.hash);
+        if (b->group_count == 0 || b->groups[b->group_count - 1].bucket != bucket)
+            b->groups[b->group_count++] = (group){.bucket = bucket, .first = i};
+        b->groups[b->group_count - 1].count++;
+    }
+}
+
+static skv_status batch_init(batch *b, skv *store, skv_item *items, uint32_t count, bool removing, skv_wait *wait)
+{
+    *b = (batch){.store = store, .wait = wait, .count = count, .removing = removing};
+    skv_item **scratch = malloc(count * sizeof *scratch);
+    b->items = malloc(count * sizeof *b->items);
+    b->groups = malloc(count * sizeof *b->groups);
+    b->entries = malloc(count * sizeof *b->entries);
+    b->freed = malloc((count * 3 + 1) * sizeof *b->freed);
+    b->taken_slots = UINT64_C(1) << 16;
+    b->taken = calloc(b->taken_slots / 64, sizeof *b->taken);
+    if (!scratch || !b->items || !b->groups || !b->entries || !b->freed || !b->taken) {
+        free(scratch);
+        return SKV_NO_MEMORY;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        items[i].record = 0;
+        b->items[i] = &items[i];
+    }
+    sort_items(b->items, scratch, count);
+    free(scratch);
+    b->count = drop_repeated(b->items, count);
+    make_groups(b);
+    b->parity = skv_busy_enter(store);
+    return SKV_OK;
+}
+
+/* Frees what was replaced, or, where nothing was published, what was prepared. */
+static void batch_end(batch *b, bool entered)
+{
+    skv *store = b->store;
+    for (uint32_t i = 0; entered && i < b->freed_count; i++)
+        skv_free(store, b->freed[i]);
+    for (uint32_t i = 0; entered && i < b->count; i++)
+        skv_free(store, b->items[i]->record);
+    for (uint32_t i = 0; entered && i < b->group_count; i++)
+        skv_free(store, b->groups[i].spare);
+    if (entered) {
+        skv_free(store, b->intent);
+        skv_busy_exit(store, b->parity);
+    }
+    free(b->items);
+    free(b->groups);
+    free(b->entries);
+    free(b->freed);
+    free(b->taken);
+}
+
+static skv_status prepare(batch *b)
+{
+    skv_status status = skv_alloc(b->store, SKV_TABLES, skv_intent_size(b->count), SKV_MOVE, b->wait, &b->intent);
+    SKV_CRASH("batch.intent_allocated");
+    for (uint32_t i = 0; status == SKV_OK && !b->removing && i < b->count; i++)
+        status = skv_prepare_record(b->store, b->items[i], SKV_MOVE, b->wait, &b->items[i]->record);
+    return status;
+}
+
+/* Overlaps the cache misses of the locked part before it begins. */
+static void prefetch(const batch *b)
+{
+    skv_key keys[32];
+    for (uint32_t from = 0; from < b->count; from += 32) {
+        uint32_t n = b->count - from < 32 ? b->count - from : 32;
+        for (uint32_t i = 0; i < n; i++)
+            keys[i] = b->items[from + i]->key;
+        skv_prefetch_many(b->store, keys, n);
+    }
+}
+
+/* ---- Locks --------------------------------------------------------------------------------------- */
+
+static void unlock_groups(batch *b, uint32_t count)
+{
+    for (uint32_t i = count; i-- > 0;)
+        skv_unlock(b->store, &b->groups[i].bucket->lock);
+}
+
+static skv_status lock_groups(batch *b)
+{
+    for (uint32_t i = 0; i < b->group_count; i++) {
+        skv_status status = skv_lock_bucket(b->store, b->groups[i].bucket, b->wait);
+        if (status) {
+            unlock_groups(b, i);
+            return status;
+        }
+        SKV_CRASH("batch.locked");
+    }
+    return SKV_OK;
+}
+
+/* ---- The plan ------------------------------------------------------------------------------------- */
+
+static uint32_t missing_locked(const batch *b, const group *g)
+{
+    uint32_t missing = 0;
+    for (uint32_t i = g->first; i < g->first + g->count; i++) {
+        skv_hit hit;
+        skv_probe(b->store, skv_load(&g->bucket->table), &b->items[i]->key, &hit);
+        missing += hit.slot == NULL;
+    }
+    return missing;
+}
+
+/* Uses the spare table if the bucket lacks room for all its items; notes the need if there is none. */
+static void ensure_room_locked(batch *b, group *g)
+{
+    uint64_t capacity = skv_wanted_capacity_locked(b->store, g->bucket, g->count);
+    if (capacity && skv_load(&g->bucket->table))        /* perhaps they are overwrites         */
+        capacity = skv_wanted_capacity_locked(b->store, g->bucket, missing_locked(b, g));
+    g->wanted = 0;
+    if (b->removing || capacity == 0)
+        return;
+    if (g->spare && g->capacity >= capacity) {
+        uint64_t old = skv_table_offset(skv_load(&g->bucket->table));
+        skv_replace_table_locked(b->store, g->bucket, g->spare, g->capacity);
+        g->spare = 0;
+        if (old)
+            b->freed[b->freed_count++] = old;
+        capacity = skv_wanted_capacity_locked(b->store, g->bucket, missing_locked(b, g));
+    }
+    g->wanted = capacity;
+}
+
+static void note_entry(batch *b, group *g, uint64_t index, uint64_t new_a, uint64_t old_a, uint64_t new_b)
+{
+    b->entries[b->entry_count++] = (skv_intent_entry){
+        .bucket = (uint32_t)(g->bucket - b->store->buckets), .index = (uint32_t)index,
+        .new_a = new_a, .old_a = old_a, .new_b = new_b};
+    g->entries++;
+}
+
+static void plan_removal_locked(batch *b, group *g, const skv_hit *hit, const skv_slot *slots)
+{
+    if (!hit->slot)
+        return;
+    bool gone = skv_is_expired(b->store, hit->head.expires_ms);
+    b->removed += !gone;
+    b->expired += gone;
+    g->live--;
+    g->tombstones++;
+    g->bytes -= hit->head.value_len;
+    note_entry(b, g, (uint64_t)(hit->slot - slots), SKV_TOMBSTONE, hit->a, 0);
+}
+
+static void plan_write_locked(batch *b, group *g, skv_item *item, const skv_hit *hit, const skv_slot *slots, uint64_t capacity)
+{
+    uint64_t a = skv_slot_word(skv_tag_of(item->key.hash), item->record);
+    uint64_t new_b = skv_b_word(item->key.hash, item->expires_ms);
+    _Atomic uint64_t *words = (_Atomic uint64_t *)(void *)(b->store->base + item->record);
+    skv_store(&words[1], skv_load(&g->bucket->seq) + 1);        /* its version: after the first bump */
+    if (item->expires_ms && (g->earliest == 0 || item->expires_ms < g->earliest))
+        g->earliest = item->expires_ms;
+    g->bytes += (int64_t)item->value_len;
+    if (hit->slot) {
+        g->bytes -= hit->head.value_len;
+        note_entry(b, g, (uint64_t)(hit->slot - slots), a, hit->a, new_b);
+        return;
+    }
+    uint64_t at = skv_place_locked(slots, capacity, skv_tag_of(item->key.hash), b->taken);
+    b->taken[at / 64] |= UINT64_C(1) << (at % 64);
+    g->live++;
+    g->tombstones -= skv_load(&slots[at].a) == SKV_TOMBSTONE;
+    note_entry(b, g, at, a, skv_load(&slots[at].a), new_b);
+}
+
+static void clear_taken(batch *b, const group *g, uint32_t from)
+{
+    (void)g;
+    for (uint32_t i = from; i < b->entry_count; i++)
+        b->taken[b->entries[i].index / 64] = 0;
+}
+
+static void plan_group_locked(batch *b, group *g)
+{
+    uint64_t table = skv_load(&g->bucket->table), capacity = skv_table_capacity(table);
+    const skv_slot *slots = skv_slots(b->store, table);
+    uint32_t from = b->entry_count;
+    g->entries = 0;
+    g->live = g->tombstones = g->bytes = 0;
+    g->earliest = 0;
+    if (!slots)
+        return;
+    for (uint32_t i = g->first; i < g->first + g->count; i++) {
+        skv_hit hit;
+        skv_probe(b->store, table, &b->items[i]->key, &hit);
+        if (b->removing)
+            plan_removal_locked(b, g, &hit, slots);
+        else
+            plan_write_locked(b, g, b->items[i], &hit, slots, capacity);
+    }
+    clear_taken(b, g, from);
+}
+
+/* True when every bucket has room and its plan stands. */
+static bool plan_locked(batch *b)
+{
+    bool ready = true;
+    b->entry_count = b->removed = b->expired = 0;
+    for (uint32_t i = 0; i < b->group_count; i++) {
+        group *g = &b->groups[i];
+        ensure_room_locked(b, g);
+        if (g->wanted || skv_table_capacity(skv_load(&g->bucket->table)) > b->taken_slots)
+            ready = false;
+        if (ready)
+            plan_group_locked(b, g);
+    }
+    return ready;
+}
+
+/* Allocates what plan_locked found missing.  No lock is held. */
+static skv_status prepare_tables(batch *b)
+{
+    /* Old tables of a round are no longer named: free them now, the array has room for one round. */
+    for (uint32_t i = 0; i < b->freed_count; i++)
+        skv_free(b->store, b->freed[i]);
+    b->freed_count = 0;
+    for (uint32_t i = 0; i < b->group_count; i++) {
+        group *g = &b->groups[i];
+        uint64_t capacity = skv_table_capacity(skv_load_acquire(&g->bucket->table));
+        if (g->wanted > capacity)
+            capacity = g->wanted;
+        if (capacity > b->taken_slots) {
+            free(b->taken);
+            b->taken_slots = (capacity * 2 + 63) / 64 * 64;
+            b->taken = calloc(b->taken_slots / 64, sizeof *b->taken);
+            if (!b->taken)
+                return SKV_NO_MEMORY;
+        }
+        if (!g->wanted)
+            continue;
+        skv_free(b->store, g->spare);
+        g->spare = 0;
+        g->capacity = g->wanted;
+        uint64_t number = (uint64_t)(g->bucket - b->store->buckets);
+        skv_status status = skv_prepare_table(b->store, number, g->capacity, SKV_MOVE, b->wait, &g->spare);
+        if (status)
+            return status;
+    }
+    return SKV_OK;
+}
+
+/* On SKV_OK all buckets are locked and planned. */
+static skv_status lock_and_plan(batch *b)
+{
+    for (uint32_t round = 0; round < ROUNDS; round++) {
+        skv_status status = lock_groups(b);
+        if (status)
+            return status;
+        if (plan_locked(b))
+            return SKV_OK;
+        unlock_groups(b, b->group_count);
+        status = prepare_tables(b);
+        if (status)
+            return status;
+    }
+    return SKV_BUSY;
+}
+
+/* ---- The commit ------------------------------------------------------------------------------------- */
+
+static void write_intent(batch *b, uint32_t action, uint64_t generation)
+{
+    skv_intent head = {.action = action, .count = b->entry_count};
+    skv_store(&head.meta.kind, SKV_META_INTENT);
+    skv_store(&head.meta.owner, skv_load(&b->store->slot));
+    skv_store(&head.meta.detail, generation);
+    skv_fence_release();        /* as in skv_write_record                                     */
+    skv_write_racy(b->store->base + b->intent, &head, sizeof head);
+    skv_write_racy(b->store->base + b->intent + sizeof head, b->entries, b->entry_count * sizeof *b->entries);
+}
+
+static void announce_locked(batch *b)
+{
+    for (uint32_t i = 0; i < b->group_count; i++) {
+        skv_store_release(&b->groups[i].bucket->txn, b->intent);
+        SKV_CRASH("batch.txn_set");
+        skv_bump_locked(b->groups[i].bucket);
+    }
+}
+
+static void apply_group_locked(batch *b, group *g, uint32_t from)
+{
+    skv_bucket *bucket = g->bucket;
+    skv_slot *slots = skv_slots(b->store, skv_load(&bucket->table));
+    for (uint32_t i = from; i < from + g->entries; i++) {
+        const skv_intent_entry *entry = &b->entries[i];
+        skv_store(&slots[entry->index].b, entry->new_b);
+        skv_store_release(&slots[entry->index].a, entry->new_a);
+        SKV_CRASH("batch.applied");
+        if (skv_slot_is_live(entry->old_a))
+            b->freed[b->freed_count++] = skv_slot_offset(entry->old_a);
+    }
+    skv_store(&bucket->count, (uint32_t)(skv_load(&bucket->count) + g->live));
+    skv_store(&bucket->tombstones, (uint32_t)(skv_load(&bucket->tombstones) + g->tombstones));
+    skv_store(&bucket->value_bytes, skv_load(&bucket->value_bytes) + (uint64_t)g->bytes);
+    uint64_t earliest = skv_load(&bucket->earliest_expiry);
+    if (g->earliest && (earliest == 0 || g->earliest < earliest))
+        skv_store_release(&bucket->earliest_expiry, g->earliest);
+}
+
+static void settle_locked(skv_bucket *bucket)
+{
+    skv_store_release(&bucket->txn, 0);
+    SKV_CRASH("batch.txn_cleared");
+    skv_bump_locked(bucket);
+}
+
+/* The status word's only writers are this process and, after its death, who reclaims its slot. */
+static uint64_t begin_generation(skv *store, uint64_t intent)
+{
+    uint64_t generation = (skv_load(&store->proc->status) >> 2) + 1;
+    skv_store(&store->proc->intent, intent);
+    return generation;
+}
+
+static void set_status(skv *store, uint64_t generation, enum skv_batch_status status)
+{
+    /* Release: whoever sees `committed` sees the intent and every txn word. */
+    skv_store_release(&store->proc->status, generation << 2 | status);
+}
+
+static void end_generation(skv *store, uint64_t generation)
+{
+    set_status(store, generation, SKV_BATCH_IDLE);
+    skv_store(&store->proc->intent, 0);
+}
+
+static void commit_locked(batch *b)
+{
+    skv *store = b->store;
+    uint64_t generation = begin_generation(store, b->intent);
+    write_intent(b, SKV_INTENT_WRITE, generation);
+    SKV_CRASH("batch.intent_written");
+    set_status(store, generation, SKV_BATCH_PENDING);
+    SKV_CRASH("batch.pending");
+    announce_locked(b);
+    SKV_CRASH("batch.announced");
+    set_status(store, generation, SKV_BATCH_COMMITTED);         /* the commit                 */
+    SKV_CRASH("batch.committed");
+    uint32_t from = 0;
+    for (uint32_t i = 0; i < b->group_count; i++) {
+        apply_group_locked(b, &b->groups[i], from);
+        from += b->groups[i].entries;
+        settle_locked(b->groups[i].bucket);
+    }
+    SKV_CRASH("batch.settled");
+    unlock_groups(b, b->group_count);
+    SKV_CRASH("batch.unlocked");
+    end_generation(store, generation);
+    for (uint32_t i = 0; i < b->count; i++)
+        b->items[i]->record = 0;        /* they are the store's now                           */
+}
+
+/* ---- put_many, delete_many ---------------------------------------------------------------------------- */
+
+static skv_status enter_batch(skv *store, const skv_wait *wait)
+{
+    skv_status status = store->read_only ? SKV_READ_ONLY : skv_register(store);
+    if (status)
+        return status;
+    if (pthread_mutex_trylock(&store->batch_mutex) == 0)
+        return SKV_OK;
+    if (!wait->block)
+        return SKV_BUSY;
+    pthread_mutex_lock(&store->batch_mutex);
+    return SKV_OK;
+}
+
+static skv_status run_batch(skv *store, skv_item *items, uint32_t count, bool removing, skv_wait *wait, batch *b)
+{
+    skv_status status = enter_batch(store, wait);
+    if (status)
+        return status;
+    status = batch_init(b, store, items, count, removing, wait);
+    bool entered = status == SKV_OK;
+    if (entered)
+        status = prepare(b);
+    if (status == SKV_OK) {
+        prefetch(b);
+        status = lock_and_plan(b);
+    }
+    if (status == SKV_OK)
+        commit_locked(b);
+    batch_end(b, entered);
+    pthread_mutex_unlock(&store->batch_mutex);
+    return status;
+}
+
+skv_status skv_put_many(skv *store, skv_item *items, uint32_t count, skv_wait *wait)
+{
+    uint64_t total = 0;
+    if (count > SKV_MAX_BATCH)
+        return SKV_TOO_LARGE;
+    for (uint32_t i = 0; i < count; i++) {
+        if (!skv_item_fits(store, &items[i]))
+            return SKV_TOO_LARGE;
+        total += skv_record_size(items[i].key.len, items[i].value_len, true);
+    }
+    if (total > skv_max_value(store) && count > 1)
+        return SKV_TOO_LARGE;
+    if (count == 0)
+        return store->read_only ? SKV_READ_ONLY : SKV_OK;
+    batch b;
+    skv_status status = run_batch(store, items, count, false, wait, &b);
+    if (status && skv_audit_helps(store, status, wait))
+        status = run_batch(store, items, count, false, wait, &b);
+    if (status == SKV_OK)
+        skv_count(store, SKV_SETS, b.count, wait->shared);
+    return status;
+}
+
+skv_status skv_delete_many(skv *store, skv_item *items, uint32_t count, uint32_t *removed, skv_wait *wait)
+{
+    *removed = 0;
+    if (count > SKV_MAX_BATCH)
+        return SKV_TOO_LARGE;
+    if (count == 0)
+        return store->read_only ? SKV_READ_ONLY : SKV_OK;
+    batch b;
+    skv_status status = run_batch(store, items, count, true, wait, &b);
+    if (status)
+        return status;
+    *removed = b.removed;
+    skv_count(store, SKV_DELETES, b.removed, wait->shared);
+    skv_count(store, SKV_EXPIRED, b.expired, wait->shared);
+    return SKV_OK;
+}
+
+/* ---- clear ----------------------------------------------------------------------------------------------- */
+
+/* Frees a table that nothing names any more, and the records that it names. */
+static uint64_t free_table_and_records(skv *store, uint64_t table)
+{
+    const skv_slot *slots = skv_slots(store, table);
+    uint64_t freed = 0;
+    for (uint64_t i = 0; slots && i < skv_table_capacity(table); i++) {
+        uint64_t a = skv_load(&slots[i].a);
+        if (skv_slot_is_live(a)) {
+            skv_free(store, skv_slot_offset(a));
+            freed++;
+        }
+    }
+    if (slots)
+        skv_free(store, skv_table_offset(table));
+    return freed;
+}
+
+static void empty_bucket_locked(skv_bucket *bucket)
+{
+    skv_store_release(&bucket->table, 0);
+    SKV_CRASH("clear.applied");
+    skv_store(&bucket->count, 0);
+    skv_store(&bucket->tombstones, 0);
+    skv_store(&bucket->value_bytes, 0);
+    skv_store_release(&bucket->earliest_expiry, 0);
+}
+
+static void clear_locked(batch *b, uint64_t *tables)
+{
+    skv *store = b->store;
+    uint64_t generation = begin_generation(store, b->intent);
+    write_intent(b, SKV_INTENT_CLEAR, generation);
+    set_status(store, generation, SKV_BATCH_PENDING);
+    announce_locked(b);
+    SKV_CRASH("clear.announced");
+    set_status(store, generation, SKV_BATCH_COMMITTED);         /* the commit                 */
+    SKV_CRASH("clear.committed");
+    for (uint32_t i = 0; i < b->group_count; i++) {
+        tables[i] = skv_load(&b->groups[i].bucket->table);
+        empty_bucket_locked(b->groups[i].bucket);
+        settle_locked(b->groups[i].bucket);
+    }
+    unlock_groups(b, b->group_count);
+    SKV_CRASH("clear.unlocked");
+    end_generation(store, generation);
+}
+
+static skv_status run_clear(batch *b, uint64_t *tables, uint64_t *freed)
+{
+    for (uint32_t i = 0; i < b->group_count; i++)
+        b->groups[i] = (group){.bucket = &b->store->buckets[i]};
+    skv_status status = skv_alloc(b->store, SKV_TABLES, skv_intent_size(0), SKV_MOVE, b->wait, &b->intent);
+    if (status == SKV_OK)
+        status = lock_groups(b);
+    if (status)
+        return status;
+    clear_locked(b, tables);
+    for (uint32_t i = 0; i < b->group_count; i++)
+        if (tables[i])
+            *freed += free_table_and_records(b->store, tables[i]);
+    return SKV_OK;
+}
+
+skv_status skv_clear(skv *store, skv_wait *wait)
+{
+    if (!wait->block)
+        return SKV_BUSY;        /* locks every bucket: not under the GIL                      */
+    skv_status status = enter_batch(store, wait);
+    if (status)
+        return status;
+    batch b = {.store = store, .wait = wait, .group_count = (uint32_t)store->bucket_count};
+    uint64_t *tables = malloc(store->bucket_count * sizeof *tables), freed = 0;
+    b.groups = malloc(store->bucket_count * sizeof *b.groups);
+    bool entered = tables && b.groups;
+    status = SKV_NO_MEMORY;
+    if (entered) {
+        b.parity = skv_busy_enter(store);
+        status = run_clear(&b, tables, &freed);
+        skv_count(store, SKV_DELETES, freed, wait->shared);
+    }
+    batch_end(&b, entered);
+    free(tables);
+    pthread_mutex_unlock(&store->batch_mutex);
+    return status;
+}

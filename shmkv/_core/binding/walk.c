@@ -1,0 +1,161 @@
+/* walk.c: a bucket at a time: keys, items, and how many there are in all.
+ *
+ * The engine copies a bucket without the GIL and asks the filter below for each key; objects are
+ * made of the copy, after the handle was left.
+ */
+#include "args.h"
+#include "handle.h"
+#include "values.h"
+
+/* ---- Filters --------------------------------------------------------------------------- */
+
+enum key_kind { KEYS_ALL, KEYS_STR, KEYS_BYTES };
+
+/* start <= key < stop, or prefix; len -1 = not given. */
+typedef struct key_filter {
+    enum key_kind kind;
+    bound_text prefix, start, stop;
+} key_filter;
+
+static int compare(const uint8_t *key, uint32_t len, const bound_text *bound)
+{
+    size_t shorter = (Py_ssize_t)len < bound->len ? len : (size_t)bound->len;
+    int order = shorter ? memcmp(key, bound->data, shorter) : 0;
+    return order ? order : ((Py_ssize_t)len > bound->len) - ((Py_ssize_t)len < bound->len);
+}
+
+static bool filter_key(void *context, const uint8_t *key, uint32_t len, bool is_bytes)
+{
+    const key_filter *filter = context;
+    if (filter->kind != KEYS_ALL && is_bytes != (filter->kind == KEYS_BYTES))
+        return false;
+    const bound_text *prefix = &filter->prefix;
+    if (prefix->len > 0 && ((Py_ssize_t)len < prefix->len || memcmp(key, prefix->data, (size_t)prefix->len) != 0))
+        return false;
+    return (filter->start.len < 0 || compare(key, len, &filter->start) >= 0)
+        && (filter->stop.len < 0 || compare(key, len, &filter->stop) < 0);
+}
+
+/* A bound of one type sees the keys of that type. */
+static bool filter_kind(key_filter *filter, const bound_text *bound)
+{
+    if (bound->len < 0)
+        return true;
+    enum key_kind kind = bound->is_bytes ? KEYS_BYTES : KEYS_STR;
+    if (filter->kind != KEYS_ALL && filter->kind != kind) {
+        PyErr_SetString(PyExc_TypeError, "start and stop must both be str or both be bytes");
+        return false;
+    }
+    filter->kind = kind;
+    return true;
+}
+
+/* ---- Copying --------------------------------------------------------------------------- */
+
+static bool bucket_parse(skv *store, PyObject *number, uint64_t *out)
+{
+    *out = PyLong_AsUnsignedLongLong(number);
+    if (*out == (uint64_t)-1 && PyErr_Occurred())
+        return false;
+    if (*out < skv_bucket_count(store))
+        return true;
+    PyErr_SetString(PyExc_IndexError, "no such bucket");
+    return false;
+}
+
+/* False: raised, nothing to free. */
+static bool copy_bucket(Handle *self, PyObject *number, bool with_values, key_filter *filter, skv_copies *out)
+{
+    *out = (skv_copies){0};
+    skv *store = handle_enter(self);
+    if (!store)
+        return false;
+    uint64_t bucket;
+    int status = SKV_RAISED;
+    if (bucket_parse(store, number, &bucket)) {
+        Py_BEGIN_ALLOW_THREADS
+        status = (int)skv_copy_bucket(store, bucket, with_values, filter_key, filter, out);
+        Py_END_ALLOW_THREADS
+    }
+    handle_leave(self);
+    if (status == SKV_OK)
+        return true;
+    skv_raise_status(self->state, status);
+    skv_free_items(out);
+    return false;
+}
+
+static PyObject *key_of(Handle *self, const skv_copies *from, size_t i)
+{
+    const skv_copied *item = &from->items[i];
+    return key_from_record(self->state, from->bytes + item->key_at, item->key_len, item->is_bytes);
+}
+
+static PyObject *item_of(Handle *self, const skv_copies *from, size_t i)
+{
+    const skv_copied *item = &from->items[i];
+    PyObject *key = key_of(self, from, i);
+    PyObject *value = key ? value_decode(self, item->type, from->bytes + item->value_at, item->value_len) : NULL;
+    if (!value) {
+        Py_XDECREF(key);
+        return NULL;
+    }
+    return Py_BuildValue("(NNK)", key, value, (unsigned long long)item->version);
+}
+
+typedef PyObject *(*make_one)(Handle *self, const skv_copies *from, size_t i);
+
+/* Frees `from` in every case. */
+static PyObject *list_of_copies(Handle *self, skv_copies *from, make_one make)
+{
+    PyObject *list = PyList_New((Py_ssize_t)from->count);
+    for (size_t i = 0; list && i < from->count; i++) {
+        PyObject *one = make(self, from, i);
+        if (one)
+            PyList_SET_ITEM(list, (Py_ssize_t)i, one);
+        else
+            Py_CLEAR(list);
+    }
+    skv_free_items(from);
+    return list;
+}
+
+/* ---- Methods --------------------------------------------------------------------------- */
+
+PyObject *handle_bucket_keys(Handle *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    static const signature to = {"_bucket_keys", 2, 2, 2, {"bucket", "prefix"}};
+    PyObject *given[2];
+    key_filter filter = {.kind = KEYS_ALL, .start.len = -1, .stop.len = -1};
+    skv_copies copies;
+    if (!args_bind(&to, args, nargs, NULL, given) || !bound_parse(given[1], "prefix", &filter.prefix)
+        || !filter_kind(&filter, &filter.prefix) || !copy_bucket(self, given[0], false, &filter, &copies))
+        return NULL;
+    return list_of_copies(self, &copies, key_of);
+}
+
+PyObject *handle_bucket_items(Handle *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    static const signature to = {"_bucket_items", 3, 3, 3, {"bucket", "start", "stop"}};
+    PyObject *given[3];
+    key_filter filter = {.kind = KEYS_ALL, .prefix.len = -1};
+    skv_copies copies;
+    if (!args_bind(&to, args, nargs, NULL, given) || !bound_parse(given[1], "start", &filter.start)
+        || !bound_parse(given[2], "stop", &filter.stop) || !filter_kind(&filter, &filter.start)
+        || !filter_kind(&filter, &filter.stop) || !copy_bucket(self, given[0], true, &filter, &copies))
+        return NULL;
+    return list_of_copies(self, &copies, item_of);
+}
+
+Py_ssize_t handle_length(Handle *self)
+{
+    skv *store = handle_enter(self);
+    if (!store)
+        return -1;
+    uint64_t items;
+    Py_BEGIN_ALLOW_THREADS
+    items = skv_count_items(store);
+    Py_END_ALLOW_THREADS
+    handle_leave(self);
+    return items > PY_SSIZE_T_MAX ? PY_SSIZE_T_MAX : (Py_ssize_t)items;
+}

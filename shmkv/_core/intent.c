@@ -1,0 +1,172 @@
+/* intent.c: reading through an intent, and settling one.  Writing one is batch.c.  See intent.h. */
+#include "intent.h"
+
+#include "table.h"
+
+/* What a reader takes from an intent, bounded. */
+typedef struct seen {
+    const skv_intent *intent;
+    const skv_intent_entry *entries;
+    uint32_t count;
+    uint32_t action;
+    uint32_t owner;
+    uint64_t generation;
+} seen;
+
+static bool open_intent(const skv *store, uint64_t txn, seen *out)
+{
+    if (txn % SKV_UNIT || !skv_in_pages(store, txn, sizeof(skv_intent)))
+        return false;
+    skv_intent head;
+    const skv_intent *intent = (const skv_intent *)(const void *)(store->base + txn);
+    skv_copy_racy(&head, intent, sizeof head);
+    out->intent = intent;
+    out->entries = intent->entries;
+    out->count = head.count;
+    out->action = head.action;
+    out->owner = skv_load(&head.meta.owner);
+    out->generation = skv_load(&head.meta.detail);
+    return skv_load(&head.meta.kind) == SKV_META_INTENT && out->owner < SKV_PROCS
+           && skv_in_pages(store, txn, skv_intent_size(head.count));
+}
+
+uint32_t skv_intent_owner(const skv *store, uint64_t txn)
+{
+    seen it;
+    return txn && open_intent(store, txn, &it) ? it.owner : SKV_NO_PROC;
+}
+
+static bool is_committed(uint64_t status, const seen *it)
+{
+    return status == (it->generation << 2 | SKV_BATCH_COMMITTED);
+}
+
+static skv_intent_entry entry_at(const seen *it, uint32_t i)
+{
+    skv_intent_entry entry;
+    skv_copy_racy(&entry, &it->entries[i], sizeof entry);
+    return entry;
+}
+
+/* Index of the first entry of `bucket` or beyond. */
+static uint32_t first_of_bucket(const seen *it, uint64_t bucket)
+{
+    uint32_t low = 0, high = it->count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (entry_at(it, middle).bucket < bucket)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static uint64_t bucket_number(const skv *store, const skv_bucket *bucket)
+{
+    return (uint64_t)(bucket - store->buckets);
+}
+
+/* Does the entry speak of this key?  A removal names the record that it removes. */
+static bool entry_has_key(const skv *store, const skv_intent_entry *entry, const skv_key *key, skv_head *head)
+{
+    uint64_t a = skv_slot_is_live(entry->new_a) ? entry->new_a : entry->old_a;
+    return skv_slot_is_live(a) && skv_slot_tag(a) == skv_tag_of(key->hash)
+           && skv_read_head(store, skv_slot_offset(a), head) && skv_head_has_key(head, key);
+}
+
+bool skv_overlay_find(const skv *store, uint64_t txn, const skv_key *key, skv_view *view)
+{
+    seen it;
+    if (!open_intent(store, txn, &it))
+        return false;
+    view->status_word = &store->procs[it.owner].status;
+    view->status = skv_load_acquire(view->status_word);     /* pairs with the commit          */
+    if (!is_committed(view->status, &it))
+        return false;
+    if (it.action == SKV_INTENT_CLEAR)
+        return true;
+    uint64_t bucket = bucket_number(store, skv_bucket_of(store, key->hash));
+    for (uint32_t i = first_of_bucket(&it, bucket); i < it.count; i++) {
+        skv_intent_entry entry = entry_at(&it, i);
+        skv_head head;
+        if (entry.bucket != bucket)
+            break;
+        if (!entry_has_key(store, &entry, key, &head))
+            continue;
+        if (skv_slot_is_live(entry.new_a)) {
+            view->record = (const skv_record *)(const void *)(store->base + skv_slot_offset(entry.new_a));
+            view->value = head.key + head.key_len;
+            view->value_len = head.value_len;
+            view->type = head.type;
+            view->version = head.version;
+            view->expires_ms = head.expires_ms;
+        }
+        return true;
+    }
+    return false;
+}
+
+void skv_overlay_of_bucket(const skv *store, const skv_bucket *bucket, skv_overlay *overlay)
+{
+    *overlay = (skv_overlay){0};
+    uint64_t txn = skv_load_acquire(&bucket->txn);
+    seen it;
+    if (txn == 0 || !open_intent(store, txn, &it))
+        return;
+    overlay->status_word = &store->procs[it.owner].status;
+    overlay->status = skv_load_acquire(overlay->status_word);
+    if (!is_committed(overlay->status, &it))
+        return;
+    overlay->clears = it.action == SKV_INTENT_CLEAR;
+    uint64_t number = bucket_number(store, bucket);
+    uint32_t from = first_of_bucket(&it, number), to = from;
+    while (to < it.count && entry_at(&it, to).bucket == number)
+        to++;
+    overlay->entries = it.entries + from;
+    overlay->count = overlay->clears ? 0 : to - from;
+}
+
+uint64_t skv_overlay_slot(const skv_overlay *overlay, uint64_t index, uint64_t a)
+{
+    if (overlay->clears)
+        return SKV_EMPTY;
+    for (uint32_t i = 0; i < overlay->count; i++) {
+        skv_intent_entry entry;
+        skv_copy_racy(&entry, &overlay->entries[i], sizeof entry);
+        if (entry.index == index)
+            return entry.new_a;
+    }
+    return a;
+}
+
+static void apply_entry_locked(skv *store, skv_bucket *bucket, const skv_intent_entry *entry)
+{
+    uint64_t table = skv_load(&bucket->table);
+    skv_slot *slots = skv_slots(store, table);
+    if (!slots || entry->index >= skv_table_capacity(table))
+        return;                 /* only in a damaged region                                   */
+    skv_store(&slots[entry->index].b, entry->new_b);
+    skv_store_release(&slots[entry->index].a, entry->new_a);
+}
+
+void skv_intent_settle_locked(skv *store, skv_bucket *bucket)
+{
+    uint64_t txn = skv_load_acquire(&bucket->txn);
+    seen it;
+    if (txn == 0)
+        return;
+    if (open_intent(store, txn, &it) && is_committed(skv_load_acquire(&store->procs[it.owner].status), &it)) {
+        uint64_t number = bucket_number(store, bucket);
+        if (it.action == SKV_INTENT_CLEAR)
+            skv_store_release(&bucket->table, 0);
+        for (uint32_t i = first_of_bucket(&it, number); it.action == SKV_INTENT_WRITE && i < it.count; i++) {
+            skv_intent_entry entry = entry_at(&it, i);
+            if (entry.bucket != number)
+                break;
+            apply_entry_locked(store, bucket, &entry);
+            SKV_CRASH("repair.applied");
+        }
+    }
+    skv_store_release(&bucket->txn, 0);
+}

@@ -1,0 +1,46 @@
+/* intent.h: how a batch is seen by all at once, and finished by others when its process dies.
+ *
+ * What: a list {bucket, slot index, new A, old A, new B} in the region, sorted by bucket.
+ * How:  the owner, holding the locks of all its buckets, sets its status to pending, then per
+ *       bucket txn = intent and bump; then status = committed, which is the commit of the whole
+ *       batch (one store); then applies the entries, and per bucket txn = 0 and bump.
+ *       Whoever meets txn asks the owner's status: committed means that the entries count,
+ *       anything else means that they do not.  Killed before the commit: discarded; after it:
+ *       applied, by the repair of each bucket.  Entries are absolute, so applying is idempotent.
+ *
+ * Concurrency: an intent is immutable while a txn word names it (I5, I6).  Readers bound
+ *       everything that they read of it.
+ */
+#ifndef SKV_INTENT_H
+#define SKV_INTENT_H
+
+#include "engine.h"
+
+/* True: the intent decides about this key, `view` holds its answer (or the miss).
+ * False: the slots do; `view->status_word` is set either way when the status was looked at. */
+bool skv_overlay_find(const skv *store, uint64_t txn, const skv_key *key, skv_view *view);
+
+/* The part of a committed intent that lies in one bucket. */
+typedef struct skv_overlay {
+    const skv_intent_entry *entries;
+    uint32_t count;
+    bool clears;                /* the bucket is empty                                        */
+    const _Atomic uint64_t *status_word;        /* NULL = there was no txn                    */
+    uint64_t status;
+} skv_overlay;
+void skv_overlay_of_bucket(const skv *store, const skv_bucket *bucket, skv_overlay *overlay);
+/* What slot `index` holds, seen through the overlay. */
+uint64_t skv_overlay_slot(const skv_overlay *overlay, uint64_t index, uint64_t a);
+
+/* Applies (if committed) or drops the intent that `bucket->txn` names, clears txn.  Lock held.
+ * The caller bumps, and recounts. */
+void skv_intent_settle_locked(skv *store, skv_bucket *bucket);
+/* Process slot that a txn word belongs to, or SKV_NO_PROC. */
+uint32_t skv_intent_owner(const skv *store, uint64_t txn);
+
+static inline uint64_t skv_intent_size(uint64_t entries)
+{
+    return sizeof(skv_intent) + entries * sizeof(skv_intent_entry);
+}
+
+#endif

@@ -1,0 +1,120 @@
+/* lock.c: waiting for a lock, and taking it from a dead holder.  See lock.h. */
+#include "lock.h"
+
+#include <time.h>
+#include <unistd.h>
+
+#include "procs.h"
+
+#define SPINS         128u      /* about a microsecond, the length of a contended put         */
+#define SLICE_MS      20u
+
+uint64_t skv_monotonic_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
+}
+
+/* The tag only helps a person who looks at a stuck lock; it takes no part in the protocol. */
+uint32_t skv_thread_tag(void)
+{
+    static _Thread_local uint32_t tag;
+    if (skv_unlikely(tag == 0))
+        tag = (uint32_t)gettid() & SKV_LOCK_TAG_MASK;
+    return tag;
+}
+
+static bool try_swap(_Atomic uint32_t *lock, uint32_t from, uint32_t to)
+{
+    return atomic_compare_exchange_strong_explicit(lock, &from, to, memory_order_acquire, memory_order_relaxed);
+}
+
+static bool spin_for(skv *store, _Atomic uint32_t *lock)
+{
+    for (uint32_t i = 0; i < SPINS; i++) {
+        if (skv_load(lock) == 0 && skv_trylock(store, lock))
+            return true;
+        skv_pause();
+    }
+    return false;
+}
+
+bool skv_lock_take_from(skv *store, _Atomic uint32_t *lock, uint32_t dead_slot, skv_repair repair, void *guarded)
+{
+    uint32_t word = skv_load(lock);
+    if ((word & SKV_LOCK_OWNER_MASK) != dead_slot + 1)
+        return false;
+    uint32_t mine = skv_lock_name(store) | SKV_LOCK_RECOVERING | (word & SKV_LOCK_WAITERS);
+    if (!try_swap(lock, word, mine))
+        return false;
+    SKV_CRASH("repair.taken");
+    if (repair)
+        repair(store, guarded);
+    atomic_fetch_and_explicit(lock, ~SKV_LOCK_RECOVERING, memory_order_relaxed);
+    SKV_CRASH("repair.done");
+    return true;
+}
+
+/* On success the lock is held and repaired. */
+static bool take_if_dead(skv *store, _Atomic uint32_t *lock, uint32_t word, skv_repair repair, void *guarded)
+{
+    uint32_t owner = (word & SKV_LOCK_OWNER_MASK) - 1;
+    if (owner >= SKV_PROCS || owner == skv_load(&store->slot))
+        return false;
+    if (!store->os.claim_dead(store->os.context, owner))
+        return false;
+    bool taken = skv_lock_take_from(store, lock, owner, repair, guarded);
+    store->os.release_dead(store->os.context, owner);
+    return taken;
+}
+
+bool skv_lock_repair_if_dead(skv *store, _Atomic uint32_t *lock, skv_repair repair, void *guarded)
+{
+    uint32_t word = skv_load(lock);
+    if (word == 0 || !take_if_dead(store, lock, word, repair, guarded))
+        return false;
+    skv_unlock(store, lock);
+    return true;
+}
+
+/* Sleeps until the lock changes, a slice passes or the deadline comes. */
+static void sleep_for(skv *store, _Atomic uint32_t *lock, uint32_t word, const skv_wait *wait, uint64_t now)
+{
+    uint32_t ms = SLICE_MS;
+    if (wait->deadline_ns && wait->deadline_ns > now && (wait->deadline_ns - now) / 1000000 < ms)
+        ms = (uint32_t)((wait->deadline_ns - now) / 1000000) + 1;
+    store->os.futex_wait(store->os.context, lock, word, ms);
+}
+
+skv_status skv_lock_slow(skv *store, _Atomic uint32_t *lock, skv_wait *wait, skv_repair repair, void *guarded)
+{
+    if (spin_for(store, lock))
+        return SKV_OK;
+    if (!wait->block)
+        return SKV_BUSY;
+    skv_count(store, SKV_LOCK_WAITS, 1, wait->shared);
+    uint64_t start = skv_monotonic_ns(), now = start;
+    uint32_t waited = 0;        /* whoever slept must leave the waiters bit: others may sleep too */
+    for (;;) {
+        uint32_t word = skv_load(lock);
+        if (word == 0) {
+            if (try_swap(lock, 0, skv_lock_name(store) | waited))
+                return SKV_OK;
+            continue;
+        }
+        if (take_if_dead(store, lock, word, repair, guarded))
+            return SKV_OK;
+        if (wait->deadline_ns && now >= wait->deadline_ns) {
+            wait->blamed_slot = (word & SKV_LOCK_OWNER_MASK) - 1;
+            return SKV_TIMEOUT;
+        }
+        if (now - start >= SLICE_MS * UINT64_C(1000000))
+            return SKV_BUSY;
+        if ((word & SKV_LOCK_WAITERS) || try_swap(lock, word, word | SKV_LOCK_WAITERS)) {
+            sleep_for(store, lock, word | SKV_LOCK_WAITERS, wait, now);
+            waited = SKV_LOCK_WAITERS;
+        }
+        now = skv_monotonic_ns();
+    }
+}

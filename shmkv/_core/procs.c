@@ -1,0 +1,152 @@
+/* procs.c: registration, reclaim of dead rows, grace periods.  See procs.h. */
+#include "procs.h"
+
+#include <sched.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "lock.h"
+#include "pages.h"
+#include "repair.h"
+
+/* A batch generation is never reused within a row, whatever process has it. */
+static void start_row(skv *store, uint32_t slot)
+{
+    skv_proc *proc = &store->procs[slot];
+    atomic_fetch_add_explicit(&proc->generation, 1, memory_order_relaxed);
+    skv_store(&proc->pid, (uint32_t)getpid());
+    skv_store(&proc->busy[0], 0);
+    skv_store(&proc->busy[1], 0);
+    SKV_CRASH("register.filled");
+    skv_store_release(&proc->state, SKV_PROC_USED);
+    store->proc = proc;
+    skv_store_release(&store->slot, slot);
+}
+
+static bool take_free_row(skv *store)
+{
+    for (uint32_t slot = 0; slot < SKV_PROCS; slot++) {
+        skv_proc *proc = &store->procs[slot];
+        if (skv_load_acquire(&proc->state) != SKV_PROC_FREE)
+            continue;
+        if (!store->os.claim_own(store->os.context, slot))
+            continue;
+        if (skv_load_acquire(&proc->state) == SKV_PROC_FREE) {
+            SKV_CRASH("register.claimed");
+            start_row(store, slot);
+            return true;
+        }
+        /* Somebody had it, registered and died in between: the byte is ours, the row is not
+         * swept.  claim_own of the next slot gives this byte back. */
+    }
+    return false;
+}
+
+static skv_status register_locked(skv *store)
+{
+    if (skv_is_registered(store))
+        return SKV_OK;
+    for (int round = 0; round < 2; round++) {
+        if (take_free_row(store))
+            return SKV_OK;
+        uint32_t reclaimed = 0;
+        skv_reclaim_dead(store, &reclaimed);
+        if (reclaimed == 0)
+            break;
+    }
+    return SKV_NO_SLOT;
+}
+
+skv_status skv_register(skv *store)
+{
+    if (store->read_only)
+        return SKV_READ_ONLY;
+    if (skv_likely(skv_is_registered(store)))
+        return SKV_OK;
+    pthread_mutex_lock(&store->register_mutex);
+    skv_status status = register_locked(store);
+    pthread_mutex_unlock(&store->register_mutex);
+    return status;
+}
+
+static bool row_drained(skv *store, uint32_t slot, uint32_t parity)
+{
+    skv_proc *proc = &store->procs[slot];
+    if (skv_load_acquire(&proc->state) != SKV_PROC_USED || skv_load_acquire(&proc->busy[parity]) == 0)
+        return true;
+    if (slot == skv_load(&store->slot) || !store->os.claim_dead(store->os.context, slot))
+        return false;
+    store->os.release_dead(store->os.context, slot);    /* a dead one is in no operation      */
+    return true;
+}
+
+bool skv_grace_period(skv *store, uint32_t timeout_ms)
+{
+    uint64_t deadline = skv_monotonic_ns() + timeout_ms * UINT64_C(1000000);
+    uint64_t old = atomic_fetch_add_explicit(&store->header->epoch, 1, memory_order_seq_cst);
+    for (uint32_t slot = 0; slot < SKV_PROCS; slot++) {
+        while (!row_drained(store, slot, (uint32_t)(old & 1))) {
+            if (skv_monotonic_ns() >= deadline)
+                return false;
+            const struct timespec nap = {0, 50000};
+            nanosleep(&nap, NULL);
+        }
+    }
+    return true;
+}
+
+static void free_lock_of_dead(skv *store, _Atomic uint32_t *lock, uint32_t slot, skv_repair repair)
+{
+    if (skv_lock_take_from(store, lock, slot, repair, NULL))
+        skv_unlock(store, lock);
+}
+
+/* Walks all that a dead process may hold; the caller holds its liveness byte.  False: a bucket
+ * still reads through its intent, behind the lock of another repairer; the row must stay. */
+static bool sweep_dead(skv *store, uint32_t slot)
+{
+    free_lock_of_dead(store, &store->header->pages_lock, slot, skv_repair_pages);
+    free_lock_of_dead(store, &store->header->grow_lock, slot, NULL);
+    free_lock_of_dead(store, &store->header->compact_lock, slot, NULL);
+    bool clean = true;
+    for (uint64_t i = 0; i < store->bucket_count; i++)
+        clean &= skv_sweep_bucket_of_dead(store, &store->buckets[i], slot);
+    if (!clean)
+        return false;
+    SKV_CRASH("reclaim.repaired");
+    skv_pages_disown(store, slot);
+    SKV_CRASH("reclaim.disowned");
+    skv_proc *proc = &store->procs[slot];
+    skv_store(&proc->intent, 0);        /* its block is a leak now, found by the next audit   */
+    skv_store_release(&proc->status, (skv_load(&proc->status) | 3) + 1);
+    atomic_fetch_add_explicit(&store->header->deaths, 1, memory_order_relaxed);
+    skv_store_release(&proc->state, SKV_PROC_FREE);
+    return true;
+}
+
+static bool reclaim_row(skv *store, uint32_t slot)
+{
+    if (skv_load_acquire(&store->procs[slot].state) != SKV_PROC_USED)
+        return false;
+    if (!store->os.claim_dead(store->os.context, slot))
+        return false;
+    bool done = skv_load_acquire(&store->procs[slot].state) == SKV_PROC_USED && sweep_dead(store, slot);
+    store->os.release_dead(store->os.context, slot);
+    return done;
+}
+
+skv_status skv_reclaim_dead(skv *store, uint32_t *slots)
+{
+    uint32_t total = 0, done;
+    uint32_t mine = skv_load(&store->slot);
+    do {        /* a dead repairer's row may have to go before the row that it was repairing   */
+        done = 0;
+        for (uint32_t slot = 0; slot < SKV_PROCS; slot++)
+            if (slot != mine && reclaim_row(store, slot))
+                done++;
+        total += done;
+    } while (done && total < SKV_PROCS);
+    if (slots)
+        *slots = total;
+    return SKV_OK;
+}

@@ -1,0 +1,49 @@
+/* procs.h: the process table: registration, counters, operations in flight.
+ *
+ * Concurrency: a row belongs to the process that holds its liveness byte.  A row is given to
+ * another process only after a sweep found no lock, intent or page of the dead one (I7).
+ */
+#ifndef SKV_PROCS_H
+#define SKV_PROCS_H
+
+#include "engine.h"
+
+static inline bool skv_is_registered(const skv *store)
+{
+    return skv_load_acquire(&store->slot) != SKV_NO_PROC;
+}
+
+/* `shared`: the caller does not hold the GIL, so another thread may add at the same time. */
+static inline void skv_count(skv *store, enum skv_counter which, uint64_t n, bool shared)
+{
+    skv_proc *proc = store->proc;
+    if (shared)
+        atomic_fetch_add_explicit(&proc->shared_counters[which], n, memory_order_relaxed);
+    else
+        skv_store(&proc->counters[which], skv_load(&proc->counters[which]) + n);
+}
+
+/* Announces an operation that may hold blocks which no slot names yet.  An audit first moves
+ * the epoch on and then waits for the count of the old parity to drain; reading the epoch again
+ * after the add makes sure that it waits for us.  (After McKenney's SRCU.) */
+static inline uint32_t skv_busy_enter(skv *store)
+{
+    for (;;) {
+        uint64_t epoch = skv_load_acquire(&store->header->epoch);
+        atomic_fetch_add_explicit(&store->proc->busy[epoch & 1], 1, memory_order_seq_cst);
+        if (skv_likely(atomic_load_explicit(&store->header->epoch, memory_order_seq_cst) == epoch))
+            return (uint32_t)(epoch & 1);
+        atomic_fetch_sub_explicit(&store->proc->busy[epoch & 1], 1, memory_order_release);
+    }
+}
+
+static inline void skv_busy_exit(skv *store, uint32_t parity)
+{
+    atomic_fetch_sub_explicit(&store->proc->busy[parity], 1, memory_order_release);
+}
+
+/* True when every operation of a live process that had begun before the call has ended; waits at
+ * most `timeout_ms`.  The caller holds compact_lock and is in no operation itself. */
+bool skv_grace_period(skv *store, uint32_t timeout_ms);
+
+#endif

@@ -1,0 +1,146 @@
+/* read.c: the parts of reading that are not on the hot path of one key.  See read.h. */
+#include "read.h"
+
+#include <sched.h>
+#include <stdlib.h>
+
+#include "lock.h"
+#include "repair.h"
+
+void skv_relax(skv *store, const skv_view *view, uint32_t tries)
+{
+    (void)view;
+    if (!store->read_only)
+        skv_count(store, SKV_RETRIES, 1, true);
+    for (uint32_t i = 0; i < (tries < 8 ? 1u << tries : 256u); i++)
+        skv_pause();
+    if (tries >= SKV_READ_TRIES)
+        sched_yield();
+}
+
+/* ---- Many keys: misses overlapped --------------------------------------------------------- */
+
+#define GROUP 32u       /* keys whose cache misses are in flight together                     */
+
+/* First slot whose tag fits: most likely the record of the key. */
+static uint64_t guess_record(const skv *store, uint64_t table, uint32_t tag)
+{
+    const skv_slot *slots = skv_slots(store, table);
+    uint64_t capacity = skv_table_capacity(table);
+    if (!slots)
+        return 0;
+    uint64_t i = skv_home(tag, capacity);
+    for (uint64_t steps = 0; steps < 16; steps++) {
+        uint64_t a = skv_load(&slots[i].a);
+        if (a == SKV_EMPTY)
+            return 0;
+        if (skv_slot_tag(a) == tag && skv_slot_is_live(a))
+            return skv_slot_offset(a);
+        if (++i == capacity)
+            i = 0;
+    }
+    return 0;
+}
+
+static void prefetch_slots(const skv *store, const skv_key *key)
+{
+    uint64_t table = skv_load_acquire(&skv_bucket_of(store, key->hash)->table);
+    if (!table)
+        return;
+    /* A prefetch never faults, so the address needs no bounds. */
+    uint64_t home = skv_home(skv_tag_of(key->hash), skv_table_capacity(table));
+    const uint8_t *at = store->base + skv_table_offset(table) + (home + 1) * sizeof(skv_slot);
+    __builtin_prefetch(at);
+    __builtin_prefetch(at + 64);
+}
+
+static void prefetch_record(const skv *store, const skv_key *key)
+{
+    uint64_t table = skv_load_acquire(&skv_bucket_of(store, key->hash)->table);
+    uint64_t offset = guess_record(store, table, skv_tag_of(key->hash));
+    if (offset) {
+        __builtin_prefetch(store->base + offset);
+        __builtin_prefetch(store->base + offset + 63);
+    }
+}
+
+void skv_prefetch_many(const skv *store, const skv_key *keys, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        __builtin_prefetch(skv_bucket_of(store, keys[i].hash));
+    for (uint32_t i = 0; i < count; i++)
+        prefetch_slots(store, &keys[i]);
+    for (uint32_t i = 0; i < count; i++)
+        prefetch_record(store, &keys[i]);
+}
+
+void skv_find_many(const skv *store, const skv_key *keys, skv_view *views, uint32_t count)
+{
+    for (uint32_t from = 0; from < count; from += GROUP) {
+        uint32_t n = count - from < GROUP ? count - from : GROUP;
+        skv_prefetch_many(store, keys + from, n);
+        for (uint32_t i = from; i < from + n; i++)
+            skv_find(store, &keys[i], &views[i]);
+    }
+}
+
+/* Order matters: all of the second collect must lie after all of the first, and each key's counter
+ * is read again after its record was. */
+bool skv_validate_many(const skv *store, const skv_key *keys, const skv_view *views, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        if (!skv_validate(&views[i]))
+            return false;
+    for (uint32_t i = 0; i < count; i++) {
+        skv_view again;
+        skv_find(store, &keys[i], &again);
+        if (again.record != views[i].record || again.seq != views[i].seq || again.expires_ms != views[i].expires_ms
+            || again.status_word != views[i].status_word || (again.status_word && again.status != views[i].status))
+            return false;
+        if (!skv_validate(&again))
+            return false;
+    }
+    return true;
+}
+
+/* ---- Freezing -------------------------------------------------------------------------------- */
+
+struct skv_frozen {
+    uint32_t count;
+    skv_bucket *buckets[];      /* those whose lock was had                                   */
+};
+
+static int by_address(const void *a, const void *b)
+{
+    const skv_bucket *x = *(skv_bucket *const *)a, *y = *(skv_bucket *const *)b;
+    return x < y ? -1 : x > y;
+}
+
+skv_frozen *skv_freeze(skv *store, const skv_key *keys, uint32_t count)
+{
+    if (store->read_only || skv_register(store))
+        return NULL;
+    skv_frozen *frozen = malloc(sizeof *frozen + count * sizeof(skv_bucket *));
+    if (!frozen)
+        return NULL;
+    for (uint32_t i = 0; i < count; i++)
+        frozen->buckets[i] = skv_bucket_of(store, keys[i].hash);
+    qsort(frozen->buckets, count, sizeof(skv_bucket *), by_address);
+    frozen->count = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        skv_bucket *bucket = frozen->buckets[i];
+        bool again = frozen->count && frozen->buckets[frozen->count - 1] == bucket;
+        if (!again && skv_trylock(store, &bucket->lock))
+            frozen->buckets[frozen->count++] = bucket;
+    }
+    return frozen;
+}
+
+void skv_thaw(skv *store, skv_frozen *frozen)
+{
+    if (!frozen)
+        return;
+    for (uint32_t i = 0; i < frozen->count; i++)
+        skv_unlock(store, &frozen->buckets[i]->lock);
+    free(frozen);
+}

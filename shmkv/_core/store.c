@@ -1,0 +1,557 @@
+/* store.c: writing one key: put, delete, incr, touch.
+ *
+ * How:  prepare the record with no lock held (it may take long: growth, eviction); lock the
+ *       bucket; probe; judge the condition; publish by one store of word A; bump; unlock; free what
+ *       was replaced.  If the table is full the lock is given up, a larger table is allocated, and
+ *       the operation starts again: nothing is ever allocated under a bucket's lock, so a
+ *       thread waits for either buckets or the allocator, never for one while it holds the other.
+ *
+ *       Killed before the store of A: the prepared block leaks and nothing changed.  After it:
+ *       committed; the repair bumps and recounts.  Leaks are found by the audit (compact.c).
+ *
+ * Concurrency: any thread of any process.
+ */
+#include "write.h"
+
+#include <stdlib.h>
+
+#include "compact.h"
+#include "pages.h"
+#include "repair.h"
+#include "sweep.h"
+
+/* ---- Records ------------------------------------------------------------------------------ */
+
+void skv_write_record(skv *store, uint64_t offset, const skv_new_record *record)
+{
+    uint8_t *at = store->base + offset;
+    uint64_t first;
+    const bool has_expiry = record->expires_ms != 0;
+    skv_record head = {
+        .value_len = (uint32_t)record->value_len,
+        .key_len = (uint16_t)record->key->len,
+        .type = record->type,
+        .flags = (uint8_t)((record->key->is_bytes ? SKV_REC_BYTES_KEY : 0) | (has_expiry ? SKV_REC_EXPIRY : 0)),
+    };
+    memcpy(&first, &head, sizeof first);
+    /* A reader of the block's former life may be copying: what it sees of this, it sees after the
+     * bump that came before the block was freed.  Pairs with the acquire fence in skv_validate. */
+    skv_fence_release();
+    _Atomic uint64_t *words = (_Atomic uint64_t *)(void *)at;
+    skv_store(&words[0], first);
+    skv_store(&words[1], record->version);
+    at += sizeof head;
+    if (has_expiry) {
+        skv_store(&words[2], record->expires_ms);
+        at += 8;
+    }
+    skv_write_racy(at, record->key->data, record->key->len);
+    skv_write_racy(at + record->key->len, record->value, record->value_len);
+}
+
+/* The version belongs to the bucket's count of changes, so it is known only under its lock. */
+static void set_version_locked(skv *store, uint64_t offset, uint64_t version)
+{
+    skv_store(&((_Atomic uint64_t *)(void *)(store->base + offset))[1], version);
+}
+
+skv_status skv_prepare_record(skv *store, const skv_item *item, enum skv_effort effort, skv_wait *wait, uint64_t *offset)
+{
+    uint64_t size = skv_record_size(item->key.len, item->value_len, item->expires_ms != 0);
+    skv_status status = skv_alloc(store, SKV_RECORDS, size, effort, wait, offset);
+    if (status)
+        return status;
+    SKV_CRASH("put.allocated");
+    skv_new_record record = {&item->key, item->value, item->value_len, item->type, item->expires_ms, 0};
+    skv_write_record(store, *offset, &record);
+    SKV_CRASH("put.written");
+    return SKV_OK;
+}
+
+bool skv_item_fits(const skv *store, const skv_item *item)
+{
+    return item->key.len <= SKV_MAX_KEY && item->value_len <= skv_max_value(store);
+}
+
+/* ---- Tables -------------------------------------------------------------------------------- */
+
+uint64_t skv_capacity_for(uint64_t bucket, uint64_t items)
+{
+    uint64_t slots = SKV_MIN_TABLE_SLOTS;
+    while (skv_load_limit(bucket, slots - 1) < items)
+        slots = skv_next_table_slots(slots);
+    return slots - 1;
+}
+
+skv_status skv_prepare_table(skv *store, uint64_t bucket, uint64_t capacity, enum skv_effort effort, skv_wait *wait, uint64_t *offset)
+{
+    skv_status status = skv_alloc(store, SKV_TABLES, skv_table_bytes(capacity), effort, wait, offset);
+    if (status)
+        return status;
+    SKV_CRASH("growth.allocated");
+    skv_fence_release();        /* as in skv_write_record                                     */
+    skv_meta *meta = (skv_meta *)(void *)(store->base + *offset);
+    skv_store(&meta->kind, SKV_META_TABLE);
+    skv_store(&meta->owner, (uint32_t)bucket);
+    skv_store(&meta->detail, capacity);
+    skv_slot *slots = (skv_slot *)meta + 1;
+    for (uint64_t i = 0; i < capacity; i++) {
+        skv_store(&slots[i].a, SKV_EMPTY);
+        skv_store(&slots[i].b, 0);
+    }
+    return SKV_OK;
+}
+
+void skv_replace_table_locked(skv *store, skv_bucket *bucket, uint64_t new_table, uint64_t capacity)
+{
+    assert(skv_lock_held(&bucket->lock));
+    uint64_t old = skv_load(&bucket->table), word = skv_table_word(capacity, new_table);
+    const skv_slot *from = skv_slots(store, old);
+    skv_slot *to = skv_slots(store, word);
+    for (uint64_t i = 0; from && i < skv_table_capacity(old); i++) {
+        uint64_t a = skv_load(&from[i].a);
+        if (!skv_slot_is_live(a))
+            continue;
+        uint64_t at = skv_place_locked(to, capacity, skv_slot_tag(a), NULL);
+        if (at == capacity)
+            continue;           /* a damaged count: capacity was chosen for all of them       */
+        skv_store(&to[at].b, skv_load(&from[i].b));
+        skv_store(&to[at].a, a);
+    }
+    SKV_CRASH("growth.filled");
+    skv_store_release(&bucket->table, word);    /* the commit; pairs with skv_find            */
+    SKV_CRASH("growth.published");
+    skv_store(&bucket->tombstones, 0);
+    skv_store(&bucket->hand, 0);
+    skv_bump_locked(bucket);
+}
+
+uint64_t skv_wanted_capacity_locked(const skv *store, const skv_bucket *bucket, uint64_t more)
+{
+    uint64_t number = (uint64_t)(bucket - store->buckets), capacity = skv_table_capacity(skv_load(&bucket->table));
+    uint64_t live = skv_load(&bucket->count) + more;
+    if (capacity && live + skv_load(&bucket->tombstones) <= skv_load_limit(number, capacity))
+        return 0;
+    /* Full of tombstones rather than of items: the same size again, with none. */
+    if (capacity && live * 8 <= skv_load_limit(number, capacity) * 7)
+        return capacity;
+    uint64_t wanted = skv_capacity_for(number, live);
+    return wanted > capacity ? wanted : skv_next_table_slots(capacity + 1) - 1;
+}
+
+/* ---- The locked part of a write -------------------------------------------------------------- */
+
+static bool is_live_now(const skv *store, const skv_hit *hit)
+{
+    return hit->slot && !skv_is_expired(store, hit->head.expires_ms);
+}
+
+static void note_expiry_locked(skv_bucket *bucket, uint64_t expires_ms)
+{
+    uint64_t earliest = skv_load(&bucket->earliest_expiry);
+    if (expires_ms && (earliest == 0 || expires_ms < earliest))
+        skv_store_release(&bucket->earliest_expiry, expires_ms);
+}
+
+static void publish_over_locked(skv_bucket *bucket, const skv_hit *hit, uint64_t a, uint64_t b, uint64_t value_len)
+{
+    skv_store_release(&hit->slot->a, a);        /* the commit; pairs with skv_probe           */
+    SKV_CRASH("put.published");
+    skv_store(&hit->slot->b, b);
+    skv_store(&bucket->value_bytes, skv_load(&bucket->value_bytes) + value_len - hit->head.value_len);
+}
+
+/* False: the table has no room, see skv_wanted_capacity_locked. */
+static bool publish_new_locked(skv *store, skv_bucket *bucket, uint64_t a, uint64_t b, uint64_t value_len)
+{
+    uint64_t table = skv_load(&bucket->table), capacity = skv_table_capacity(table);
+    skv_slot *slots = skv_slots(store, table);
+    if (!slots || skv_wanted_capacity_locked(store, bucket, 1) != 0)
+        return false;
+    uint64_t at = skv_place_locked(slots, capacity, skv_slot_tag(a), NULL);
+    if (at == capacity)
+        return false;
+    bool was_tombstone = skv_load(&slots[at].a) == SKV_TOMBSTONE;
+    skv_store(&slots[at].b, b);
+    SKV_CRASH("put.hinted");
+    skv_store_release(&slots[at].a, a);         /* the commit; pairs with skv_probe           */
+    SKV_CRASH("put.published");
+    skv_store(&bucket->count, skv_load(&bucket->count) + 1);
+    skv_store(&bucket->tombstones, skv_load(&bucket->tombstones) - was_tombstone);
+    skv_store(&bucket->value_bytes, skv_load(&bucket->value_bytes) + value_len);
+    return true;
+}
+
+void skv_remove_locked(skv *store, skv_bucket *bucket, skv_slot *slot, uint32_t value_len)
+{
+    uint64_t table = skv_load(&bucket->table), capacity = skv_table_capacity(table);
+    skv_slot *slots = skv_slots(store, table);
+    uint64_t next = (uint64_t)(slot - slots) + 1;
+    /* Before an empty slot no probe goes on, so no tombstone is needed. */
+    bool last = skv_load(&slots[next == capacity ? 0 : next].a) == SKV_EMPTY;
+    skv_store_release(&slot->a, last ? SKV_EMPTY : SKV_TOMBSTONE);      /* the commit         */
+    SKV_CRASH("delete.published");
+    skv_store(&bucket->count, skv_load(&bucket->count) - 1);
+    skv_store(&bucket->tombstones, skv_load(&bucket->tombstones) + !last);
+    skv_store(&bucket->value_bytes, skv_load(&bucket->value_bytes) - value_len);
+}
+
+/* ---- One write, from lock to unlock ----------------------------------------------------------- */
+
+void skv_write_begin(skv_write *write, skv *store, const skv_key *key, skv_wait *wait)
+{
+    *write = (skv_write){.store = store, .key = key, .wait = wait, .bucket = skv_bucket_of(store, key->hash)};
+    write->parity = skv_busy_enter(store);
+}
+
+/* Frees what the operation replaced or did not use; nothing names these blocks any more. */
+void skv_write_end(skv_write *write)
+{
+    skv *store = write->store;
+    skv_free(store, write->record);
+    skv_free(store, write->table);
+    for (uint32_t i = 0; i < write->freed_count; i++)
+        skv_free(store, write->freed[i]);
+    skv_busy_exit(store, write->parity);
+}
+
+static void drop_later(skv_write *write, uint64_t offset)
+{
+    write->freed[write->freed_count++] = offset;
+}
+
+skv_status skv_lock_bucket(skv *store, skv_bucket *bucket, skv_wait *wait)
+{
+    return skv_lock(store, &bucket->lock, wait, skv_repair_bucket, bucket);
+}
+
+/* Gives a spare table to the bucket that lacks room, or says how large a one is needed. */
+static bool install_table_locked(skv_write *write, uint64_t *wanted)
+{
+    uint64_t capacity = skv_wanted_capacity_locked(write->store, write->bucket, 1);
+    if (capacity == 0)
+        return true;
+    *wanted = capacity;
+    if (!write->table || write->capacity != capacity)
+        return false;
+    uint64_t old = skv_table_offset(skv_load(&write->bucket->table));
+    skv_replace_table_locked(write->store, write->bucket, write->table, capacity);
+    write->table = 0;
+    if (old)
+        drop_later(write, old);
+    return true;
+}
+
+static skv_status prepare_spare(skv_write *write, uint64_t capacity)
+{
+    skv *store = write->store;
+    skv_free(store, write->table);
+    write->table = 0;
+    write->capacity = capacity;
+    return skv_prepare_table(store, (uint64_t)(write->bucket - store->buckets), capacity, SKV_MOVE, write->wait, &write->table);
+}
+
+static skv_status run_step_locked(skv_write *write, skv_locked_step step, void *context, uint64_t *wanted)
+{
+    skv_hit hit;
+    skv_probe(write->store, skv_load(&write->bucket->table), write->key, &hit);
+    skv_status status = step(write, &hit, context);
+    if (status == SKV_NEEDS_TABLE && install_table_locked(write, wanted)) {
+        skv_probe(write->store, skv_load(&write->bucket->table), write->key, &hit);
+        status = step(write, &hit, context);
+    }
+    return status;
+}
+
+skv_status skv_write_run(skv_write *write, skv_locked_step step, void *context)
+{
+    skv *store = write->store;
+    /* Others may grow the table as often as this thread prepares one: bounded all the same. */
+    for (uint32_t round = 0; round < 1000; round++) {
+        uint64_t wanted = 0;
+        skv_status status = skv_lock_bucket(store, write->bucket, write->wait);
+        if (status)
+            return status;
+        SKV_CRASH("write.locked");
+        status = run_step_locked(write, step, context, &wanted);
+        if (status == SKV_OK)
+            skv_sweep_few_locked(write);
+        skv_unlock(store, &write->bucket->lock);
+        SKV_CRASH("write.unlocked");
+        if (status != SKV_NEEDS_TABLE)
+            return status;
+        status = wanted ? prepare_spare(write, wanted) : SKV_CORRUPT;
+        if (status)
+            return status;
+    }
+    return SKV_BUSY;
+}
+
+/* Puts `offset` (a prepared record, whose tag and hint bits follow from the key) where `hit` says. */
+static skv_status publish(skv_write *write, const skv_hit *hit, uint64_t offset, uint64_t expires_ms, uint64_t value_len)
+{
+    skv_bucket *bucket = write->bucket;
+    uint64_t a = skv_slot_word(skv_tag_of(write->key->hash), offset), b = skv_b_word(write->key->hash, expires_ms);
+    set_version_locked(write->store, offset, skv_load(&bucket->seq) + 1);
+    note_expiry_locked(bucket, expires_ms);
+    if (hit->slot) {
+        publish_over_locked(bucket, hit, a, b, value_len);
+        drop_later(write, skv_slot_offset(hit->a));
+    } else if (!publish_new_locked(write->store, bucket, a, b, value_len)) {
+        return SKV_NEEDS_TABLE;
+    }
+    write->record = 0;          /* it is the store's now                                      */
+    skv_bump_locked(bucket);
+    SKV_CRASH("put.bumped");
+    return SKV_OK;
+}
+
+/* ---- put ------------------------------------------------------------------------------------- */
+
+typedef struct put_args {
+    const skv_item *item;
+    enum skv_put_condition condition;
+    uint64_t version;
+} put_args;
+
+static bool condition_holds(const put_args *args, const skv_hit *hit, bool live)
+{
+    switch (args->condition) {
+    case SKV_PUT_ABSENT:
+        return !live;
+    case SKV_PUT_PRESENT:
+        return live;
+    case SKV_PUT_VERSION:
+        return live && hit->head.version == args->version;
+    default:
+        return true;
+    }
+}
+
+static skv_status put_step(skv_write *write, const skv_hit *hit, void *context)
+{
+    const put_args *args = context;
+    /* The clock is read only where the answer depends on it. */
+    if (args->condition != SKV_PUT_ANY && !condition_holds(args, hit, is_live_now(write->store, hit)))
+        return SKV_CONDITION;
+    return publish(write, hit, write->record, args->item->expires_ms, args->item->value_len);
+}
+
+static skv_status ready_to_write(skv *store)
+{
+    return store->read_only ? SKV_READ_ONLY : skv_register(store);
+}
+
+static skv_status put_once(skv *store, skv_item *item, enum skv_put_condition condition, uint64_t version, skv_wait *wait)
+{
+    skv_write write;
+    skv_status status;
+    skv_write_begin(&write, store, &item->key, wait);
+    __builtin_prefetch(write.bucket, 1);
+    status = skv_prepare_record(store, item, SKV_MOVE, wait, &write.record);
+    if (status == SKV_OK)
+        status = skv_write_run(&write, put_step, &(put_args){item, condition, version});
+    if (status == SKV_OK)
+        skv_count(store, SKV_SETS, 1, wait->shared);
+    skv_write_end(&write);
+    return status;
+}
+
+bool skv_audit_helps(skv *store, skv_status status, skv_wait *wait)
+{
+    if (status != SKV_FULL && status != SKV_NO_SPACE && status != SKV_CGROUP_FULL)
+        return false;
+    /* Only the dead leak, and each audit looks at the whole store. */
+    if (!wait->block || skv_load(&store->header->deaths) == skv_load(&store->header->audited_deaths))
+        return false;
+    uint64_t freed = 0;
+    return skv_audit(store, &freed, wait) == SKV_OK && freed > 0;
+}
+
+skv_status skv_put(skv *store, skv_item *item, enum skv_put_condition condition, uint64_t version, skv_wait *wait)
+{
+    skv_status status = ready_to_write(store);
+    if (status)
+        return status;
+    if (!skv_item_fits(store, item))
+        return SKV_TOO_LARGE;
+    status = put_once(store, item, condition, version, wait);
+    if (skv_unlikely(status > SKV_BUSY) && skv_audit_helps(store, status, wait))
+        status = put_once(store, item, condition, version, wait);
+    return status;
+}
+
+/* ---- delete ------------------------------------------------------------------------------------ */
+
+typedef struct delete_args {
+    uint64_t version;
+    bool missing;               /* out: removed, but it had expired before                    */
+} delete_args;
+
+static skv_status delete_step(skv_write *write, const skv_hit *hit, void *context)
+{
+    delete_args *args = context;
+    if (!hit->slot)
+        return SKV_MISSING;
+    args->missing = !is_live_now(write->store, hit);
+    if (!args->missing && args->version && hit->head.version != args->version)
+        return SKV_CONDITION;
+    skv_remove_locked(write->store, write->bucket, hit->slot, hit->head.value_len);
+    skv_bump_locked(write->bucket);
+    drop_later(write, skv_slot_offset(hit->a));
+    return SKV_OK;
+}
+
+skv_status skv_delete(skv *store, const skv_key *key, uint64_t version, skv_wait *wait)
+{
+    skv_status status = ready_to_write(store);
+    if (status)
+        return status;
+    skv_write write;
+    delete_args args = {version, false};
+    skv_write_begin(&write, store, key, wait);
+    status = skv_write_run(&write, delete_step, &args);
+    skv_write_end(&write);
+    if (status == SKV_OK)
+        skv_count(store, args.missing ? SKV_EXPIRED : SKV_DELETES, 1, wait->shared);
+    return status == SKV_OK && args.missing ? SKV_MISSING : status;
+}
+
+/* ---- incr --------------------------------------------------------------------------------------- */
+
+typedef struct incr_args {
+    int64_t delta, create_value;
+    uint64_t expires_ms;
+    int64_t result;
+} incr_args;
+
+static skv_status add_to(const skv_hit *hit, int64_t delta, int64_t *result)
+{
+    int64_t value;
+    if (hit->head.type == SKV_T_BIGINT)
+        return SKV_OVERFLOW;
+    if (hit->head.type != SKV_T_INT || hit->head.value_len != sizeof value)
+        return SKV_NOT_INT;
+    uint64_t bits = 0;
+    for (uint32_t i = 0; i < 8; i++)    /* little-endian, whatever the machine is             */
+        bits |= (uint64_t)hit->head.key[hit->head.key_len + i] << (8 * i);
+    memcpy(&value, &bits, sizeof value);
+    return __builtin_add_overflow(value, delta, result) ? SKV_OVERFLOW : SKV_OK;
+}
+
+/* Publishes a new record like any put: value and version could not change in one store, so a cas
+ * beside an in-place add would lose an update (model: inplace.pml). */
+static skv_status incr_step(skv_write *write, const skv_hit *hit, void *context)
+{
+    incr_args *args = context;
+    bool live = is_live_now(write->store, hit);
+    uint64_t expires_ms = live ? hit->head.expires_ms : args->expires_ms;
+    args->result = args->create_value;
+    if (live) {
+        skv_status status = add_to(hit, args->delta, &args->result);
+        if (status)
+            return status;
+    }
+    uint8_t payload[8];
+    for (uint32_t i = 0; i < 8; i++)
+        payload[i] = (uint8_t)((uint64_t)args->result >> (8 * i));
+    skv_new_record record = {write->key, payload, sizeof payload, SKV_T_INT, expires_ms, 0};
+    skv_write_record(write->store, write->record, &record);
+    return publish(write, hit, write->record, expires_ms, sizeof payload);
+}
+
+skv_status skv_incr(skv *store, const skv_key *key, int64_t delta, int64_t create_value, uint64_t expires_ms, int64_t *result, skv_wait *wait)
+{
+    skv_status status = ready_to_write(store);
+    if (status)
+        return status;
+    if (key->len > SKV_MAX_KEY)
+        return SKV_TOO_LARGE;
+    skv_write write;
+    incr_args args = {delta, create_value, expires_ms, 0};
+    skv_write_begin(&write, store, key, wait);
+    /* With room for an expiry, whether or not the item turns out to have one. */
+    status = skv_alloc(store, SKV_RECORDS, skv_record_size(key->len, 8, true), SKV_MOVE, wait, &write.record);
+    if (status == SKV_OK)
+        status = skv_write_run(&write, incr_step, &args);
+    if (status == SKV_OK)
+        skv_count(store, SKV_SETS, 1, wait->shared);
+    skv_write_end(&write);
+    *result = args.result;
+    return status;
+}
+
+/* ---- touch and persist --------------------------------------------------------------------------- */
+
+typedef struct touch_args {
+    uint64_t expires_ms;        /* 0 = persist                                                */
+    bool had_expiry;
+    uint64_t copy_of;           /* word A of the item that `write->record` has room for       */
+    uint64_t needed;            /* out: bytes of the copy that is needed                      */
+} touch_args;
+
+/* The one word of a record that may change in place: one store under the lock. */
+static void touch_in_place(skv_write *write, const skv_hit *hit, uint64_t expires_ms)
+{
+    note_expiry_locked(write->bucket, expires_ms);
+    skv_store_release(skv_expiry_word(write->store, skv_slot_offset(hit->a)), expires_ms);
+    SKV_CRASH("touch.published");
+    skv_store(&hit->slot->b, skv_b_word(write->key->hash, expires_ms));
+    skv_bump_locked(write->bucket);
+}
+
+static skv_status touch_step(skv_write *write, const skv_hit *hit, void *context)
+{
+    touch_args *args = context;
+    if (!is_live_now(write->store, hit))
+        return SKV_MISSING;
+    args->had_expiry = hit->head.expires_ms != 0;
+    if (hit->head.flags & SKV_REC_EXPIRY) {
+        touch_in_place(write, hit, args->expires_ms);
+        return SKV_OK;
+    }
+    if (args->expires_ms == 0)
+        return SKV_OK;
+    if (!write->record || args->copy_of != hit->a) {
+        args->copy_of = hit->a;
+        args->needed = skv_record_size(hit->head.key_len, hit->head.value_len, true);
+        return SKV_AGAIN;
+    }
+    skv_new_record record = {write->key, hit->head.key + hit->head.key_len, hit->head.value_len, hit->head.type,
+                             args->expires_ms, hit->head.version};
+    skv_write_record(write->store, write->record, &record);
+    skv_bucket *bucket = write->bucket;
+    note_expiry_locked(bucket, args->expires_ms);
+    publish_over_locked(bucket, hit, skv_slot_word(skv_tag_of(write->key->hash), write->record),
+                        skv_b_word(write->key->hash, args->expires_ms), hit->head.value_len);
+    drop_later(write, skv_slot_offset(hit->a));
+    write->record = 0;
+    skv_bump_locked(bucket);
+    return SKV_OK;
+}
+
+skv_status skv_touch(skv *store, const skv_key *key, uint64_t expires_ms, bool *had_expiry, skv_wait *wait)
+{
+    skv_status status = ready_to_write(store);
+    if (status)
+        return status;
+    skv_write write;
+    touch_args args = {.expires_ms = expires_ms};
+    skv_write_begin(&write, store, key, wait);
+    /* An item without an expiry word gets a copy that has one; another round if it changed. */
+    for (uint32_t round = 0; round < 1000; round++) {
+        args.needed = 0;
+        status = skv_write_run(&write, touch_step, &args);
+        if (status != SKV_AGAIN)
+            break;
+        skv_free(store, write.record);
+        write.record = 0;
+        status = skv_alloc(store, SKV_RECORDS, args.needed, SKV_MOVE, wait, &write.record);
+        if (status)
+            break;
+    }
+    skv_write_end(&write);
+    if (had_expiry)
+        *had_expiry = args.had_expiry;
+    return status == SKV_AGAIN ? SKV_BUSY : status;
+}

@@ -1,0 +1,151 @@
+"""`shmkv import`: load key/value pairs from a file, with threads."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from shmkv.cli import render
+from shmkv.cli.main import (
+    EXIT_CONDITION,
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    UsageError,
+    add_store_argument,
+    arguments_checked,
+    status_of,
+)
+
+if TYPE_CHECKING:
+    from shmkv.cli.loading import Options, Report
+    from shmkv.cli.source import Source
+
+MAX_THREADS = 256
+
+_EPILOG = """\
+formats:
+  tsv    key TAB value LF, both UTF-8; \\t \\n \\r \\\\ stand for TAB, LF, CR, backslash, and no other
+         backslash is allowed; values become str.  Parsed and stored without the GIL.
+  csv    RFC 4180: two columns, key and value, no header; with --key-field or --value-field the first
+         row names the columns.  Values become str.
+  jsonl  {"key": "k", "value": ANY, "ttl": SECONDS} (ttl may be missing) or ["k", ANY] on each line
+  auto   by the file's suffix (.tsv .tab .csv .jsonl .ndjson), else by its first line
+
+A store that does not exist is created (with --size).  Empty lines are passed over.  Pairs are stored in
+batches, each of them all or none; whatever was stored before an error stays.  With several threads, of
+two lines with the same key either may win.
+
+exit status: 0 done (malformed lines that --on-error skip passed over included), 1 stopped at a malformed
+line, 73 no room; others as in `shmkv --help`
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = _EPILOG
+    parser.add_argument("file", metavar="FILE", help="what to load; - is standard input")
+    add_store_argument(parser)
+    parser.add_argument("--size", help="the most memory that the store may take, such as 4GiB (default: 1GiB)")
+    parser.add_argument("--threads", type=_thread_count, default=1, metavar="N", help="threads that store (default: 1)")
+    parser.add_argument("--format", choices=("auto", "tsv", "csv", "jsonl"), default="auto")
+    parser.add_argument("--key-field", metavar="NAME", help="csv, jsonl: the key's field (default: key)")
+    parser.add_argument("--value-field", metavar="NAME", help="csv, jsonl: the value's field (default: value)")
+    parser.add_argument(
+        "--on-error", choices=("stop", "skip"), default="stop", help="at a malformed line (default: stop)"
+    )
+    parser.add_argument("--ttl", type=_seconds, metavar="SECONDS", help="all pairs expire after so long")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument("--no-progress", action="store_true", help="show no progress on standard error")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Load the file and report; the exit status tells how it ended."""
+    from shmkv import Store
+    from shmkv.cli.loading import load
+    from shmkv.cli.progress import progress
+    from shmkv.cli.source import Source
+
+    try:
+        source = Source.open(args.file)
+    except OSError as error:
+        raise UsageError(f"cannot read {args.file}: {error.strerror}") from error
+    with source:
+        options = _options(args, source)
+        with arguments_checked():
+            store = Store(args.store, args.size)
+        with store, progress(source.size, wanted=not args.no_progress) as show:
+            report = load(store, source, options, show)
+        told = _told(args, source, options, report)
+    if args.json:
+        print(json.dumps(told))
+    else:
+        print(render.format_import(told))
+    if told["malformed_count"]:
+        print(render.format_malformed(told), file=sys.stderr)
+    return _exit_status(report)
+
+
+def _options(args: argparse.Namespace, source: Source) -> Options:
+    from shmkv.cli.loading import Options
+    from shmkv.cli.rows import Fields
+    from shmkv.cli.source import guess_format
+
+    chosen = args.format if args.format != "auto" else guess_format(source)
+    if chosen is None:
+        if source.first_line():
+            raise UsageError(f"cannot tell the format of {source.name}: say --format tsv, csv or jsonl")
+        chosen = "tsv"  # nothing to load is the same in every format
+    fields = Fields(args.key_field, args.value_field, args.ttl)
+    if fields.named and chosen == "tsv":
+        raise UsageError("--key-field and --value-field belong to csv and jsonl: a TSV line is key and value")
+    return Options(chosen, args.threads, args.on_error == "skip", fields)
+
+
+def _told(args: argparse.Namespace, source: Source, options: Options, report: Report) -> dict[str, Any]:
+    """The report as plain values, as `--json` prints it."""
+    return {
+        "store": args.store,
+        "source": source.name,
+        "format": options.format,
+        "threads": options.threads,
+        "pairs": report.stored,
+        "lines": report.lines,
+        "bytes": report.size,
+        "seconds": round(report.seconds, 6),
+        "pairs_per_second": round(report.stored / report.seconds) if report.seconds else 0,
+        "malformed_count": report.malformed_count,
+        "malformed": [{"line": line, "reason": reason} for line, reason in report.malformed],
+        "stopped_at": report.stopped_at,
+        "error": str(report.error) or type(report.error).__name__ if report.error else None,
+    }
+
+
+def _exit_status(report: Report) -> int:
+    error = report.error
+    if error is None:
+        return EXIT_DONE if report.stopped_at is None else EXIT_CONDITION
+    if isinstance(error, KeyboardInterrupt):
+        print("shmkv import: interrupted; what was stored stays", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    print(f"shmkv import: {error or type(error).__name__}", file=sys.stderr)
+    status = status_of(error)
+    if status is not None:
+        return status
+    return EXIT_USAGE if isinstance(error, OSError) else EXIT_FAILED
+
+
+def _thread_count(text: str) -> int:
+    count = int(text)
+    if not 1 <= count <= MAX_THREADS:
+        raise argparse.ArgumentTypeError(f"1 to {MAX_THREADS} threads, not {count}")
+    return count
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds <= 30 * 366 * 86_400:
+        raise argparse.ArgumentTypeError(f"more than 0 seconds and at most 30 years, not {text}")
+    return seconds

@@ -1,0 +1,247 @@
+"""Results as text: pure functions, no printing, nothing imported but the standard library."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+_SHOWN_LINES: Final = 20
+
+
+# ---- Numbers -------------------------------------------------------------------------------
+
+
+def format_bytes(size: float) -> str:
+    """Bytes for people, in powers of 1024.
+
+    >>> format_bytes(512), format_bytes(1536), format_bytes(3 << 30)
+    ('512 B', '1.5 KiB', '3.0 GiB')
+    """
+    if size < 1024:
+        return f"{size:.0f} B"
+    for unit in ("KiB", "MiB", "GiB"):
+        size /= 1024
+        if size < 1024:
+            return f"{size:.1f} {unit}"
+    return f"{size / 1024:.1f} TiB"
+
+
+def format_ns(ns: float) -> str:
+    """A duration in the unit that suits it.
+
+    >>> format_ns(430), format_ns(12_300), format_ns(4_560_000), format_ns(7.8e9)
+    ('430 ns', '12.3 µs', '4.56 ms', '7.80 s')
+    """
+    if ns < 1e3:
+        return f"{ns:.0f} ns"
+    if ns < 1e6:
+        return f"{ns / 1e3:.{1 if ns >= 1e4 else 2}f} µs"
+    if ns < 1e9:
+        return f"{ns / 1e6:.2f} ms"
+    return f"{ns / 1e9:.2f} s"
+
+
+def format_rate(count: float, seconds: float, what: str) -> str:
+    """Things per second.
+
+    >>> format_rate(3_000_000, 2.0, "pairs")
+    '1,500,000 pairs/s'
+    """
+    return f"{count / seconds if seconds > 0 else 0:,.0f} {what}/s"
+
+
+def format_time_left(done: int, total: int | None, seconds: float) -> str:
+    """Minutes and seconds until `total` is reached at the rate so far.
+
+    >>> format_time_left(25, 100, 10.0), format_time_left(25, None, 10.0)
+    ('0:30 left', '')
+    """
+    if not total or not done:
+        return ""
+    left = round(seconds * (total - done) / done)
+    return f"{left // 60}:{left % 60:02d} left"
+
+
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, markdown: bool = False) -> str:
+    """Columns, the first to the left, the others to the right.
+
+    >>> print(format_table(("what", "n"), [("a", "1"), ("bc", "20")]))
+    what   n
+    a      1
+    bc    20
+    """
+    table = [list(header), *map(list, rows)]
+    widths = [max(len(row[i]) for row in table) for i in range(len(header))]
+    lines = [
+        [cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))]
+        for row in table
+    ]
+    if not markdown:
+        return "\n".join("  ".join(line).rstrip() for line in lines)
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (lines[0], rule, *lines[1:]))
+
+
+# ---- import --------------------------------------------------------------------------------
+
+
+def format_progress(done_bytes: int, total: int | None, pairs: int, seconds: float) -> str:
+    """One line while a file is loaded.
+
+    >>> format_progress(1 << 20, 4 << 20, 50_000, 0.5)
+    '25 %  1.0 MiB of 4.0 MiB  2.0 MiB/s  100,000 pairs/s  0:02 left'
+    """
+    share = [f"{100 * done_bytes // total} %"] if total else []
+    size = f"{format_bytes(done_bytes)} of {format_bytes(total)}" if total else format_bytes(done_bytes)
+    speed = f"{format_bytes(done_bytes / seconds if seconds > 0 else 0)}/s"
+    left = format_time_left(done_bytes, total, seconds)
+    return "  ".join([*share, size, speed, format_rate(pairs, seconds, "pairs"), *([left] if left else [])])
+
+
+def format_import(report: Mapping[str, Any]) -> str:
+    """What `shmkv import` did, in a sentence."""
+    at_least = "at least " if report["error"] else ""
+    threads = "1 thread" if report["threads"] == 1 else f"{report['threads']} threads"
+    return (
+        f"{at_least}{report['pairs']:,} pairs from {report['lines']:,} lines ({format_bytes(report['bytes'])}) of "
+        f"{report['source']} are in {report['store']!r}: {report['seconds']:.2f} s, "
+        f"{format_rate(report['pairs'], report['seconds'], 'pairs')}, "
+        f"{format_bytes(report['bytes'] / report['seconds'] if report['seconds'] else 0)}/s, {threads}"
+    )
+
+
+def format_malformed(report: Mapping[str, Any]) -> str:
+    """The malformed lines, and what was done about them; empty if there were none."""
+    count = report["malformed_count"]
+    if not count:
+        return ""
+    lines = [f"line {bad['line']:,}: {bad['reason']}" for bad in report["malformed"][:_SHOWN_LINES]]
+    if report["stopped_at"] is not None:
+        also = ", and perhaps some behind it" if report["threads"] > 1 else ""
+        lines.append(f"stopped at line {report['stopped_at']:,}: all pairs before it are stored{also}")
+    else:
+        if count > len(lines):
+            lines.append(f"... and {count - len(lines):,} more")
+        lines.append(f"{count:,} malformed line{'s' if count > 1 else ''} skipped")
+    return "\n".join(lines)
+
+
+# ---- check ---------------------------------------------------------------------------------
+
+
+def check_dict(store: str, report: object, *, deep: bool) -> dict[str, Any]:
+    """A check's report as plain values: what it counted, and the problems as sentences."""
+    counted = {
+        name: value
+        for name in (*getattr(report, "__slots__", ()), *getattr(report, "__dict__", {}))
+        if isinstance(value := getattr(report, name), int)
+    }
+    problems = [str(problem) for problem in getattr(report, "problems", ())]
+    return {"store": store, "deep": deep, **counted, "ok": not problems, "problems": problems}
+
+
+def format_check(found: Mapping[str, Any]) -> str:
+    """What `shmkv check` found."""
+    how = "deep check" if found["deep"] else "check"
+    numbers = ", ".join(
+        f"{value:,} {name.replace('_', ' ')}"
+        for name, value in found.items()
+        if isinstance(value, int) and not isinstance(value, bool)
+    )
+    if found["ok"]:
+        return f"{how} of {found['store']!r}: all is well ({numbers})"
+    problems = found["problems"]
+    head = f"{how} of {found['store']!r}: {len(problems):,} problem{'s' if len(problems) > 1 else ''} ({numbers})"
+    return "\n".join([head, *(f"  {problem}" for problem in problems)])
+
+
+# ---- bench ---------------------------------------------------------------------------------
+
+_OPERATIONS: Final = {"get": "get", "put": "put", "rmw": "gets + cas"}
+
+
+def format_bench(report: Mapping[str, Any]) -> str:
+    """What `shmkv bench` measured."""
+    return "\n\n".join(
+        [
+            _bench_head(report),
+            _bench_mixes(report["mixes"]),
+            _bench_memory(report["memory"], report["load"]),
+            _bench_checks(report["checks"]),
+        ]
+    )
+
+
+def _bench_head(report: Mapping[str, Any]) -> str:
+    machine, config = report["machine"], report["config"]
+    low, high = config["value_size"]
+    size = f"{low}" if low == high else f"{low} to {high}"
+    return (
+        f"{config['keys']:,} keys of 13 bytes, values of {size} bytes, "
+        f"{config['workers']} worker process{'es' if config['workers'] > 1 else ''}\n"
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}, {machine['python']}"
+    )
+
+
+def _bench_mixes(mixes: Sequence[Mapping[str, Any]]) -> str:
+    header = ("workload", "calls/s", "operation", "p50", "p95", "p99", "p99.9", "max")
+    rows = []
+    for mix in mixes:
+        name, rate = f"{mix['mix']}, {mix['distribution']}", f"{mix['calls_per_second']:,}"
+        for kind, ns in mix["ns"].items():
+            if kind != "empty":
+                points = [format_ns(ns[point]) for point in ("p50", "p95", "p99", "p99.9", "max")]
+                rows.append([name, rate, _OPERATIONS[kind], *points])
+                name = rate = ""
+    empty = mixes[0]["ns"]["empty"]
+    return (
+        f"{format_table(header, rows)}\n"
+        "calls/s: all workers together; making keys and values is not timed.  Percentiles: single calls, the timing\n"
+        f"itself included, which takes {format_ns(empty['p50'])} (p99 {format_ns(empty['p99'])}, "
+        f"max {format_ns(empty['max'])}) around nothing at all."
+    )
+
+
+def _bench_memory(memory: Mapping[str, Any], load: Mapping[str, Any]) -> str:
+    return (
+        f"load     {load['pairs_per_second']:,} pairs/s with put_many of 1,000\n"
+        f"memory   {format_bytes(memory['used'])} used, {format_bytes(memory['committed'])} committed, for "
+        f"{format_bytes(memory['data'])} of keys and values: {memory['bytes_per_key']:.1f} bytes per key, "
+        f"{memory['overhead_per_key']:.1f} beyond key and value"
+    )
+
+
+def _bench_checks(checks: Mapping[str, Any]) -> str:
+    counts = f"{checks['rmw_counted']:,} of {checks['rmw_acknowledged']:,} read-modify-writes counted"
+    if checks["ok"]:
+        return f"nothing was lost: {checks['keys']:,} keys read back, each whole and the last one written; {counts}"
+    return (
+        f"SOMETHING IS WRONG: {checks['keys']:,} keys read back ({checks['length']:,} by len), {checks['missing']:,} "
+        f"missing, {checks['torn']:,} torn, {checks['stale']:,} not the last one written; {counts}; "
+        f"check(): {'; '.join(checks['problems']) or 'clean'}"
+    )
+
+
+def format_bench_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The table that README shows: averages in microseconds, by number of keys."""
+    header = (
+        "keys",
+        *("write, µs", "write p95", "write p99"),
+        *("read, µs", "read p95", "read p99"),
+        *("bytes used", "bytes per key"),
+    )
+    table = [
+        [
+            f"{row['keys']:,}",
+            *_in_us(row["write"]),
+            *_in_us(row["read"]),
+            f"{row['memory']['used']:,}",
+            f"{row['memory']['bytes_per_key']:.1f}",
+        ]
+        for row in rows
+    ]
+    return format_table(header, table, markdown=True)
+
+
+def _in_us(calls: Mapping[str, float]) -> list[str]:
+    return [f"{calls[name] / 1000:.2f}" for name in ("mean_ns", "p95", "p99")]

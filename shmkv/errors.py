@@ -1,0 +1,118 @@
+"""Every error of shmkv, and when it is raised.
+
+All derive from `ShmkvError`, and from the built-in class that a user of `dict`, files or sockets would
+catch.  A missing key is a plain `KeyError`, as in a dict; a wrong argument is a plain `TypeError` or
+`ValueError`.  Unless an entry says otherwise, nothing has changed in the store when an error is raised.
+"""
+
+__all__ = [
+    "BatchTooLargeError",
+    "ClosedStoreError",
+    "CodecError",
+    "CorruptStoreError",
+    "ForeignStoreError",
+    "ForkedError",
+    "KeyTooLargeError",
+    "LayoutVersionError",
+    "LockTimeoutError",
+    "LogFailedError",
+    "ReadOnlyStoreError",
+    "ShmkvError",
+    "StaleStoreError",
+    "StoreExistsError",
+    "StoreFullError",
+    "StoreLockedError",
+    "StoreNotFoundError",
+    "TooManyProcessesError",
+    "ValueTooLargeError",
+]
+
+
+class ShmkvError(Exception):
+    """The root of all errors of this package; also raised itself where no class below fits."""
+
+
+# ---- Finding a store -----------------------------------------------------------------------
+
+
+class StoreNotFoundError(ShmkvError, FileNotFoundError):
+    """No store has this name: raised by `attach`, `unlink`, `unlink_name`, and when a pickled handle is
+    loaded after its store was removed or replaced by another one of the same name."""
+
+
+class StoreExistsError(ShmkvError, FileExistsError):
+    """`Store.create` met an existing store, or `Store(name, size=...)` one with another size, mode or
+    on_full than was asked for."""
+
+
+class ForeignStoreError(ShmkvError, PermissionError):
+    """The region belongs to another user, and either `foreign=True` was not said, or its mode gives
+    nobody else access."""
+
+
+class CorruptStoreError(ShmkvError):
+    """What lies under the name is no store, or a damaged one: its magic, checksum, sizes or offsets do
+    not fit.  Raised when attaching; by an operation only if the region was damaged meanwhile."""
+
+
+class LayoutVersionError(ShmkvError):
+    """The store was laid out by another version of shmkv, or on a machine of another byte order."""
+
+
+class StaleStoreError(ShmkvError):
+    """The region is left over from before a reboot, or belongs to another time namespace, so that its
+    clocks mean nothing here."""
+
+
+class StoreLockedError(ShmkvError):
+    """A store that only one process may use at a time is in use by another one."""
+
+
+class TooManyProcessesError(ShmkvError):
+    """All 1,023 places of the store's process table are taken by live processes."""
+
+
+# ---- Using a store -------------------------------------------------------------------------
+
+
+class ClosedStoreError(ShmkvError, ValueError):
+    """The handle was used after `close()`."""
+
+
+class ReadOnlyStoreError(ShmkvError, TypeError):
+    """A write through a handle that was opened with `readonly=True`."""
+
+
+class StoreFullError(ShmkvError, MemoryError):
+    """No room: the store's size is used up, /dev/shm is full, or the memory limit of the container is
+    nearly reached.  The message says which, and how to get more."""
+
+
+class KeyTooLargeError(ShmkvError, ValueError):
+    """A key to be stored is longer than 65,535 bytes as UTF-8."""
+
+
+class ValueTooLargeError(ShmkvError, ValueError):
+    """A value takes more than a quarter of the store's size, or more than 4 GiB - 1."""
+
+
+class BatchTooLargeError(ShmkvError, ValueError):
+    """A batch has more than 65,536 keys, or takes more than a quarter of the store's size."""
+
+
+class CodecError(ShmkvError, TypeError):
+    """The handle's codec cannot give this value back equal (on writing), or cannot read what another
+    handle stored with another codec (on reading; the item stays where it is)."""
+
+
+class LockTimeoutError(ShmkvError, TimeoutError):
+    """A process that is alive, but perhaps stopped, held a lock for longer than `lock_timeout`; the
+    message names it.  A dead process never causes this."""
+
+
+class ForkedError(ShmkvError, RuntimeError):
+    """This process was forked while it used the store, and could not register as a process of its own."""
+
+
+class LogFailedError(ShmkvError, OSError):
+    """The log of a durable store could not be written."""

@@ -1,0 +1,808 @@
+"""Regions: where stores lie, what they are called, and whether a store may be trusted.
+
+What: create, open, wait for, list and unlink the POSIX shared-memory objects behind stores.
+How:  the store "jobs" of user 1000 is the object `/shmkv.1000.jobs`, mode 0600.  Python finds the object,
+      checks its owner and its header with plain reads, and only then lets the engine map it.
+
+Races, and how each ends:
+    two creators         exclusive creation lets one win; the other waits until the header says ready, and attaches.
+    a creator that died  the engine's `Region.create` may be repeated on what it left: the next one finishes it.
+    unlink beside attach after mapping, a link count of 0 means that the name was taken away: look again.
+    a name in disguise   owner, magic, version, checksum and sizes are checked before a byte is mapped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import mmap
+import os
+import re
+import stat
+import struct
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import posix_ipc
+import xxhash
+
+from shmkv import _core
+from shmkv.errors import (
+    CorruptStoreError,
+    ForeignStoreError,
+    LayoutVersionError,
+    ShmkvError,
+    StaleStoreError,
+    StoreExistsError,
+    StoreNotFoundError,
+)
+
+if TYPE_CHECKING:
+    from multiprocessing.shared_memory import SharedMemory
+
+SHM_DIRECTORY = "/dev/shm"
+PAGE_SIZE = 1 << 16
+MIN_SIZE = 1 << 20
+MAX_SIZE = 1 << 43
+DEFAULT_SIZE = 1 << 30
+DEFAULT_MODE = 0o600
+
+# Each round means that somebody else unlinked or replaced the store in between.
+MAX_ROUNDS = 100
+# A private store of another pid namespace is left alone for this long, so that its creator can attach first.
+FOREIGN_NAMESPACE_GRACE_S = 60.0
+
+
+# ---- Names ---------------------------------------------------------------------------------
+
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}", re.ASCII)
+_OBJECT = re.compile(r"shmkv\.([0-9]+)\.([A-Za-z0-9._-]{1,200})", re.ASCII)
+# private.<pid>.<start time in clock ticks>.<pid namespace>-<random>
+_PRIVATE = re.compile(r"private\.([0-9]+)\.([0-9]+)\.([0-9]+)-[0-9a-f]{16}", re.ASCII)
+
+
+def check_name(name: str) -> str:
+    """Return `name` if a store may be called so.
+
+    Raises:
+        ValueError: anything but 1 to 200 of the characters A-Z, a-z, 0-9, ".", "_" and "-".
+        TypeError: no `str`.
+
+    >>> check_name("sessions.v2")
+    'sessions.v2'
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"the name of a store must be a str, not {type(name).__name__}")
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"the name of a store is 1 to 200 characters out of A-Z a-z 0-9 . _ -, not {name!r}")
+    return name
+
+
+def check_new_name(name: str) -> str:
+    """`check_name`, and not of the form that private stores have: those are removed when their pid is gone."""
+    if _PRIVATE.fullmatch(check_name(name)):
+        raise ValueError(f"names like {name!r} are given to private stores only: say Store() to make one")
+    return name
+
+
+def object_name(name: str, uid: int | None = None) -> str:
+    """The name of the shared-memory object of a store; `uid` is this user's if it is not given.
+
+    >>> object_name("jobs", 1000)
+    '/shmkv.1000.jobs'
+    """
+    return f"/shmkv.{os.geteuid() if uid is None else uid}.{check_name(name)}"
+
+
+def store_name(target: str) -> str:
+    """The name that a user gave to the store in this object; of a caller's own object, its name.
+
+    >>> store_name("/shmkv.1000.jobs"), store_name("/psm_4f0c")
+    ('jobs', 'psm_4f0c')
+    """
+    match = _OBJECT.fullmatch(target[1:])
+    return match[2] if match else target[1:]
+
+
+def _path(target: str) -> str:
+    return SHM_DIRECTORY + target
+
+
+# ---- Sizes ---------------------------------------------------------------------------------
+
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(?:([KMGT])?(I?B)?)", re.ASCII | re.IGNORECASE)
+
+
+def parse_size(size: int | str) -> int:
+    """Return a number of bytes, given as such or as text with a unit.
+
+    KB, MB, GB, TB are powers of 1000; KiB, MiB, GiB, TiB, and the bare K, M, G, T, powers of 1024, as in
+    `docker run --shm-size`.
+
+    Raises:
+        ValueError: text that is no size, or a size that is not positive.
+        TypeError: neither an int nor a str.
+
+    >>> parse_size("64MiB"), parse_size("1.5 GB"), parse_size(4096)
+    (67108864, 1500000000, 4096)
+    """
+    if isinstance(size, str):
+        match = _SIZE.fullmatch(size.strip())
+        if not match or (match[3] and len(match[3]) == 2 and not match[2]):
+            raise ValueError(f"a size is a number of bytes or text such as '64MiB' or '1.5 GB', not {size!r}")
+        decimal = match[2] is not None and match[3] is not None and len(match[3]) == 1
+        unit = (1000 if decimal else 1024) ** " KMGT".index((match[2] or " ").upper())
+        number = int(Fraction(match[1]) * unit)
+    elif isinstance(size, int) and not isinstance(size, bool):
+        number = int(size)
+    else:
+        raise TypeError(f"a size is an int or a str, not {type(size).__name__}")
+    if number <= 0:
+        raise ValueError(f"a size must be positive, not {size!r}")
+    return number
+
+
+def region_size(size: int | str) -> int:
+    """The size of a region for a store of at most `size` bytes: whole pages of 64 KiB.
+
+    Raises:
+        ValueError: less than 1 MiB or more than 8 TiB.
+    """
+    number = parse_size(size)
+    if not MIN_SIZE <= number <= MAX_SIZE:
+        raise ValueError(f"the size of a store is 1 MiB to 8 TiB, not {size!r} ({number:,} bytes)")
+    return number & -PAGE_SIZE
+
+
+def default_size() -> int:
+    """1 GiB, or half of what the file system has free if that is less, but at least 1 MiB."""
+    file_system = os.statvfs(SHM_DIRECTORY)
+    free = file_system.f_bavail * file_system.f_frsize
+    return max(MIN_SIZE, min(DEFAULT_SIZE, free // 2) & -PAGE_SIZE)
+
+
+# ---- The header, read without mapping it ---------------------------------------------------
+
+# The twin of `skv_fixed` in _core/layout.h, read in this machine's byte order.
+_FIXED = struct.Struct("=Q I I Q B B H I 16s 16s Q Q Q Q Q Q Q Q Q Q I I 96s Q")
+FIXED_SIZE = _FIXED.size
+assert FIXED_SIZE == 256, "the checked part of the header is 256 bytes"
+
+_MAGIC = 0x0A31766B6D68730D
+_SWAPPED_MAGIC = int.from_bytes(_MAGIC.to_bytes(8, "little"), "big")
+_BYTE_ORDER = 0x01020304
+_PAGE_SHIFT = 16
+_FLAG_EVICT = 1
+_PROCS_SIZE = 1023 * 256
+_PROC = struct.Struct("=I I I I Q Q Q")  # the head of `skv_proc`: state, generation, pid, -, start, namespace, since
+
+
+class Header(NamedTuple):
+    """The fixed part of a region's header, checked."""
+
+    size: int  # bytes
+    bucket_bits: int
+    evict: bool
+    mode: int
+    uuid: bytes
+    boot_id: bytes
+    created: float  # seconds since the epoch, wall clock of the creator
+    procs_offset: int
+    time_namespace: int
+    uid: int
+
+
+def parse_header(fixed: bytes, object_size: int, name: str) -> Header:
+    """Check the first 256 bytes of an object of `object_size` bytes; `name` is for messages.
+
+    Raises:
+        CorruptStoreError, LayoutVersionError: see there.
+    """
+    _check_identity(fixed, name)
+    if len(fixed) < FIXED_SIZE:
+        raise CorruptStoreError(f"{name!r} is too short for a store: {len(fixed)} bytes")
+    if xxhash.xxh3_64_intdigest(fixed[:248]) != int.from_bytes(fixed[248:256], "little"):
+        raise CorruptStoreError(f"the header of {name!r} is damaged: its checksum does not fit")
+    (
+        _, _, _, size, page_shift, bucket_bits, flags, mode, uuid, boot_id, _, _, created_ms,
+        procs, buckets, kinds, descriptors, pages_offset, pages, time_namespace, uid, _, _, _,
+    ) = _FIXED.unpack_from(fixed)  # fmt: skip
+    in_order = (
+        procs >= FIXED_SIZE
+        and procs + _PROCS_SIZE <= buckets
+        and buckets + (64 << min(bucket_bits, 26)) <= kinds
+        and kinds + pages <= descriptors
+        and descriptors + pages * 320 <= pages_offset
+        and pages_offset + pages * PAGE_SIZE <= size
+    )
+    if page_shift != _PAGE_SHIFT or not 4 <= bucket_bits <= 26 or size < MIN_SIZE or not in_order:
+        raise CorruptStoreError(f"the header of {name!r} is damaged: its offsets do not fit its size")
+    if size > object_size:
+        raise CorruptStoreError(f"{name!r} was cut off: {object_size:,} bytes are left of {size:,}")
+    return Header(
+        size=size,
+        bucket_bits=bucket_bits,
+        evict=bool(flags & _FLAG_EVICT),
+        mode=mode,
+        uuid=uuid,
+        boot_id=boot_id,
+        created=created_ms / 1000,
+        procs_offset=procs,
+        time_namespace=time_namespace,
+        uid=uid,
+    )
+
+
+def _check_identity(fixed: bytes, name: str) -> bool:
+    """True if this is a header that this version reads, False while it is all zero."""
+    magic = int.from_bytes(fixed[0:8], "little")
+    version = int.from_bytes(fixed[8:12], "little")
+    order = int.from_bytes(fixed[12:16], "little")
+    if magic == 0:
+        return False
+    if magic == _SWAPPED_MAGIC:
+        raise LayoutVersionError(f"{name!r} was made on a machine of another byte order")
+    if magic != _MAGIC:
+        raise CorruptStoreError(f"{name!r} is no store of shmkv")
+    if version == order == 0:
+        return False
+    if order != _BYTE_ORDER:
+        raise LayoutVersionError(f"{name!r} was made on a machine of another byte order")
+    if version != _core.LAYOUT_VERSION:
+        raise LayoutVersionError(
+            f"{name!r} has layout version {version}, this shmkv reads version {_core.LAYOUT_VERSION}: "
+            "use the shmkv that made it, or unlink it"
+        )
+    return True
+
+
+def _refuse_stale(header: Header, name: str) -> None:
+    if header.boot_id != _boot_id():
+        raise StaleStoreError(f"{name!r} is left over from before a reboot: unlink it")
+    if header.time_namespace != _namespace("time"):
+        raise StaleStoreError(f"{name!r} belongs to another time namespace, whose clocks differ from this one's")
+
+
+@functools.cache
+def _boot_id() -> bytes:
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return bytes.fromhex(file.read().strip().replace("-", ""))
+
+
+def _namespace(kind: str) -> int:
+    """The inode of one of this process's namespaces; 0 where the kernel has none of this kind."""
+    try:
+        return os.stat(f"/proc/self/ns/{kind}").st_ino
+    except OSError:
+        return 0
+
+
+def pid_namespace() -> int:
+    """The inode of this process's pid namespace."""
+    return _namespace("pid")
+
+
+# ---- Objects -------------------------------------------------------------------------------
+
+
+def _create_object(target: str, mode: int) -> int | None:
+    """A descriptor of a new, empty object, or None if there is one of this name."""
+    try:
+        memory = posix_ipc.SharedMemory(target, posix_ipc.O_CREX, mode=mode)
+    except posix_ipc.ExistentialError:
+        return None
+    return int(memory.fd)
+
+
+def _open_object(target: str, readonly: bool) -> int:
+    """A descriptor of an existing object that is owned by who the name says.
+
+    Raises:
+        StoreNotFoundError, ForeignStoreError, PermissionError.
+    """
+    name = store_name(target)
+    try:
+        memory = posix_ipc.SharedMemory(target, read_only=readonly)
+    except posix_ipc.ExistentialError:
+        raise StoreNotFoundError(f"there is no store {name!r}") from None
+    except posix_ipc.PermissionsError:
+        with contextlib.suppress(OSError):
+            found = os.stat(_path(target), follow_symlinks=False)
+            if found.st_uid != os.geteuid():
+                raise ForeignStoreError(
+                    f"{name!r} belongs to user {found.st_uid}, and its mode {found.st_mode & 0o777:04o} "
+                    f"does not let user {os.geteuid()} {'read' if readonly else 'write'} it"
+                ) from None
+        raise PermissionError(f"no permission to open the store {name!r}") from None
+    return int(memory.fd)
+
+
+def _check_owner(fd: int, target: str, foreign: bool) -> None:
+    """Refuse what another user put there, unless he opened it to others and `foreign` accepts it."""
+    name, found = store_name(target), os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode):
+        raise CorruptStoreError(f"{name!r} is no shared-memory object")
+    if found.st_uid == os.geteuid():
+        return
+    if not foreign:
+        raise ForeignStoreError(
+            f"{name!r} belongs to user {found.st_uid}, not to user {os.geteuid()}; "
+            "if you trust that user's data, say foreign=True"
+        )
+    if not found.st_mode & 0o066:
+        raise ForeignStoreError(f"user {found.st_uid} lets nobody else use {name!r} (mode {found.st_mode & 0o777:04o})")
+
+
+def _is_named(fd: int, target: str) -> bool:
+    """Is this open object still the one under its name?"""
+    try:
+        found = os.stat(_path(target), follow_symlinks=False)
+    except OSError:
+        return False
+    mine = os.fstat(fd)
+    return (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino)
+
+
+def unlink(target: str) -> None:
+    """Remove the name of a store.  Attached processes go on until they close.
+
+    Raises:
+        StoreNotFoundError: there is none.
+        ForeignStoreError: it is another user's.
+    """
+    try:
+        posix_ipc.unlink_shared_memory(target)
+    except posix_ipc.ExistentialError:
+        raise StoreNotFoundError(f"there is no store {store_name(target)!r}") from None
+    except (posix_ipc.PermissionsError, PermissionError):
+        raise ForeignStoreError(f"{store_name(target)!r} belongs to another user, who alone can remove it") from None
+
+
+class Identity(NamedTuple):
+    """Which object it is, whatever is called so by now."""
+
+    device: int
+    inode: int
+
+    @classmethod
+    def of(cls, fd: int) -> Identity:
+        found = os.fstat(fd)
+        return cls(found.st_dev, found.st_ino)
+
+
+def unlink_same(target: str, identity: Identity) -> None:
+    """`unlink`, but only if the name still means the object that it meant.
+
+    Raises:
+        StoreNotFoundError: it was removed already, whether or not there is a new one of this name.
+    """
+    try:
+        found = os.stat(_path(target), follow_symlinks=False)
+    except FileNotFoundError:
+        found = None
+    if found is None or (found.st_dev, found.st_ino) != identity:
+        raise StoreNotFoundError(f"the store {store_name(target)!r} was removed already")
+    unlink(target)
+
+
+# ---- Create and attach ---------------------------------------------------------------------
+
+
+class Wanted(NamedTuple):
+    """What the creator of a store says about it; None = not said."""
+
+    size: int | None = None  # bytes, whole pages
+    mode: int | None = None
+    on_full: str | None = None
+
+
+class Opened(NamedTuple):
+    """A mapped region and the object it is in."""
+
+    region: _core.Region
+    target: str
+    identity: Identity
+    created: bool
+
+
+def wanted(size: int | str | None, mode: int | None, on_full: str | None) -> Wanted:
+    """Check what a caller says of a store.
+
+    Raises:
+        ValueError, TypeError: a size, mode or on_full that no store can have.
+    """
+    if mode is not None:
+        if not isinstance(mode, int) or isinstance(mode, bool):
+            raise TypeError(f"mode is an int such as 0o600, not {type(mode).__name__}")
+        if mode & ~0o777 or mode & 0o600 != 0o600:
+            raise ValueError(f"mode is 0o600, or that with bits for group and others, not {mode:#o}")
+    if on_full not in (None, "error", "evict"):
+        raise ValueError(f"on_full is 'error' or 'evict', not {on_full!r}")
+    return Wanted(None if size is None else region_size(size), mode, on_full)
+
+
+def create(target: str, want: Wanted, *, exist_ok: bool, timeout: float, foreign: bool = False) -> Opened:
+    """Create a store and attach to it; with `exist_ok`, attach if it exists and is as wanted.
+
+    Args:
+        timeout: seconds to wait for another creator that is alive.
+
+    Raises:
+        StoreExistsError: it exists, and `exist_ok` is false or something else was explicitly wanted.
+    """
+    for _ in range(MAX_ROUNDS):
+        fd = _create_object(target, want.mode or DEFAULT_MODE)
+        made = fd is not None
+        if fd is None:
+            try:
+                fd = _open_object(target, readonly=False)
+            except StoreNotFoundError:
+                continue
+        try:
+            if not made:
+                _check_owner(fd, target, foreign)
+            created = (made or _wait_until_ready(fd, target, timeout) is None) and _lay_out(fd, target, want)
+            if not created and not exist_ok:
+                if not _is_named(fd, target):
+                    continue
+                raise StoreExistsError(f"the store {store_name(target)!r} exists already")
+            opened = _map(fd, target, want, created=created, readonly=False, foreign=foreign, timeout=timeout)
+            if opened is not None:
+                return opened
+        finally:
+            os.close(fd)
+    raise ShmkvError(f"gave up on {store_name(target)!r}: it was removed {MAX_ROUNDS} times while being opened")
+
+
+def attach(target: str, want: Wanted | None = None, *, readonly: bool, foreign: bool, timeout: float) -> Opened:
+    """Attach to a store that exists.
+
+    Raises:
+        StoreNotFoundError, ForeignStoreError, CorruptStoreError, LayoutVersionError, StaleStoreError: see there.
+    """
+    for _ in range(MAX_ROUNDS):
+        fd = _open_object(target, readonly)
+        try:
+            _check_owner(fd, target, foreign)
+            opened = _map(
+                fd, target, want or Wanted(), created=False, readonly=readonly, foreign=foreign, timeout=timeout
+            )
+            if opened is not None:
+                return opened
+        finally:
+            os.close(fd)
+    raise ShmkvError(f"gave up on {store_name(target)!r}: it was removed {MAX_ROUNDS} times while being opened")
+
+
+def create_in(target: str, want: Wanted, *, exist_ok: bool, timeout: float) -> Opened:
+    """Lay a store out in an object of the caller's, of the size that it has, and attach to it.
+
+    Raises:
+        ValueError: it is smaller than 1 MiB.
+        CorruptStoreError: it holds something else.
+        StoreExistsError: there is a store in it already, and `exist_ok` is false.
+    """
+    fd = _open_object(target, readonly=False)
+    try:
+        size = region_size(os.fstat(fd).st_size)
+        want = want._replace(size=size)
+        created = _lay_out(fd, target, want, fixed_size=True)
+        if not created and not exist_ok:
+            raise StoreExistsError(f"there is a store in {store_name(target)!r} already")
+        opened = _map(fd, target, want, created=created, readonly=False, foreign=True, timeout=timeout, named=False)
+        assert opened is not None, "an object without a name is the caller's own decision"
+        return opened
+    finally:
+        os.close(fd)
+
+
+def _lay_out(fd: int, target: str, want: Wanted, *, fixed_size: bool = False) -> bool:
+    """Make a store of the object behind `fd`; False if another process did so first."""
+    mode = want.mode or DEFAULT_MODE
+    try:
+        if not fixed_size:
+            os.fchmod(fd, mode)  # shm_open took the umask off
+        created = _core.Region.create(
+            fd,
+            want.size or default_size(),
+            evict=want.on_full == "evict",
+            mode=mode,
+            uid=os.geteuid(),
+            uuid=_random_uuid(),
+            seed=int.from_bytes(os.urandom(8), "little"),
+            fixed_size=fixed_size,
+        )
+        if created and not fixed_size:
+            os.fchmod(fd, mode)  # again: a creator that was slower may have set its own
+        return created
+    except BaseException:
+        if not fixed_size and _is_named(fd, target):
+            with contextlib.suppress(ShmkvError):
+                unlink(target)
+        raise
+
+
+def _map(
+    fd: int,
+    target: str,
+    want: Wanted,
+    *,
+    created: bool,
+    readonly: bool,
+    foreign: bool,
+    timeout: float,
+    named: bool = True,
+) -> Opened | None:
+    """Check the header and attach; None if the name was taken away meanwhile."""
+    header = _wait_until_ready(fd, target, timeout)
+    name = store_name(target)
+    if header is None:
+        if named and not _is_named(fd, target):
+            return None
+        raise StoreNotFoundError(f"the store {name!r} is half made: its creator died; Store({name!r}) finishes it")
+    if header.uid != os.geteuid() and not foreign:
+        raise ForeignStoreError(f"{name!r} was made by user {header.uid}, not by user {os.geteuid()}")
+    _refuse_stale(header, name)
+    if not created:
+        _refuse_other(header, want, name)
+    region = _core.Region.attach(fd, readonly)
+    if named and os.fstat(fd).st_nlink == 0:
+        return None
+    return Opened(region, target, Identity.of(fd), created)
+
+
+def _wait_until_ready(fd: int, target: str, timeout: float) -> Header | None:
+    """The header once it is ready; None if its creator died before."""
+    name = store_name(target)
+    _refuse_strangers(fd, name)
+    fixed = _core.Region.peek(fd, timeout)
+    return None if fixed is None else parse_header(fixed, os.fstat(fd).st_size, name)
+
+
+def _refuse_strangers(fd: int, name: str) -> None:
+    """Raise if this is no store, or none for this version, before a creator is waited for that never was.
+
+    Looks twice, as the first look may have met a creator in the middle of writing these 16 bytes.
+    """
+    first = os.pread(fd, 16, 0)
+    try:
+        _check_identity(first, name)
+    except ShmkvError:
+        time.sleep(0.002)
+        if os.pread(fd, 16, 0) == first:
+            raise
+
+
+def _refuse_other(header: Header, want: Wanted, name: str) -> None:
+    """Raise `StoreExistsError` if something was explicitly wanted that this store is not."""
+    on_full = "evict" if header.evict else "error"
+    if want.size is not None and want.size != header.size:
+        raise StoreExistsError(f"{name!r} exists with a size of {header.size:,} bytes, not of {want.size:,}")
+    if want.mode is not None and want.mode != header.mode:
+        raise StoreExistsError(f"{name!r} exists with mode {header.mode:#o}, not {want.mode:#o}")
+    if want.on_full is not None and want.on_full != on_full:
+        raise StoreExistsError(f"{name!r} exists with on_full={on_full!r}, not {want.on_full!r}")
+
+
+def _random_uuid() -> bytes:
+    """The 16 bytes of a random UUID (RFC 9562, version 4)."""
+    raw = bytearray(os.urandom(16))
+    raw[6] = raw[6] & 0x0F | 0x40
+    raw[8] = raw[8] & 0x3F | 0x80
+    return bytes(raw)
+
+
+# ---- Finding -------------------------------------------------------------------------------
+
+
+def find(name: str, foreign: bool) -> str:
+    """The object of the store `name`: this user's, or with `foreign`, if he has none, another user's.
+
+    If there is none at all, it is what this user's would be called.
+
+    Raises:
+        ForeignStoreError: several other users have one of this name.
+    """
+    own = object_name(name)
+    if not foreign or os.path.lexists(_path(own)):
+        return own
+    owners = sorted(uid for uid, other in _objects() if other == name and _owner(object_name(name, uid)) == uid)
+    if len(owners) > 1:
+        raise ForeignStoreError(f"several users have a store {name!r}: {', '.join(map(str, owners))}")
+    return object_name(name, owners[0]) if owners else own
+
+
+def _objects() -> Iterator[tuple[int, str]]:
+    """(uid, name) of every object that is called like a store."""
+    for entry in os.listdir(SHM_DIRECTORY):
+        match = _OBJECT.fullmatch(entry)
+        if match and match[1] == str(int(match[1])):
+            yield int(match[1]), match[2]
+
+
+def _owner(target: str) -> int | None:
+    try:
+        return os.stat(_path(target), follow_symlinks=False).st_uid
+    except OSError:
+        return None
+
+
+class Listed(NamedTuple):
+    """What a look at a region from outside tells."""
+
+    name: str
+    uid: int
+    committed: int  # bytes of memory that it takes
+    header: Header | None
+    processes: int  # places taken in its process table
+    problem: str | None  # why nobody can attach to it
+
+
+def list_regions(uid: int | None = None) -> list[Listed]:
+    """Every store of one user (this one if it is not given), by name; nothing is mapped or changed."""
+    wanted_uid = os.geteuid() if uid is None else uid
+    names = sorted(name for owner, name in _objects() if owner == wanted_uid)
+    return [listed for name in names if (listed := _look(name, wanted_uid)) is not None]
+
+
+def _look(name: str, uid: int) -> Listed | None:
+    target = object_name(name, uid)
+    try:
+        fd = _open_object(target, readonly=True)
+    except StoreNotFoundError:
+        return None
+    except (ShmkvError, OSError) as error:
+        return Listed(name, uid, 0, None, 0, str(error))
+    header, processes, problem = None, 0, None
+    try:
+        found = os.fstat(fd)
+        try:
+            _check_owner(fd, target, foreign=found.st_uid == uid)
+            fixed = os.pread(fd, FIXED_SIZE, 0)
+            if _check_identity(fixed, name):
+                header = parse_header(fixed, found.st_size, name)
+                _refuse_stale(header, name)
+                table = os.pread(fd, _PROCS_SIZE, header.procs_offset)
+                processes = sum(1 for at in range(0, len(table) - 255, 256) if _PROC.unpack_from(table, at)[0] == 1)
+            else:
+                problem = f"{name!r} is being made, or its creator died"
+        except ShmkvError as error:
+            problem = str(error)
+        return Listed(name, uid, found.st_blocks * 512, header, processes, problem)
+    finally:
+        os.close(fd)
+
+
+# ---- Private stores ------------------------------------------------------------------------
+
+
+def private_name() -> str:
+    """A name that nobody else has, which tells of the process that made it."""
+    pid = os.getpid()
+    return f"private.{pid}.{process_start(pid) or 0}.{pid_namespace()}-{os.urandom(8).hex()}"
+
+
+def is_private(name: str) -> bool:
+    """Is this the name of a private store?"""
+    return _PRIVATE.fullmatch(name) is not None
+
+
+def unlink_private(target: str, identity: Identity, creator: int) -> None:
+    """Remove a private store, when its creator closes it or ends; does nothing in a forked child."""
+    if os.getpid() == creator:
+        with contextlib.suppress(ShmkvError, OSError):
+            unlink_same(target, identity)
+
+
+def remove_dead_private() -> int:
+    """Remove this user's private stores whose creators were killed; returns how many.
+
+    A store from this pid namespace is dead when its creator is.  One from another namespace (a container
+    that shares /dev/shm) only once nobody is attached to it, and not in its first minute.
+    """
+    uid, here, removed = os.geteuid(), pid_namespace(), 0
+    for owner, name in _objects():
+        match = _PRIVATE.fullmatch(name) if owner == uid else None
+        if not match:
+            continue
+        pid, start, namespace = int(match[1]), int(match[2]), int(match[3])
+        target = object_name(name, uid)
+        if process_start(pid) != start if namespace == here else _is_abandoned(target):
+            with contextlib.suppress(ShmkvError, OSError):
+                unlink(target)
+                removed += 1
+    return removed
+
+
+def _is_abandoned(target: str) -> bool:
+    """True if no process of any namespace holds a lock on the object, and it is older than a minute."""
+    try:
+        fd = _open_object(target, readonly=True)
+    except (ShmkvError, OSError):
+        return False
+    try:
+        if time.time() - os.fstat(fd).st_ctime < FOREIGN_NAMESPACE_GRACE_S:
+            return False
+        question = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)  # struct flock: all bytes
+        answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, question)
+        return bool(struct.unpack("hhqqi4x", answer)[0] == fcntl.F_UNLCK)
+    finally:
+        os.close(fd)
+
+
+def process_start(pid: int) -> int | None:
+    """When a live process started, in clock ticks since boot; None if there is no such process.
+
+    Together with the pid it names a process for good, as pids are used again.  psutil tells the time of
+    day, which moves when the clock is set.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+# ---- As multiprocessing.shared_memory ------------------------------------------------------
+
+
+def memory_target(memory: SharedMemory) -> str:
+    """The object of a caller's `SharedMemory`."""
+    return "/" + memory.name.lstrip("/")
+
+
+def shared_memory(target: str, uuid: bytes, fd: int, readonly: bool) -> SharedMemory:
+    """A `SharedMemory` over the region behind `fd` that no resource tracker hears of."""
+    copy = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY if readonly else os.O_RDWR)
+    memory: SharedMemory = _store_memory()(target, uuid, copy, readonly)
+    return memory
+
+
+def reopen_shared_memory(target: str, uuid: bytes, readonly: bool) -> SharedMemory:
+    """Loads a pickled one."""
+    fd = _open_object(target, readonly)
+    try:
+        header = _wait_until_ready(fd, target, timeout=0.0)
+        if header is None or header.uuid != uuid:
+            raise StoreNotFoundError(f"the store {store_name(target)!r} was replaced by another one")
+        return shared_memory(target, uuid, fd, readonly)
+    finally:
+        os.close(fd)
+
+
+@functools.cache
+def _store_memory() -> Any:
+    """The class; made at its first use, as importing multiprocessing takes as long as importing shmkv."""
+    from multiprocessing.shared_memory import SharedMemory
+
+    class StoreMemory(SharedMemory):
+        """A `SharedMemory` that does not own its memory.
+
+        The base's constructor is not called: before Python 3.13 it tells the resource tracker, which would
+        remove the store when this process ends, and telling it to forget comes too late for a process that is
+        killed in between.  From 3.13 on there is track=False, but it is forgotten in pickling.
+        """
+
+        def __init__(self, target: str, uuid: bytes, fd: int, readonly: bool) -> None:
+            self._track = False
+            self._name = target
+            self._fd = fd
+            self._identity = Identity.of(fd)
+            self._store = (target, uuid, readonly)
+            access = mmap.ACCESS_READ if readonly else mmap.ACCESS_WRITE
+            self._size = os.fstat(fd).st_size
+            self._mmap = mmap.mmap(fd, self._size, access=access)
+            self._buf = memoryview(self._mmap)
+
+        def __reduce__(self) -> tuple[Any, ...]:
+            return reopen_shared_memory, self._store
+
+        def unlink(self) -> None:
+            """Remove the store's name, as `Store.unlink` does."""
+            unlink_same(self._store[0], self._identity)
+
+    return StoreMemory

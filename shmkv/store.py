@@ -1,0 +1,897 @@
+"""`Store`: a mutable mapping in shared memory, for every thread and process that opens the same name.
+
+What: names and lives of stores, iteration, ranges, statistics.  The operations on items are the C methods
+      of `_core.Handle` themselves, without a Python frame around them; docs/api.md documents all of them.
+How:  everything here that walks the store goes bucket by bucket: each bucket is one consistent copy, and a
+      key never changes its bucket, so a key that is present throughout is seen exactly once.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+import random
+import weakref
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, MutableMapping, ValuesView
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any
+
+from shmkv import codecs, region
+from shmkv._core import Handle, Region
+from shmkv.errors import BatchTooLargeError, ClosedStoreError, ShmkvError, StoreNotFoundError
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from multiprocessing.shared_memory import SharedMemory
+    from uuid import UUID
+
+    from typing_extensions import Self
+
+__all__ = [
+    "CheckReport",
+    "CompactReport",
+    "Problem",
+    "ProcessInfo",
+    "Store",
+    "StoreInfo",
+    "StoreStats",
+    "list_stores",
+]
+
+Key = str | bytes
+
+BATCH_KEYS = 65_536
+
+
+# ---- What a store tells about itself -------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStats:
+    """Numbers of a store; counters are summed over all processes that ever used it, dead ones included."""
+
+    items: int  # live ones, expired ones not counted
+    value_bytes: int  # of the live values, as stored
+    gets: int  # keys looked up: hits + misses
+    hits: int
+    misses: int
+    sets: int
+    deletes: int
+    expired: int  # items dropped because their time had come
+    evicted: int  # items dropped to make room
+    retries: int  # reads repeated because a writer had been there
+    lock_waits: int  # writes that had to wait for another writer
+    size: int  # bytes, the most that the store may take
+    committed: int  # bytes of memory that it takes now
+    used: int  # bytes of that which are in use: fixed areas, and pages that hold something
+    processes: int  # attached with the right to write
+    buckets: int
+    table_bytes: int  # bytes of `used` that are tables
+
+    @property
+    def hit_rate(self) -> float:
+        """Hits per lookup, 0.0 to 1.0; 0.0 before the first lookup."""
+        return self.hits / self.gets if self.gets else 0.0
+
+    @property
+    def bytes_per_item(self) -> float:
+        """Memory in use per item, keys and values included; 0.0 in an empty store."""
+        return self.used / self.items if self.items else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One broken invariant."""
+
+    invariant: str  # "I1" to "I11", see docs/concurrency.md
+    sentence: str
+
+    def __str__(self) -> str:
+        return f"{self.invariant}: {self.sentence}"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """What `Store.check` found; true in a boolean context if all is well."""
+
+    problems: tuple[Problem, ...]
+    items: int
+    tables: int
+    records: int
+    blocks_used: int
+    blocks_leaked: int  # tentative while others write
+    pages_used: int
+    dead_slots: int  # processes that ended without closing; `compact` clears up after them
+
+    @property
+    def ok(self) -> bool:
+        """No invariant is broken."""
+        return not self.problems
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+
+@dataclass(frozen=True, slots=True)
+class CompactReport:
+    """What `Store.compact` did."""
+
+    expired: int  # items dropped
+    leaks: int  # blocks that a dead process had left
+    moved: int  # blocks gathered into fuller pages
+    pages_freed: int  # of 64 KiB, for any later size
+    bytes_returned: int  # to the system
+    slots_reclaimed: int  # places of dead processes
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessInfo:
+    """A process that is attached to a store with the right to write."""
+
+    slot: int
+    pid: int  # in its own pid namespace
+    name: str | None  # None where it cannot be seen from here
+    status: str | None  # "running", "sleeping", "stopped", ... as psutil says
+    this: bool  # the process that asks
+
+
+@dataclass(frozen=True, slots=True)
+class StoreInfo:
+    """A store of this machine, as `list_stores` found it."""
+
+    name: str
+    size: int | None  # bytes; None where `problem` says why
+    committed: int  # bytes of memory that it takes
+    uid: int
+    mode: int | None
+    on_full: str | None
+    created: datetime | None  # UTC
+    uuid: UUID | None
+    processes: int  # places taken in its process table
+    problem: str | None  # None, or why nobody can attach to it
+
+
+def list_stores() -> list[StoreInfo]:
+    """The stores of this user on this machine, sorted by name, private ones included.
+
+    Atomicity: a look at each in turn; nothing is attached to, and nothing changes.
+
+    >>> store = Store.create("listed", size="1MiB")
+    >>> [info.size for info in list_stores() if info.name == "listed"]
+    [1048576]
+    >>> store.close()
+    >>> Store.unlink_name("listed")
+    """
+    return [_store_info(listed) for listed in region.list_regions()]
+
+
+def _store_info(listed: region.Listed) -> StoreInfo:
+    from datetime import datetime, timezone
+    from uuid import UUID
+
+    header = listed.header
+    return StoreInfo(
+        name=listed.name,
+        size=header.size if header else None,
+        committed=listed.committed,
+        uid=listed.uid,
+        mode=header.mode if header else None,
+        on_full=("evict" if header.evict else "error") if header else None,
+        created=datetime.fromtimestamp(header.created, timezone.utc) if header else None,
+        uuid=UUID(bytes=header.uuid) if header else None,
+        processes=listed.processes,
+        problem=listed.problem,
+    )
+
+
+# ---- Views ---------------------------------------------------------------------------------
+
+
+class StoreKeysView(KeysView[Key]):
+    """The keys of a store; iterating never raises because of concurrent changes."""
+
+
+class StoreItemsView(ItemsView[Key, Any]):
+    """The items of a store; each bucket is seen at one instant."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self._store = store
+
+    def __iter__(self) -> Iterator[tuple[Key, Any]]:
+        for key, value, _ in self._store._walk():
+            yield key, value
+
+
+class StoreValuesView(ValuesView[Any]):
+    """The values of a store; each bucket is seen at one instant."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self._store = store
+
+    def __iter__(self) -> Iterator[Any]:
+        for _, value, _ in self._store._walk():
+            yield value
+
+    def __contains__(self, value: object) -> bool:
+        return any(each is value or each == value for each in self)
+
+
+# ---- The store -----------------------------------------------------------------------------
+
+
+class Store(Handle, MutableMapping[Key, Any]):
+    """A mapping in shared memory, shared by every thread and process that opens the same name.
+
+    `Store(name)` creates the store, or attaches if it exists.  `Store()` makes a private one, with a name of
+    its own, which is gone when the handle that made it is closed or its process ends.
+
+    Keys are `str` or `bytes`.  Values are `bytes`, `str`, `int`, `float`, `bool`, `None`, and what the codec takes.
+
+    Atomicity: every operation on items is atomic between threads and processes; iteration is consistent
+    per bucket.  A killed process loses nothing that a call had returned from, and blocks nobody.
+
+    Args:
+        name: 1 to 200 characters out of A-Z, a-z, 0-9, ".", "_" and "-".
+        size: the most memory that the store may take, in bytes or as text (`"64MiB"`); at least 1 MiB.
+            Default: 1 GiB, or half of what /dev/shm has free if that is less.
+        mode: permission bits of the region, 0o600 by default.
+        on_full: "error" (default) or "evict", which makes it a cache.
+        codec: "safe", "json", "pickle", or an object with `encode(value) -> bytes` and `decode(bytes) -> value`.
+        lock_timeout: seconds to wait for a lock that a live process holds.
+        readonly: attach without the right to write; never creates.
+        foreign: accept a store of another user, if its mode gives others access.
+
+    Size, mode and on_full belong to the store, the others to the handle.
+
+    Raises:
+        StoreExistsError: the store exists with another size, mode or on_full than explicitly given.
+        StoreNotFoundError: with `readonly`, there is no such store.
+        ForeignStoreError, CorruptStoreError, LayoutVersionError, StaleStoreError: it exists, but is not to be used.
+        StoreFullError: no room for its fixed areas.
+        ValueError: a name, size, mode or on_full that no store can have.
+
+    >>> with Store() as store:
+    ...     store["user:1"] = {"name": "Ada", "langs": ("en", "fr")}
+    ...     store.incr("visits")
+    ...     store["user:1"]["langs"]
+    1
+    ('en', 'fr')
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_candidates",
+        "_codec",
+        "_finalizer",
+        "_foreign",
+        "_identity",
+        "_lock_timeout",
+        "_next_bucket",
+        "_owned_by_caller",
+        "_readonly",
+        "_region",
+        "_size",
+        "_target",
+        "_uuid",
+    )
+
+    def __init__(
+        self,
+        name: str | None = None,
+        size: int | str | None = None,
+        *,
+        mode: int | None = None,
+        on_full: str | None = None,
+        codec: str | codecs.Codec = "safe",
+        lock_timeout: float = 5.0,
+        readonly: bool = False,
+        foreign: bool = False,
+    ) -> None:
+        want = region.wanted(size, mode, on_full)
+        seconds = _seconds(lock_timeout)
+        resolved = codecs.resolve(codec)
+        private = name is None
+        if name is None:
+            if readonly:
+                raise ValueError("a private store cannot be read-only: nobody could write to it")
+            region.remove_dead_private()
+            target = region.object_name(region.private_name())
+        else:
+            target = region.find(name, foreign)
+        if private or (not readonly and target == region.object_name(name or "") and not region.is_private(name or "")):
+            opened = region.create(target, want, exist_ok=not private, timeout=seconds, foreign=foreign)
+        else:
+            opened = region.attach(target, want, readonly=readonly, foreign=foreign, timeout=seconds)
+        try:
+            self._bind(opened, resolved, codec, seconds, readonly, foreign)
+        except BaseException:
+            if private:
+                region.unlink_private(opened.target, opened.identity, os.getpid())
+            raise
+        if private:
+            self._remove_at_end()
+
+    @classmethod
+    def create(
+        cls,
+        name: str | SharedMemory | None = None,
+        size: int | str | None = None,
+        *,
+        mode: int | None = None,
+        exist_ok: bool = False,
+        on_full: str | None = None,
+        codec: str | codecs.Codec = "safe",
+        lock_timeout: float = 5.0,
+    ) -> Self:
+        """Create a store, or attach to it with `exist_ok`.
+
+        Atomicity: of several creators one creates; the others see the finished store.
+
+        Args:
+            name: of the store, or a `multiprocessing.shared_memory.SharedMemory` to lay it out in.  That one
+                must be new and at least 1 MiB; its size is the store's, and its life stays the caller's.
+            size, mode, on_full, codec, lock_timeout: as for `Store`.
+
+        Raises:
+            StoreExistsError: it exists, and `exist_ok` is false, or it differs from what is explicitly given.
+            StoreFullError, ValueError: as for `Store`.
+
+        >>> store = Store.create("created", size="1MiB")
+        >>> Store.create("created")
+        Traceback (most recent call last):
+        shmkv.errors.StoreExistsError: the store 'created' exists already
+        >>> store.unlink()
+        >>> store.close()
+        """
+        if name is None:
+            return cls(size=size, mode=mode, on_full=on_full, codec=codec, lock_timeout=lock_timeout)
+        want = region.wanted(size, mode, on_full)
+        seconds = _seconds(lock_timeout)
+        resolved = codecs.resolve(codec)
+        if isinstance(name, str):
+            opened = region.create(
+                region.object_name(region.check_new_name(name)), want, exist_ok=exist_ok, timeout=seconds
+            )
+        else:
+            if want.size is not None or want.mode is not None:
+                raise ValueError("a store in a SharedMemory has that one's size and mode: give neither")
+            opened = region.create_in(_memory_target(name), want, exist_ok=exist_ok, timeout=seconds)
+        self = cls.__new__(cls)
+        self._bind(opened, resolved, codec, seconds, readonly=False, foreign=False, by_caller=not isinstance(name, str))
+        return self
+
+    @classmethod
+    def attach(
+        cls,
+        name: str | SharedMemory,
+        *,
+        readonly: bool = False,
+        foreign: bool = False,
+        codec: str | codecs.Codec = "safe",
+        lock_timeout: float = 5.0,
+    ) -> Self:
+        """Attach to a store that exists.
+
+        Atomicity: a store that is just being created is waited for, for at most `lock_timeout`.
+
+        Args:
+            name: of the store, or a `multiprocessing.shared_memory.SharedMemory` that it lies in.
+            foreign: take another user's store of this name if this user has none.
+            readonly, codec, lock_timeout: as for `Store`.
+
+        Raises:
+            StoreNotFoundError, ForeignStoreError, CorruptStoreError, LayoutVersionError, StaleStoreError: see there.
+
+        >>> Store.attach("nowhere")
+        Traceback (most recent call last):
+        shmkv.errors.StoreNotFoundError: there is no store 'nowhere'
+        """
+        seconds = _seconds(lock_timeout)
+        resolved = codecs.resolve(codec)
+        by_caller = not isinstance(name, str)
+        target = region.find(name, foreign) if isinstance(name, str) else _memory_target(name)
+        opened = region.attach(target, readonly=readonly, foreign=foreign or by_caller, timeout=seconds)
+        self = cls.__new__(cls)
+        self._bind(opened, resolved, codec, seconds, readonly, foreign, by_caller=by_caller)
+        return self
+
+    @staticmethod
+    def unlink_name(name: str) -> None:
+        """Remove this user's store `name`.  Attached processes go on until they close.
+
+        Atomicity: from then on the name is free for a new store.
+
+        Raises:
+            StoreNotFoundError: there is none.
+
+        >>> Store.unlink_name("nowhere")
+        Traceback (most recent call last):
+        shmkv.errors.StoreNotFoundError: there is no store 'nowhere'
+        """
+        region.unlink(region.object_name(name))
+
+    # ---- Life ------------------------------------------------------------------------------
+
+    def _bind(
+        self,
+        opened: region.Opened,
+        resolved: codecs.ResolvedCodec,
+        codec: str | codecs.Codec,
+        lock_timeout: float,
+        readonly: bool,
+        foreign: bool,
+        by_caller: bool = False,
+    ) -> None:
+        Handle.__init__(self, opened.region, resolved.kind, resolved.encode, resolved.decode, lock_timeout, readonly)
+        self._region: Region | None = opened.region
+        self._target = opened.target
+        self._identity = opened.identity
+        self._uuid = bytes(opened.region.uuid)
+        self._size = opened.region.size
+        self._codec = codec
+        self._lock_timeout = lock_timeout
+        self._readonly = readonly
+        self._foreign = foreign
+        self._owned_by_caller = by_caller
+        self._finalizer: weakref.finalize[Any, Any] | None = None
+        self._candidates: list[Key] = []  # for popitem
+        self._next_bucket = random.randrange(opened.region.bucket_count)
+
+    def _remove_at_end(self) -> None:
+        """Make this handle the life of its (private) store."""
+        self._finalizer = weakref.finalize(self, region.unlink_private, self._target, self._identity, os.getpid())
+
+    def close(self) -> None:
+        """Close this handle; running operations of other threads finish first.  May be called again.
+
+        Atomicity: the store stays, unless it is private and this is the handle that made it.
+
+        >>> store = Store()
+        >>> store.close()
+        >>> store.get("key")
+        Traceback (most recent call last):
+        shmkv.errors.ClosedStoreError: the store is closed in this process: open it again
+        """
+        super().close()
+        self._region = None
+        self._candidates = []
+        if self._finalizer is not None:
+            self._finalizer()
+
+    def unlink(self) -> None:
+        """Remove the store's name.  Attached processes, this one too, go on until they close.
+
+        Atomicity: removes this very store: never another one that has its name by now.
+
+        Raises:
+            StoreNotFoundError: it was removed already.
+            ShmkvError: it lies in a caller's `SharedMemory`; call that one's `unlink()`.
+
+        >>> store = Store.create("short-lived", size="1MiB")
+        >>> store.unlink()
+        >>> store.put("still", "here")
+        >>> store.close()
+        """
+        if self._owned_by_caller:
+            raise ShmkvError(f"the store lies in the SharedMemory {self.name!r}: call that one's unlink()")
+        region.unlink_same(self._target, self._identity)
+
+    def __enter__(self) -> Self:
+        self._opened()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A handle pickles as name, uuid and its options, never as data."""
+        self._opened()
+        options = (self._codec, self._lock_timeout, self._readonly, self._foreign, self._owned_by_caller)
+        return _reattach, (type(self), self._target, self._uuid, *options)
+
+    def __repr__(self) -> str:
+        closed = ", closed" if self.closed else ""
+        return f"<{type(self).__name__} {self.name!r}, {self._size:,} bytes{closed}>"
+
+    @property
+    def name(self) -> str:
+        """The name to attach to it by."""
+        return region.store_name(self._target)
+
+    @property
+    def uuid(self) -> UUID:
+        """Another one for each store that was ever created, whatever its name."""
+        from uuid import UUID
+
+        return UUID(bytes=self._uuid)
+
+    @property
+    def size(self) -> int:
+        """The most memory that the store may take, in bytes."""
+        return self._size
+
+    @property
+    def readonly(self) -> bool:
+        """This handle only reads."""
+        return self._readonly
+
+    def shared_memory(self) -> SharedMemory:
+        """A `multiprocessing.shared_memory.SharedMemory` over the store, which never removes it by itself.
+
+        No resource tracker hears of it, in this process or in one that it is pickled to.  Read, but do not
+        write: its bytes are the store's own.  Only the first `stats().committed` bytes are surely memory.
+
+        Raises:
+            ClosedStoreError: the handle is closed.
+
+        >>> with Store() as store:
+        ...     memory = store.shared_memory()
+        ...     memory.size == store.size
+        ...     memory.close()
+        True
+        """
+        return region.shared_memory(self._target, self._uuid, self._opened().fd, self._readonly)
+
+    def _opened(self) -> Region:
+        opened = self._region
+        if opened is None:
+            raise ClosedStoreError("the store is closed in this process: open it again")
+        return opened
+
+    # ---- The rest of a MutableMapping ------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Key]:
+        return self.scan()
+
+    def keys(self) -> KeysView[Key]:
+        """A view of the keys.
+
+        Atomicity: exact per bucket; concurrent changes never make an iteration raise.
+        """
+        return StoreKeysView(self)
+
+    def items(self) -> ItemsView[Key, Any]:
+        """A view of the items.
+
+        Atomicity: exact per bucket; concurrent changes never make an iteration raise.
+
+        >>> with Store() as store:
+        ...     store.update(a=1, b=2)
+        ...     sorted(store.items())
+        [('a', 1), ('b', 2)]
+        """
+        return StoreItemsView(self)
+
+    def values(self) -> ValuesView[Any]:
+        """A view of the values.
+
+        Atomicity: exact per bucket; concurrent changes never make an iteration raise.
+        """
+        return StoreValuesView(self)
+
+    def popitem(self) -> tuple[Key, Any]:
+        """Remove some item and return it as `(key, value)`.
+
+        Atomicity: the value is decoded first, then that very version removed, or another item is tried.
+
+        Raises:
+            KeyError: the store is empty.
+            CodecError: this handle cannot decode the value; the item stays.
+
+        >>> with Store() as store:
+        ...     store["only"] = 1
+        ...     store.popitem()
+        ('only', 1)
+        """
+        while True:
+            key = self._candidate()
+            try:
+                value, version = self.gets(key)
+            except KeyError:
+                continue
+            if self._delete_version(key, version):
+                return key, value
+            self._candidates.append(key)  # it has another version by now
+
+    def _candidate(self) -> Key:
+        """A key that was there a moment ago, or `KeyError`.
+
+        Takes the buckets in turn from a random one on, so that emptying a store costs no more than walking
+        it, and that several processes that do so meet rarely.
+        """
+        buckets = self._opened().bucket_count
+        while True:
+            for _ in range(buckets + 1):
+                try:
+                    return self._candidates.pop()
+                except IndexError:
+                    self._candidates = self._bucket_keys(self._next_bucket, None)
+                    self._next_bucket = (self._next_bucket + 1) % buckets
+            if not self._candidates and len(self) == 0:
+                raise KeyError("popitem(): the store is empty")
+
+    def update(  # type: ignore[override]  # any keys, as dict's
+        self,
+        other: Mapping[Key, Any] | Iterable[tuple[Key, Any]] = (),
+        /,
+        **items: Any,
+    ) -> None:
+        """Store all items of a mapping or of pairs, and the keyword arguments.
+
+        Atomicity: `put_many`: all or none, seen by every reader at once.  More than 65,536 items, or a
+        quarter of the store's size, go in several batches, each of them atomic.
+
+        Raises:
+            TypeError, KeyTooLargeError, ValueTooLargeError, StoreFullError: as for `put_many`.
+
+        >>> with Store() as store:
+        ...     store.update({"a": 1}, b=2)
+        ...     len(store)
+        2
+        """
+        if not items and isinstance(other, dict) and len(other) <= BATCH_KEYS:
+            self._put_in_batches(other)
+            return
+        pairs = chain(_pairs(other), items.items())
+        while True:
+            batch = list(islice(pairs, BATCH_KEYS))
+            self._put_in_batches(batch)
+            if len(batch) < BATCH_KEYS:
+                return
+
+    def _put_in_batches(self, items: dict[Key, Any] | list[tuple[Key, Any]]) -> None:
+        """`put_many`, in halves if they are too many bytes for one batch."""
+        try:
+            self.put_many(items)
+        except BatchTooLargeError:
+            if len(items) < 2:
+                raise
+            pairs = list(items.items()) if isinstance(items, dict) else items
+            middle = len(pairs) // 2
+            self._put_in_batches(pairs[:middle])
+            self._put_in_batches(pairs[middle:])
+
+    # ---- Walking ---------------------------------------------------------------------------
+
+    def scan(self, prefix: Key | None = None) -> Iterator[Key]:
+        """Iterate over the keys, or over those that start with `prefix`, in no order.
+
+        Atomicity: a key that is present throughout appears exactly once; one that comes or goes meanwhile
+        appears at most once.  Never blocks writers.
+
+        Args:
+            prefix: a `str` sees `str` keys, `bytes` sees `bytes` keys.
+
+        Raises:
+            TypeError: a prefix of another type.
+
+        >>> with Store() as store:
+        ...     store.update({"user:1": 1, "user:2": 2, "job:1": 3, b"user:3": 4})
+        ...     sorted(store.scan("user:"))
+        ['user:1', 'user:2']
+        """
+        if prefix is not None and not isinstance(prefix, str | bytes):
+            raise TypeError(f"prefix is a str or bytes, not {type(prefix).__name__}")
+        return self._scan(self._opened().bucket_count, prefix)
+
+    def _scan(self, buckets: int, prefix: Key | None) -> Iterator[Key]:
+        for bucket in range(buckets):
+            yield from self._bucket_keys(bucket, prefix)
+
+    def _walk(self) -> Iterator[tuple[Key, Any, int]]:
+        """(key, value, version) of all items, bucket by bucket."""
+        for bucket in range(self._opened().bucket_count):
+            yield from self._bucket_items(bucket, None, None)
+
+    def range(
+        self,
+        start: Key | None = None,
+        stop: Key | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+    ) -> list[tuple[Key, Any]]:
+        """The items with `start <= key < stop`, sorted by the bytes of their keys.
+
+        Walks the whole store, whatever the bounds.  With a limit it keeps about twice that many items at a time.
+
+        Atomicity: consistent per bucket, not over the whole store.
+
+        Args:
+            start, stop: both `str`, which sees `str` keys, or both `bytes`, which sees `bytes` keys.  No bounds
+                see all; then "a" comes before b"a".
+            limit: at most so many items, the first ones in the order asked for.
+            reverse: from the last to the first.
+
+        Raises:
+            TypeError: bounds of two types, or of other types.
+            ValueError: a negative limit.
+
+        >>> with Store() as store:
+        ...     store.update(a=1, b=2, c=3, d=4)
+        ...     store.range("b", "d")
+        ...     store.range(limit=2, reverse=True)
+        [('b', 2), ('c', 3)]
+        [('d', 4), ('c', 3)]
+        """
+        typed = _check_bounds(start, stop)
+        if limit is not None:
+            limit = operator.index(limit)
+            if limit < 0:
+                raise ValueError(f"limit must be 0 or more, not {limit}")
+        order = operator.itemgetter(0) if typed else _key_order
+        found: list[tuple[Key, Any]] = []
+        for bucket in range(self._opened().bucket_count if limit != 0 else 0):
+            found += [(key, value) for key, value, _ in self._bucket_items(bucket, start, stop)]
+            if limit is not None and len(found) > 2 * limit:
+                found.sort(key=order, reverse=reverse)
+                del found[limit:]
+                if typed and reverse:
+                    start = found[-1][0]  # what is beyond the last one kept cannot be among the first
+                elif typed:
+                    stop = found[-1][0]
+        found.sort(key=order, reverse=reverse)
+        return found[:limit]
+
+    # ---- About the store -------------------------------------------------------------------
+
+    def stats(self) -> StoreStats:
+        """Numbers of the store.
+
+        Atomicity: items and bytes are exact per bucket; counters cover all processes that ever used it.
+        Reads through a read-only handle are not counted.
+
+        >>> with Store() as store:
+        ...     store["key"] = b"value"
+        ...     stats = store.stats()
+        ...     stats.items, stats.value_bytes, stats.sets
+        (1, 5, 1)
+        """
+        raw = self._stats()
+        return StoreStats(gets=raw["hits"] + raw["misses"], **raw)
+
+    def processes(self) -> list[ProcessInfo]:
+        """The processes that are attached with the right to write.
+
+        Atomicity: each is looked at in turn.
+
+        >>> with Store() as store:
+        ...     store["registered"] = True
+        ...     [process.this for process in store.processes()]
+        [True]
+        """
+        return [
+            ProcessInfo(slot, pid, *_name_and_status(pid, start_time, namespace), this)
+            for slot, pid, namespace, start_time, this in self._processes()
+        ]
+
+    def check(self) -> CheckReport:
+        """Walk the whole store and check every invariant; never changes data.
+
+        Atomicity: may run at any time; leaks are tentative while others write.
+
+        >>> with Store() as store:
+        ...     store.check().ok
+        True
+        """
+        problems, numbers = self._check()
+        numbers.pop("problems", None)
+        return CheckReport(problems=tuple(Problem(*each) for each in problems), **numbers)
+
+    def compact(self) -> CompactReport:
+        """Drop what has expired, reclaim what dead processes left, and gather live blocks into full pages.
+
+        The emptied pages serve any later size; they go back to the system if no other process is attached.
+
+        Atomicity: may run at any time; other processes read and write meanwhile.
+
+        Raises:
+            ReadOnlyStoreError: the handle is read-only.
+            LockTimeoutError: a live process held a lock for too long; what was done so far stays.
+
+        >>> with Store() as store:
+        ...     store.compact().expired
+        0
+        """
+        return CompactReport(**self._compact())
+
+
+def _reattach(
+    cls: type[Store],
+    target: str,
+    uuid: bytes,
+    codec: str | codecs.Codec,
+    lock_timeout: float,
+    readonly: bool,
+    foreign: bool,
+    by_caller: bool,
+) -> Store:
+    """Load a pickled handle."""
+    opened = region.attach(target, readonly=readonly, foreign=foreign or by_caller, timeout=lock_timeout)
+    if opened.region.uuid != uuid:
+        raise StoreNotFoundError(f"the store {region.store_name(target)!r} was replaced by another one")
+    store = cls.__new__(cls)
+    store._bind(opened, codecs.resolve(codec), codec, lock_timeout, readonly, foreign, by_caller)
+    return store
+
+
+# ---- Arguments -----------------------------------------------------------------------------
+
+
+def _seconds(lock_timeout: float) -> float:
+    if not isinstance(lock_timeout, int | float) or isinstance(lock_timeout, bool):
+        raise TypeError(f"lock_timeout is a number of seconds, not {type(lock_timeout).__name__}")
+    if math.isnan(lock_timeout) or lock_timeout < 0:
+        raise ValueError(f"lock_timeout must be 0 or more seconds, not {lock_timeout!r}")
+    return float(lock_timeout)
+
+
+def _memory_target(memory: SharedMemory) -> str:
+    from multiprocessing.shared_memory import SharedMemory
+
+    if not isinstance(memory, SharedMemory):
+        raise TypeError(f"a store is named by a str, or lies in a SharedMemory, not {type(memory).__name__}")
+    return region.memory_target(memory)
+
+
+def _pairs(other: Any) -> Iterable[tuple[Key, Any]]:
+    """What `dict.update` would take, as pairs."""
+    if isinstance(other, Mapping):
+        return other.items()
+    if hasattr(other, "keys"):
+        return ((key, other[key]) for key in other.keys())  # noqa: SIM118  # as dict.update does it
+    pairs: Iterable[tuple[Key, Any]] = other
+    return pairs
+
+
+def _check_bounds(start: object, stop: object) -> bool:
+    """True if there is a bound; `TypeError` unless they are of one type, str or bytes."""
+    bounds = [bound for bound in (start, stop) if bound is not None]
+    for bound in bounds:
+        if not isinstance(bound, str | bytes):
+            raise TypeError(f"a bound is a str or bytes, not {type(bound).__name__}")
+    if len(bounds) == 2 and isinstance(start, str) != isinstance(stop, str):
+        raise TypeError("start and stop must both be str or both be bytes")
+    return bool(bounds)
+
+
+def _key_order(item: tuple[Key, Any]) -> tuple[bytes, bool]:
+    """By the bytes of the key; "a" before b"a".  (Keys of type str alone sort by themselves: the order of
+    their code points is that of their UTF-8 bytes.)"""
+    key = item[0]
+    return (key, True) if isinstance(key, bytes) else (key.encode(), False)
+
+
+# ---- Processes, for people -----------------------------------------------------------------
+
+
+def _name_and_status(pid: int, start_time: int, pid_namespace: int) -> tuple[str | None, str | None]:
+    """What psutil knows of a process; None, None if it cannot be seen from this namespace or is gone."""
+    if pid_namespace != region.pid_namespace() or region.process_start(pid) != start_time:
+        return None, None
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return process.name(), str(process.status())
+    except psutil.Error:
+        return None, None
+
+
+def _describe_process(pid: int, start_time: int, pid_namespace: int) -> str:
+    """What people want to know of a process besides its pid, for the C extension's messages.
+
+    Args:
+        start_time: clock ticks since boot.
+        pid_namespace: inode of the namespace that `pid` belongs to.
+
+    >>> _describe_process(1, 0, 0)
+    'in another pid namespace, 0'
+    """
+    if pid_namespace != region.pid_namespace():
+        return f"in another pid namespace, {pid_namespace}"
+    name, status = _name_and_status(pid, start_time, pid_namespace)
+    return f"{name}, {status}" if name else "it has ended"

@@ -1,0 +1,186 @@
+"""Fixtures: a store of its own for each test, checked and removed after it."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import random
+import secrets
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+SOURCES = HERE.parent / "shmkv" / "_core"
+REMEDY = "run `pip install -e .[test]` in the project's folder, then the tests again."
+HANG_SECONDS = 240  # no test takes a tenth of it: past that, tracebacks of all threads and the end
+
+sys.path.insert(0, str(HERE))
+
+
+def _fault_of_extension() -> str | None:
+    """One sentence if the built extension is missing or older than its sources."""
+    try:
+        from shmkv import _core
+
+        built = Path(_core.__file__ or "missing")
+    except ImportError as error:
+        return f"The C extension shmkv._core cannot be imported ({error}): {REMEDY}"
+    if built.suffix != Path(sysconfig.get_config_var("EXT_SUFFIX") or ".so").suffix:
+        return f"The C extension shmkv._core is not built for this Python: {REMEDY}"
+    newest = max(SOURCES.rglob("*.[ch]"), key=lambda source: source.stat().st_mtime)
+    if newest.stat().st_mtime > built.stat().st_mtime:
+        return f"The C extension {built.name} is older than {newest.relative_to(HERE.parent)}: {REMEDY}"
+    return None
+
+
+_fault = _fault_of_extension()
+if _fault:
+    pytest.exit(_fault, returncode=4)
+
+import contextlib
+
+import helpers  # noqa: E402
+import hypothesis  # noqa: E402
+
+from shmkv import Store, StoreNotFoundError  # noqa: E402
+
+hypothesis.settings.register_profile(
+    "shmkv",
+    deadline=None,
+    database=None,
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture, hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("shmkv")
+
+_stderr = 2
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--seed", type=int, default=None, help="seed of all random choices (default: a new one, which is printed)"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    global _stderr
+    _stderr = os.dup(2)  # now, while it is not captured
+    if config.option.seed is None:
+        config.option.seed = secrets.randbits(32)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"shmkv: seed {config.option.seed} (the same run again: --seed {config.option.seed})"
+
+
+@pytest.fixture(scope="session")
+def seed(request: pytest.FixtureRequest) -> int:
+    return int(request.config.option.seed)
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest, seed: int) -> random.Random:
+    """Random choices that depend on the seed and the test alone."""
+    own = f"{seed}:{request.node.nodeid}"
+    print(f"random.Random({own!r})")
+    return random.Random(own)
+
+
+@pytest.fixture(autouse=True)
+def ends_in_time_and_alone() -> Iterator[None]:
+    """A hang shows where, and children that a test forgot end with it."""
+    faulthandler.dump_traceback_later(HANG_SECONDS, exit=True, file=_stderr)
+    yield
+    helpers.end_all_children()
+    faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def leaves_no_store_behind() -> Iterator[None]:
+    yield
+    left = [name for name in helpers.store_names() if name.startswith(f"{helpers.NAME_PREFIX}-{os.getpid()}-")]
+    for name in left:
+        Store.unlink_name(name)
+    assert not left, "tests left stores behind"
+
+
+def _verify_and_remove(name: str) -> None:
+    try:
+        handle = Store.attach(name)
+    except StoreNotFoundError:
+        return
+    try:
+        helpers.check(handle)
+    finally:
+        handle.unlink()
+        handle.close()
+
+
+@pytest.fixture
+def name() -> Iterator[str]:
+    """A name that no other test has; the store under it, if there is one, is checked and removed."""
+    name = helpers.unique_name()
+    yield name
+    helpers.end_all_children()
+    _verify_and_remove(name)
+
+
+@pytest.fixture
+def make_store() -> Iterator[Callable[..., Store]]:
+    """`make_store(size=..., ...)`: stores of the test's own; each is checked and removed after it."""
+    made: list[Store] = []
+
+    def make(**options: Any) -> Store:
+        options.setdefault("size", 64 * helpers.MIB)
+        made.append(Store.create(helpers.unique_name(), **options))
+        return made[-1]
+
+    yield make
+    helpers.end_all_children()
+    faults = []
+    for store in made:
+        try:
+            if store.closed:
+                _verify_and_remove(store.name)
+            else:
+                try:
+                    helpers.check(store)
+                finally:
+                    with contextlib.suppress(StoreNotFoundError):
+                        store.unlink()
+                    store.close()
+        except AssertionError as fault:
+            faults.append(fault)
+    if faults:
+        raise faults[0]
+
+
+@pytest.fixture
+def store(make_store: Callable[..., Store]) -> Store:
+    return make_store()
+
+
+class Clock:
+    """A clock that moves only when it is told to."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.now_ms = store._now_ms()
+        store._set_clock(self.now_ms)
+
+    def advance(self, seconds: float) -> None:
+        self.now_ms += round(seconds * 1000)
+        self._store._set_clock(self.now_ms)
+
+
+@pytest.fixture
+def clock(store: Store) -> Iterator[Clock]:
+    """The store's clock in the test's hand."""
+    yield Clock(store)
+    if not store.closed:
+        store._set_clock(0)
