@@ -316,15 +316,22 @@ enum skv_page_state {
 #define SKV_PW_RUN_SHIFT     32
 
 #define SKV_BITMAP_WORDS     32u        /* 64 KiB / 32 B = 2,048 blocks at most               */
+#define SKV_UNIT_SHIFT       10         /* units of the unit class are 1 KiB                  */
+#define SKV_PAGE_UNITS       (SKV_PAGE_SIZE >> SKV_UNIT_SHIFT)
 
-/* Bit set = block in use.  A page of the unit class uses word 0 only: bits 0 to 31 say which
- * 2 KiB units are in use, bits 32 to 63 at which of them a block starts; one word, so that
- * extent and use change in one step. */
+/* Bit set = block in use.  A page of the unit class uses bitmap[0] only, a bit for each KiB in
+ * use, and `lengths`: the units of the block that starts at a unit, written before its bits. */
 typedef struct skv_page {
     _Atomic uint64_t word;
     _Atomic uint64_t generation;        /* +1 each time a run starts here                     */
     uint64_t reserved[6];
-    _Atomic uint64_t bitmap[SKV_BITMAP_WORDS];
+    union {
+        _Atomic uint64_t bitmap[SKV_BITMAP_WORDS];
+        struct {
+            uint64_t units;             /* = bitmap[0]                                        */
+            _Atomic uint8_t lengths[SKV_PAGE_UNITS];
+        };
+    };
 } skv_page;
 
 static_assert(sizeof(skv_page) == 320, "one line and the bitmap");

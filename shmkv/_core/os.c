@@ -207,6 +207,7 @@ static skv_status open_store(skv_region *region, const skv_fixed *fixed)
         .acquire_alone = skv_region_acquire_alone,
         .release_alone = skv_region_release_alone,
         .now_ms = skv_os_now_ms,
+        .identify = skv_os_identify,
         .futex_wait = skv_os_futex_wait,
         .futex_wake = skv_os_futex_wake,
         .claim_dead = skv_region_claim_dead,

@@ -122,3 +122,11 @@ uint64_t skv_os_start_time(void)
         p = strchr(p + 1, ' ');
     return p ? strtoull(p + 1, NULL, 10) : 0;
 }
+
+void skv_os_identify(void *context, uint32_t *pid, uint64_t *start_time, uint64_t *pid_namespace)
+{
+    (void)context;
+    *pid = (uint32_t)getpid();
+    *start_time = skv_os_start_time();
+    *pid_namespace = skv_os_pid_namespace();
+}

@@ -36,7 +36,7 @@ uint32_t skv_page_used(const skv *store, uint32_t page, uint32_t cls)
 {
     const skv_page *desc = &store->pages[page];
     if (cls == SKV_UNIT_CLASS)
-        return popcount(skv_load(&desc->bitmap[0]) & 0xffffffffu);
+        return popcount(skv_load(&desc->bitmap[0]));
     uint32_t used = 0;
     for (uint32_t w = 0; w < bitmap_words(skv_class_blocks(cls)); w++)
         used += popcount(skv_load(&desc->bitmap[w]));
@@ -49,28 +49,36 @@ uint64_t skv_page_used_bytes(const skv *store, uint32_t page, uint32_t cls)
     return skv_page_used(store, page, cls) * size;
 }
 
-/* Units of the block that starts at unit `at`: up to the next start or the next free unit. */
-static uint32_t unit_extent(uint64_t word, uint32_t at)
+/* Units of the block that starts at unit `at`, bounded by the page. */
+static uint32_t unit_length(const skv_page *desc, uint32_t at)
 {
-    uint32_t used = (uint32_t)word, starts = (uint32_t)(word >> 32);
-    uint32_t n = 1;
-    while (at + n < SKV_PAGE_UNITS && (used >> (at + n) & 1) && !(starts >> (at + n) & 1))
-        n++;
-    return n;
+    uint32_t n = skv_load(&desc->lengths[at]);
+    return n == 0 || n > SKV_PAGE_UNITS - at ? 1 : n;
+}
+
+static uint64_t unit_mask(uint32_t at, uint32_t n)
+{
+    return (n == 64 ? ~UINT64_C(0) : (UINT64_C(1) << n) - 1) << at;
+}
+
+static bool walk_units(const skv *store, uint32_t page, skv_block_visit visit, void *context)
+{
+    const skv_page *desc = &store->pages[page];
+    uint64_t start = skv_page_start(store, page), word = skv_load_acquire(&desc->bitmap[0]);
+    for (uint32_t i = 0, n; i < SKV_PAGE_UNITS; i += n) {
+        n = word >> i & 1 ? unit_length(desc, i) : 1;
+        if ((word >> i & 1) && !visit(context, start + ((uint64_t)i << SKV_UNIT_SHIFT), n << SKV_UNIT_SHIFT))
+            return false;
+    }
+    return true;
 }
 
 bool skv_page_walk(const skv *store, uint32_t page, uint32_t cls, skv_block_visit visit, void *context)
 {
     uint64_t start = skv_page_start(store, page);
     const skv_page *desc = &store->pages[page];
-    if (cls == SKV_UNIT_CLASS) {
-        uint64_t word = skv_load(&desc->bitmap[0]);
-        for (uint32_t i = 0; i < SKV_PAGE_UNITS; i++)
-            if ((word >> i & 1) && (word >> (i + 32) & 1)
-                && !visit(context, start + ((uint64_t)i << SKV_UNIT_SHIFT), unit_extent(word, i) << SKV_UNIT_SHIFT))
-                return false;
-        return true;
-    }
+    if (cls == SKV_UNIT_CLASS)
+        return walk_units(store, page, visit, context);
     uint32_t size = skv_class_size(cls), blocks = skv_class_blocks(cls);
     for (uint32_t w = 0; w < bitmap_words(blocks); w++) {
         uint64_t word = skv_load(&desc->bitmap[w]) & word_mask(blocks, w);
@@ -92,11 +100,9 @@ bool skv_block_in_use(const skv *store, uint64_t offset)
         return within == 0;
     if (skv_pw_state(word) != SKV_PAGE_BLOCKS || cls >= SKV_CLASSES)
         return false;
-    if (cls == SKV_UNIT_CLASS) {
-        uint64_t bits = skv_load(&store->pages[page].bitmap[0]);
-        uint32_t unit = within >> SKV_UNIT_SHIFT;
-        return within % (1u << SKV_UNIT_SHIFT) == 0 && (bits >> unit & 1) && (bits >> (unit + 32) & 1);
-    }
+    if (cls == SKV_UNIT_CLASS)
+        return within % (1u << SKV_UNIT_SHIFT) == 0
+               && (skv_load(&store->pages[page].bitmap[0]) >> (within >> SKV_UNIT_SHIFT) & 1);
     uint32_t size = skv_class_size(cls), block = within / size;
     return within % size == 0 && block < skv_class_blocks(cls)
            && (skv_load(&store->pages[page].bitmap[block / 64]) >> (block % 64) & 1);
@@ -199,31 +205,31 @@ static uint32_t find_kind(const skv *store, uint8_t kind, uint32_t from, uint32_
 
 /* ---- Blocks in one page ----------------------------------------------------------------- */
 
-/* The lowest run of `n` clear bits in the low half of `word`, or SKV_PAGE_UNITS. */
+/* The lowest run of `n` clear bits, or SKV_PAGE_UNITS. */
 static uint32_t find_units(uint64_t word, uint32_t n)
 {
-    uint64_t fits = ~word & 0xffffffffu;
-    for (uint32_t i = 1; i < n; i++)
-        fits &= (~word & 0xffffffffu) >> i;
+    uint64_t fits = ~word;
+    uint32_t have = 1;          /* bit i of `fits`: the `have` bits from i on are clear       */
+    while (have < n) {
+        uint32_t step = n - have < have ? n - have : have;
+        fits &= fits >> step;
+        have += step;
+    }
     return fits ? (uint32_t)__builtin_ctzll(fits) : SKV_PAGE_UNITS;
 }
 
+/* Only who may allocate here sets bits, so the bits that were clear stay clear until we set them. */
 static bool alloc_units(skv *store, uint32_t page, uint64_t size, uint64_t *offset)
 {
-    _Atomic uint64_t *bitmap = &store->pages[page].bitmap[0];
+    skv_page *desc = &store->pages[page];
     uint32_t n = (uint32_t)((size + (1u << SKV_UNIT_SHIFT) - 1) >> SKV_UNIT_SHIFT);
-    uint64_t word = skv_load(bitmap);
-    for (;;) {
-        uint32_t at = find_units(word, n);
-        if (at >= SKV_PAGE_UNITS)
-            return false;
-        uint64_t mask = (n == 32 ? 0xffffffffu : (UINT64_C(1) << n) - 1) << at;
-        uint64_t next = ((word | mask) & ~(mask << 32)) | UINT64_C(1) << (at + 32);
-        if (atomic_compare_exchange_weak_explicit(bitmap, &word, next, memory_order_acquire, memory_order_relaxed)) {
-            *offset = skv_page_start(store, page) + ((uint64_t)at << SKV_UNIT_SHIFT);
-            return true;
-        }
-    }
+    uint32_t at = find_units(skv_load(&desc->bitmap[0]), n);
+    if (at >= SKV_PAGE_UNITS)
+        return false;
+    skv_store(&desc->lengths[at], (uint8_t)n);
+    atomic_fetch_or_explicit(&desc->bitmap[0], unit_mask(at, n), memory_order_acq_rel);
+    *offset = skv_page_start(store, page) + ((uint64_t)at << SKV_UNIT_SHIFT);
+    return true;
 }
 
 bool skv_alloc_in_page(skv *store, uint32_t page, uint32_t cls, uint64_t size, uint32_t *word, uint64_t *offset)
@@ -392,9 +398,10 @@ static bool try_open_pages(skv *store, uint8_t kind, uint32_t family, uint32_t c
             return false;
         if (use_page_locked(store, page, family, cls, size, offset))
             return true;
-        /* Of blocks none was left; of units perhaps only none of this size. */
-        if (cls != SKV_UNIT_CLASS)
-            skv_store(&store->kinds[page], SKV_KIND_FULL);
+        /* Of blocks none was left; of units perhaps only no gap of this size: the next block that is
+         * freed there puts the page among those with room again. */
+        uint64_t word = skv_load(&store->pages[page].word);
+        skv_store(&store->kinds[page], cls == SKV_UNIT_CLASS ? kind_with_some(word) : SKV_KIND_FULL);
     }
     return false;
 }
@@ -505,7 +512,7 @@ static bool worth_making_room(skv_status status)
 /* For who moves blocks: never a new page, or nothing would be gained. */
 static skv_status fill_block(skv *store, uint32_t family, uint64_t size, skv_wait *wait, uint64_t *offset)
 {
-    uint32_t cls = skv_class_of(size);
+    uint32_t cls = skv_class_of((enum skv_family)family, size);
     skv_status status = SKV_OK;
     for (uint32_t round = 0; round < ALLOC_ROUNDS * SKV_GROW_STEP_PAGES && status == SKV_OK; round++) {
         *offset = 0;
@@ -520,7 +527,7 @@ static skv_status fill_block(skv *store, uint32_t family, uint64_t size, skv_wai
 
 static skv_status alloc_block(skv *store, uint32_t family, uint64_t size, skv_wait *wait, uint64_t *offset)
 {
-    uint32_t cls = skv_class_of(size);
+    uint32_t cls = skv_class_of((enum skv_family)family, size);
     skv_status status = SKV_OK, reason = SKV_FULL;
     for (uint32_t round = 0; round < ALLOC_ROUNDS * SKV_GROW_STEP_PAGES; round++) {
         *offset = 0;
@@ -651,9 +658,10 @@ static void free_run(skv *store, uint32_t page, uint64_t word)
 
 static void free_page_locked(skv *store, uint32_t page)
 {
-    if (skv_pw_class(skv_load(&store->pages[page].word)) == SKV_UNIT_CLASS)
-        skv_store(&store->pages[page].bitmap[0], 0);    /* start bits that outlived their blocks */
     SKV_CRASH("page.emptied");
+    skv_page *desc = &store->pages[page];
+    for (uint32_t i = 0; i < SKV_PAGE_UNITS && skv_pw_class(skv_load(&desc->word)) == SKV_UNIT_CLASS; i++)
+        skv_store(&desc->lengths[i], 0);        /* they lie where another class has bits      */
     set_word(store, page, 0);
     skv_store(&store->kinds[page], SKV_KIND_FREE);
     if (skv_load(&store->header->free_hand) > page)
@@ -686,20 +694,8 @@ static void note_freed(skv *store, uint32_t page, uint64_t word, uint64_t left)
     if (kind == room || kind == SKV_KIND_TAKEN)
         return;
     /* One word stands for the page: its density is what an unbiased sample would be. */
-    bool roomy = popcount(left) <= (skv_pw_class(word) == SKV_UNIT_CLASS ? 28 + popcount(left >> 32) : 52);
+    bool roomy = popcount(left) <= 52;
     skv_store(&store->kinds[page], roomy ? room : kind_with_some(word));
-}
-
-static uint64_t clear_units(skv_page *desc, uint32_t unit)
-{
-    uint64_t word = skv_load(&desc->bitmap[0]);
-    for (;;) {
-        uint32_t n = unit_extent(word, unit);
-        uint64_t mask = (n == 32 ? 0xffffffffu : (UINT64_C(1) << n) - 1) << unit;
-        uint64_t next = word & ~mask & ~(mask << 32);
-        if (atomic_compare_exchange_weak_explicit(&desc->bitmap[0], &word, next, memory_order_release, memory_order_relaxed))
-            return next;
-    }
 }
 
 void skv_free(skv *store, uint64_t offset)
@@ -717,7 +713,9 @@ void skv_free(skv *store, uint64_t offset)
         return;                 /* only in a damaged region: check() tells                    */
     uint32_t within = (uint32_t)(offset - skv_page_start(store, page));
     if (skv_pw_class(word) == SKV_UNIT_CLASS) {
-        left = clear_units(desc, within >> SKV_UNIT_SHIFT);
+        uint32_t unit = within >> SKV_UNIT_SHIFT;
+        uint64_t mask = unit_mask(unit, unit_length(desc, unit));
+        left = atomic_fetch_and_explicit(&desc->bitmap[0], ~mask, memory_order_release) & ~mask;
     } else {
         uint32_t block = within / skv_class_size(skv_pw_class(word));
         uint64_t bit = UINT64_C(1) << (block % 64);

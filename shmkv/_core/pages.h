@@ -2,7 +2,7 @@
  *
  * What: an allocator of blocks of 32 bytes to 64 KiB, and of runs of pages beyond.
  *       Sizes up to 128 go in steps of 16, then 8 to a doubling up to 8 KiB (waste < 12.5 %),
- *       then in units of 2 KiB inside a page, then in whole pages.
+ *       then in units of 1 KiB inside a page, then in whole pages.
  * How:  a page holds blocks of one family (records, or tables and intents) and one class, a
  *       bit each.  A process leases pages and allocates in them with one atomic OR; anybody
  *       frees with one atomic AND.  Bitmaps instead of free lists: an audit can rebuild them,
@@ -21,18 +21,20 @@
 enum skv_family { SKV_RECORDS = 0, SKV_TABLES = 1 };
 
 #define SKV_UNIT_CLASS      (SKV_CLASSES - 1)
-#define SKV_UNIT_SHIFT      11                          /* 2 KiB                              */
-#define SKV_PAGE_UNITS      (SKV_PAGE_SIZE >> SKV_UNIT_SHIFT)
-#define SKV_MAX_CLASS_SIZE  8192u
+#define SKV_MAX_CLASS_SIZE  8192u                       /* of records                         */
+#define SKV_MAX_CLASS_TABLE 512u
 
 /* ---- Sizes ---- */
 
-static inline uint32_t skv_class_of(uint64_t size)
+/* Tables of 1 KiB and more all come from pages of units: as a store fills, its tables leave one
+ * size for the next, and pages of one size each would stay behind, sparse (9 bytes an entry,
+ * measured; with shared pages of units: 2). */
+static inline uint32_t skv_class_of(enum skv_family family, uint64_t size)
 {
+    if (size > (family == SKV_TABLES ? SKV_MAX_CLASS_TABLE : SKV_MAX_CLASS_SIZE))
+        return SKV_UNIT_CLASS;
     if (size <= 128)
         return size <= 32 ? 0 : (uint32_t)((size + 15) / 16) - 2;
-    if (size > SKV_MAX_CLASS_SIZE)
-        return SKV_UNIT_CLASS;
     uint32_t x = (uint32_t)size - 1;
     uint32_t top = 31 - (uint32_t)__builtin_clz(x);
     return 7 + (top - 7) * 8 + ((x >> (top - 3)) & 7);

@@ -3,7 +3,6 @@
 
 #include <sched.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "lock.h"
 #include "pages.h"
@@ -14,7 +13,12 @@ static void start_row(skv *store, uint32_t slot)
 {
     skv_proc *proc = &store->procs[slot];
     atomic_fetch_add_explicit(&proc->generation, 1, memory_order_relaxed);
-    skv_store(&proc->pid, (uint32_t)getpid());
+    uint32_t pid;
+    uint64_t start_time, pid_namespace;
+    store->os.identify(store->os.context, &pid, &start_time, &pid_namespace);
+    skv_store(&proc->pid, pid);
+    skv_store(&proc->start_time, start_time);
+    skv_store(&proc->pid_namespace, pid_namespace);
     skv_store(&proc->busy[0], 0);
     skv_store(&proc->busy[1], 0);
     SKV_CRASH("register.filled");

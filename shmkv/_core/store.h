@@ -44,6 +44,8 @@ typedef struct skv_os {
     bool (*acquire_alone)(void *context);
     void (*release_alone)(void *context);
     uint64_t (*now_ms)(void *context);                  /* CLOCK_BOOTTIME                     */
+    /* This process, for its row of the process table: see skv_proc. */
+    void (*identify)(void *context, uint32_t *pid, uint64_t *start_time, uint64_t *pid_namespace);
     void (*futex_wait)(void *context, _Atomic uint32_t *word, uint32_t expected, uint32_t timeout_ms);
     void (*futex_wake)(void *context, _Atomic uint32_t *word);
     /* Takes and keeps the liveness byte of `slot`: false if its process lives (or that is not known). */

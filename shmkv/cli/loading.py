@@ -38,7 +38,7 @@ class Options:
     format: str  # one of source.FORMATS
     threads: int = 1
     skip: bool = False  # malformed lines: go on, or stop before the first
-    fields: Fields = Fields()
+    fields: Fields = field(default_factory=Fields)
 
 
 @dataclass

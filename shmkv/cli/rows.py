@@ -61,7 +61,7 @@ class Fields:
         return self.key or "key", self.value or "value"
 
 
-class MalformedRow(Exception):
+class MalformedRowError(Exception):
     """This row is no pair; the message says why."""
 
 
@@ -89,7 +89,7 @@ def read_csv(source: Source, fields: Fields, *, skip: bool, field_limit: int) ->
                 rows.add(line - first, *_pick(row, columns, width), fields.ttl)
         except StopIteration:
             break
-        except (csv.Error, MalformedRow) as error:
+        except (csv.Error, MalformedRowError) as error:
             rows.refuse(line - first, str(error), skip=skip)
         if rows.stop or len(rows.lines) + len(rows.bad) >= BATCH:
             rows.line_count, rows.size = reader.line_num - first, source.bytes_read - size_before
@@ -104,21 +104,21 @@ def read_csv(source: Source, fields: Fields, *, skip: bool, field_limit: int) ->
 def _find_columns(header: list[str], fields: Fields) -> tuple[int, int]:
     missing = [name for name in fields.names if name not in header]
     if missing:
-        raise MalformedRow(f"the first row names no field {missing[0]!r}, but {', '.join(map(repr, header))}")
+        raise MalformedRowError(f"the first row names no field {missing[0]!r}, but {', '.join(map(repr, header))}")
     key, value = fields.names
     return header.index(key), header.index(value)
 
 
 def _pick(row: list[str], columns: tuple[int, int], width: int) -> tuple[str, str]:
     if len(row) != width:
-        raise MalformedRow(f"{len(row)} columns instead of {width}")
+        raise MalformedRowError(f"{len(row)} columns instead of {width}")
     key, value = row[columns[0]], row[columns[1]]
     for name, text in (("key", key), ("value", value)):
         if not text.isascii():
             try:
                 text.encode()
             except UnicodeEncodeError:
-                raise MalformedRow(f"the {name} is not valid UTF-8") from None
+                raise MalformedRowError(f"the {name} is not valid UTF-8") from None
     return key, value
 
 
@@ -136,7 +136,7 @@ def parse_jsonl(data: bytes, fields: Fields, *, skip: bool) -> Rows:
             continue
         try:
             rows.add(number, *_pair_of(decode(line), fields))
-        except (ValueError, MalformedRow, RecursionError) as error:
+        except (ValueError, MalformedRowError, RecursionError) as error:
             rows.refuse(number, str(error), skip=skip)
             if rows.stop:
                 break
@@ -150,16 +150,16 @@ def _pair_of(item: object, fields: Fields) -> tuple[str, Any, float | None]:
         key, value = (item.get(name, _MISSING) for name in fields.names)
         for name, found in zip(fields.names, (key, value), strict=True):
             if found is _MISSING:
-                raise MalformedRow(f"the object has no field {name!r}")
+                raise MalformedRowError(f"the object has no field {name!r}")
         ttl = item.get("ttl", ttl)
         if ttl is not None and (isinstance(ttl, bool) or not isinstance(ttl, (int, float)) or ttl <= 0):
-            raise MalformedRow(f"a ttl is a number of seconds greater than 0, not {ttl!r}")
+            raise MalformedRowError(f"a ttl is a number of seconds greater than 0, not {ttl!r}")
     elif isinstance(item, list) and len(item) == 2:
         key, value = item
     else:
-        raise MalformedRow("neither an object nor an array of key and value")
+        raise MalformedRowError("neither an object nor an array of key and value")
     if not isinstance(key, str):
-        raise MalformedRow(f"the key is no string but {key!r:.80}")
+        raise MalformedRowError(f"the key is no string but {key!r:.80}")
     return key, value, ttl
 
 

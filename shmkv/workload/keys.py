@@ -73,7 +73,7 @@ def zipfian(n: int, seed: int, theta: float = 0.99) -> Stream:
     stride = _coprime_stride(n)
 
     def next_indexes(count: int) -> list[int]:
-        out = []
+        out: list[int] = []
         append = out.append
         for _ in range(count):
             u = rand()

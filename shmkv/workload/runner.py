@@ -512,7 +512,7 @@ class _Worker:
                 measured.missing += 1
             else:
                 head = read_value(found)
-                measured.torn += head is None or key_of(head.index) != key
+                measured.torn += head is None or key_of(head.key_index) != key
 
     def _read_modify_write(self, key: str, value: bytes) -> None:
         """Count one up: read, change, store only if nobody was in between, else again."""
@@ -521,8 +521,8 @@ class _Worker:
         assert new is not None, "this worker made it"
         while True:
             old, version = gets(key)
-            count = int.from_bytes(old[4:8], "little") + 1
-            if cas(key, make_value(new.index, count, new.stamp, size), version):
+            changes = int.from_bytes(old[4:8], "little") + 1
+            if cas(key, make_value(new.key_index, changes, new.stamp, size), version):
                 return
 
     # ---- Reading back ----------------------------------------------------------------------
@@ -549,12 +549,12 @@ class _Worker:
             return
         found.keys += 1
         head = read_value(value)
-        if head is None or head.index != index:
+        if head is None or head.key_index != index:
             found.torn += 1
         elif head.writer >= len(notes) or notes[head.writer][index - self.first] != head.sequence:
             found.stale += 1
         else:
-            found.counts += head.count
+            found.counts += head.changes
 
     def _notes_of(self, directory: str, writer: int) -> array[int]:
         """What `writer` wrote last to each key of this worker's share."""

@@ -2,10 +2,10 @@
 
     0        4        8                16
     +--------+--------+----------------+-----------------
-    | index  | count  | stamp          | the same 16 bytes again and again
+    | index  | changes| stamp          | the same 16 bytes again and again
     +--------+--------+----------------+-----------------
 
-`index` is the key's own; `count` is how often read-modify-write was at it since the last put; `stamp`
+`index` is the key's own; `changes` is how often read-modify-write was at it since the last put; `stamp`
 is writer << 32 | sequence number, so that each value written in a run is unique.
 """
 
@@ -19,8 +19,8 @@ MIN_SIZE: Final = _HEAD.size
 
 
 class Head(NamedTuple):
-    index: int
-    count: int
+    key_index: int
+    changes: int
     stamp: int
 
     @property
@@ -32,13 +32,13 @@ class Head(NamedTuple):
         return self.stamp & 0xFFFF_FFFF
 
 
-def make_value(index: int, count: int, stamp: int, size: int) -> bytes:
+def make_value(key_index: int, changes: int, stamp: int, size: int) -> bytes:
     """A value of `size` bytes, at least 16.
 
     >>> make_value(1, 0, 2, 20).hex()
     '0100000000000000020000000000000001000000'
     """
-    head = _HEAD.pack(index, count, stamp)
+    head = _HEAD.pack(key_index, changes, stamp)
     return head if size == MIN_SIZE else (head * (size // MIN_SIZE + 1))[:size]
 
 
@@ -46,7 +46,7 @@ def read_value(value: bytes) -> Head | None:
     """What a value tells; None if it is torn.
 
     >>> read_value(make_value(7, 3, 9, 100))
-    Head(index=7, count=3, stamp=9)
+    Head(key_index=7, changes=3, stamp=9)
     >>> read_value(make_value(7, 3, 9, 100)[:99] + b"x") is None
     True
     """
