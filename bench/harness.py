@@ -72,9 +72,14 @@ def ratio_row(
     *,
     floor: Sequence[float] = (),
     at_least: bool = False,
+    in_ns: bool = True,
     note: str = "",
 ) -> Row:
-    """A row whose figure is the ratio of two medians; the spread is that of the rounds' own ratios."""
+    """A row whose figure is the ratio of two medians; the spread is that of the rounds' own ratios.
+
+    Args:
+        in_ns: both are times, and are shown; else (they are ratios themselves, or rates) they are not.
+    """
     ratios = [a / b for a, b in zip(ours, peer, strict=True)]
     mine, other = median(ours), median(peer)
     return Row(
@@ -82,8 +87,8 @@ def ratio_row(
         mine / other,
         bar=bar,
         at_least=at_least,
-        ours=mine,
-        peer=other,
+        ours=mine if in_ns else None,
+        peer=other if in_ns else None,
         floor=median(floor) if floor else None,
         lowest=min(ratios),
         highest=max(ratios),
@@ -100,7 +105,7 @@ def row_cells(row: Row) -> list[str]:
         row.what,
         *("" if ns is None else f"{ns:,.0f}" for ns in (row.ours, row.peer, row.floor)),
         figure_text(row.figure, row.unit),
-        "" if row.lowest is None or row.highest is None else f"{row.lowest:.2f} .. {row.highest:.2f}",
+        "" if row.lowest is None or row.highest is None else f"{_plain(row.lowest)} .. {_plain(row.highest)}",
         "" if row.bar is None else f"{'>=' if row.at_least else '<='} {figure_text(row.bar, row.unit)}",
         "" if row.met is None else "met" if row.met else "MISSED",
     ]
@@ -115,6 +120,10 @@ def figure_text(figure: float, unit: str) -> str:
     if unit == "x":
         return f"{figure:.2f} x"
     return f"{figure:,.1f} {unit}" if abs(figure) < 1000 else f"{figure:,.0f} {unit}"
+
+
+def _plain(figure: float) -> str:
+    return f"{figure:.2f}" if abs(figure) < 1000 else f"{figure:,.0f}"
 
 
 # ---- Results -------------------------------------------------------------------------------
@@ -173,9 +182,7 @@ def commit() -> str:
 
 def arguments(description: str | None, keys: int, rounds: int) -> argparse.ArgumentParser:
     """A parser with what every script takes."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keys", type=int, default=keys, help=f"the largest number of keys (default: {keys:,})")
     parser.add_argument("--rounds", type=int, default=rounds, help=f"default: {rounds}")
     return parser

@@ -1,12 +1,16 @@
 /* import.c: loads TSV text into a store, without Python (the format: import.h).
  *
- * What: finds lines, checks them, and hands them to skv_put_many in batches.
- * How:  `loader` walks the text once.  A batch ends when it is full, at the end of the text, or
- *       at a line that stops it; only then do the counts in `*out` move, so that they never say
- *       more than what is stored.  Keys and values point into the text (or, where an escape had
- *       to be undone, into `unescaped`): nothing else is copied before the engine does.
+ * What: finds lines, checks them, and puts the pairs that they hold.
+ * How:  `loader` walks the text once, a group of lines at a time: the cache misses of a group
+ *       are in flight together (skv_prefetch_many), then its pairs are put one by one, in order.
+ *       The counts in `*out` move with each put, so that they always tell what is stored.
+ *       Keys and values point into the text, or, where an escape had to be undone, into
+ *       `unescaped`: nothing else is copied before the engine does.
  *
- * Concurrency: no shared state but the store's own.  No lock is held between two batches.
+ *       Not skv_put_many: a process has one batch in flight, so that the threads of an import
+ *       would take turns; and whoever loads a file has no use for "512 lines or none".
+ *
+ * Concurrency: no shared state but the store's own.  No lock is held between two puts.
  */
 #include "import.h"
 
@@ -16,13 +20,14 @@
 #include "atomics.h"
 #include "read.h"
 
-/* 512 lines: the fixed cost of a batch (intent, sorting, two changes of `status`) is spread
- * over enough lines, and the items (some 40 KiB) still fit the second-level cache. */
-#define BATCH_LINES  512u
-/* A batch may hold a quarter of the store; records are larger than their bytes, so stop early.
- * A line beyond this makes a batch of its own, and the engine says whether it is too large. */
-#define BATCH_SHARE  4u
-#define ITEM_OVERHEAD 64u
+/* 32 lines: as many misses as a core has in flight, three times over (bucket, slots, record). */
+#define GROUP_LINES 32u
+
+typedef struct parsed {
+    skv_item       item;
+    const uint8_t *after;           /* start of the line behind it                            */
+    uint64_t       lines;           /* of the group up to it, empty ones and itself included  */
+} parsed;
 
 typedef struct loader {
     skv           *store;
@@ -32,11 +37,12 @@ typedef struct loader {
     const uint8_t *backslash;       /* the first one at or after `at`, or `end`               */
     uint8_t       *unescaped;       /* as long as the text (undoing only shrinks it), or NULL */
     size_t         unescaped_used;
-    skv_item      *items;           /* BATCH_LINES of them                                    */
-    uint32_t       count;
-    uint64_t       bytes, bytes_limit;
-    uint64_t       lines;           /* read for this batch, empty ones too                    */
-    uint64_t       expires_ms;
+    uint64_t       first_line;
+    uint64_t       ttl_ms, expires_ms;
+    bool           skip;            /* malformed lines                                        */
+    parsed         group[GROUP_LINES];
+    uint32_t       count;           /* pairs in `group`                                       */
+    uint64_t       lines;           /* read for this group, empty ones too                    */
 } loader;
 
 typedef struct span {
@@ -175,12 +181,7 @@ static enum skv_bad_line parse_line(loader *l, const uint8_t *stop, skv_item *it
     return SKV_LINE_OK;
 }
 
-/* ---- A batch of lines ------------------------------------------------------------------ */
-
-static inline uint64_t item_bytes(const skv_item *item)
-{
-    return item->key.len + item->value_len + ITEM_OVERHEAD;
-}
+/* ---- A group of lines ------------------------------------------------------------------ */
 
 static void advance(loader *l, const uint8_t *next_line)
 {
@@ -189,24 +190,22 @@ static void advance(loader *l, const uint8_t *next_line)
         l->backslash = find(next_line, l->end, '\\');
 }
 
-/* Reads lines until the batch is full, the text ends, or the line at `l->at` is malformed.
- * A line beyond `bytes_limit` makes a batch alone, without even an empty line beside it. */
-static enum skv_bad_line read_batch(loader *l)
+/* Reads lines until the group is full, the text ends, or the line at `l->at` is malformed. */
+static enum skv_bad_line read_group(loader *l)
 {
     l->count = 0;
-    l->bytes = l->lines = 0;
+    l->lines = 0;
     l->unescaped_used = 0;
-    while (l->at < l->end && l->lines < BATCH_LINES && l->bytes <= l->bytes_limit) {
+    l->expires_ms = l->ttl_ms ? skv_now_ms(l->store) + l->ttl_ms : 0;
+    while (l->at < l->end && l->lines < GROUP_LINES) {
         const uint8_t *newline = find(l->at, l->end, '\n');
         const uint8_t *stop = newline > l->at && newline[-1] == '\r' ? newline - 1 : newline;
         if (stop > l->at) {
-            skv_item *item = &l->items[l->count];
-            enum skv_bad_line bad = parse_line(l, stop, item);
+            enum skv_bad_line bad = parse_line(l, stop, &l->group[l->count].item);
             if (skv_unlikely(bad))
                 return bad;
-            if (l->lines && l->bytes + item_bytes(item) > l->bytes_limit)
-                break;              /* it opens the next batch                                */
-            l->bytes += item_bytes(item);
+            l->group[l->count].after = newline + 1;
+            l->group[l->count].lines = l->lines + 1;
             l->count++;
         }
         l->lines++;
@@ -215,52 +214,71 @@ static enum skv_bad_line read_batch(loader *l)
     return SKV_LINE_OK;
 }
 
+static void prefetch_group(const loader *l)
+{
+    skv_key keys[GROUP_LINES];
+    for (uint32_t i = 0; i < l->count; i++)
+        keys[i] = l->group[i].item.key;
+    skv_prefetch_many(l->store, keys, l->count);
+}
+
 /* ---- Counts that tell what is stored --------------------------------------------------- */
 
-static void consume(const loader *l, uint64_t lines, uint64_t stored, skv_load_result *out)
+/* A malformed line, the next one by `out->lines`: noted, and passed over or stopped at. */
+static void refuse(const loader *l, enum skv_bad_line reason, const uint8_t *after, skv_load_result *out)
 {
-    out->lines += lines;
-    out->stored += stored;
-    out->consumed = (uint64_t)(l->at - l->text);
-}
-
-static void note_bad(enum skv_bad_line reason, uint64_t first_line, skv_load_result *out)
-{
-    out->bad[out->bad_count].line = first_line + out->lines;
+    out->bad[out->bad_count].line = l->first_line + out->lines;
     out->bad[out->bad_count].reason = (uint32_t)reason;
     out->bad_count++;
-}
-
-/* Stores the batch.  SKV_OK with *bad set: it was one line, too large for this store. */
-static skv_status store_batch(loader *l, skv_wait *wait, enum skv_bad_line *bad, skv_load_result *out)
-{
-    skv_status status = l->count ? skv_put_many(l->store, l->items, l->count, wait) : SKV_OK;
-    if (status == SKV_TOO_LARGE && l->lines == 1) {
-        *bad = SKV_LINE_VALUE_TOO_LARGE;
-        return SKV_OK;
+    if (l->skip) {
+        out->lines++;
+        out->consumed = (uint64_t)(after - l->text);
+    } else {
+        out->stopped = true;
     }
-    if (!status)
-        consume(l, l->lines, l->count, out);
-    return status;
 }
 
-/* Reads and stores one batch, and deals with the malformed line that ended it. */
-static skv_status load_batch(loader *l, int on_bad, uint64_t first_line, skv_wait *wait, skv_load_result *out)
+static bool must_end(const skv_load_result *out)
 {
-    enum skv_bad_line bad_after = read_batch(l), bad_itself = SKV_LINE_OK;
-    skv_status status = store_batch(l, wait, &bad_itself, out);
-    if (status)
+    return out->stopped || out->bad_count == SKV_BAD_LINES;
+}
+
+/* Puts the pairs of the group.  A value too large for this store makes its line malformed. */
+static skv_status store_group(loader *l, skv_wait *wait, skv_load_result *out)
+{
+    uint64_t lines_before = out->lines;
+    prefetch_group(l);
+    for (uint32_t i = 0; i < l->count && !must_end(out); i++) {
+        parsed *p = &l->group[i];
+        skv_status status = skv_put(l->store, &p->item, SKV_PUT_ANY, 0, wait);
+        if (status == SKV_TOO_LARGE) {
+            out->lines = lines_before + p->lines - 1;
+            refuse(l, SKV_LINE_VALUE_TOO_LARGE, p->after, out);
+            continue;
+        }
+        if (status)
+            return status;
+        out->stored++;
+        out->lines = lines_before + p->lines;
+        out->consumed = (uint64_t)(p->after - l->text);
+    }
+    if (!must_end(out)) {           /* empty lines behind the last pair                       */
+        out->lines = lines_before + l->lines;
+        out->consumed = (uint64_t)(l->at - l->text);
+    }
+    return SKV_OK;
+}
+
+/* Reads and stores one group, and deals with the malformed line that ended it. */
+static skv_status load_group(loader *l, skv_wait *wait, skv_load_result *out)
+{
+    enum skv_bad_line bad = read_group(l);
+    skv_status status = store_group(l, wait, out);
+    if (status || !bad || must_end(out))
         return status;
-    enum skv_bad_line bad = bad_itself ? bad_itself : bad_after;
-    if (!bad)
-        return SKV_OK;
-    note_bad(bad, first_line, out);
-    out->stopped = on_bad == 0;
-    if (out->stopped)
-        return SKV_OK;
-    if (!bad_itself)
-        advance(l, find(l->at, l->end, '\n') + 1);
-    consume(l, 1, 0, out);
+    const uint8_t *after = find(l->at, l->end, '\n') + 1;
+    refuse(l, bad, after, out);
+    advance(l, after);
     return SKV_OK;
 }
 
@@ -270,17 +288,18 @@ skv_status skv_load_tsv(skv *store, const uint8_t *text, size_t len, int on_bad,
     memset(out, 0, sizeof *out);
     while (len && text[len - 1] != '\n')
         len--;
-    loader l = { .store = store, .text = text, .at = text, .end = text + len };
+    loader l;
+    l.store = store;
+    l.text = l.at = text;
+    l.end = text + len;
     l.backslash = find(text, l.end, '\\');
-    l.bytes_limit = skv_max_value(store) / BATCH_SHARE;
-    l.items = malloc(BATCH_LINES * sizeof(skv_item));
     l.unescaped = l.backslash < l.end ? malloc(len) : NULL;
-    skv_status status = l.items && (l.unescaped || l.backslash == l.end) ? SKV_OK : SKV_NO_MEMORY;
-    while (!status && l.at < l.end && !out->stopped && out->bad_count < SKV_BAD_LINES) {
-        l.expires_ms = ttl_ms ? skv_now_ms(store) + ttl_ms : 0;
-        status = load_batch(&l, on_bad, first_line, wait, out);
-    }
-    free(l.items);
+    l.first_line = first_line;
+    l.ttl_ms = ttl_ms;
+    l.skip = on_bad != 0;
+    skv_status status = l.unescaped || l.backslash == l.end ? SKV_OK : SKV_NO_MEMORY;
+    while (!status && l.at < l.end && !must_end(out))
+        status = load_group(&l, wait, out);
     free(l.unescaped);
     return status;
 }

@@ -1,6 +1,6 @@
 /* import.h: loads TSV text into a store, without Python.
  *
- * What: whole lines `key TAB value LF` become str items, a batch of lines at a time.
+ * What: whole lines `key TAB value LF` become str items.
  * How:  the text is split in place; only a line with a backslash is copied.  The format, the
  *       same that PostgreSQL's COPY writes for two text columns without NULL:
  *
@@ -12,9 +12,9 @@
  *           an empty line           is passed over (it counts as a line)
  *           a second TAB            is malformed: the file has other columns than these
  *
- * Concurrency: any number of threads may load into one store, each its own text.  Each batch
- * is one skv_put_many: readers see all of it or nothing.  Of two lines with one key in one
- * text the later wins; between texts loaded at once it is open which.
+ * Concurrency: any number of threads may load into one store, each its own text.  Each pair
+ * is a put of its own.  Of two lines with one key in one text the later wins; between texts
+ * that are loaded at once it is open which.
  */
 #ifndef SKV_IMPORT_H
 #define SKV_IMPORT_H

@@ -94,7 +94,8 @@ bool skv_validate_many(const skv *store, const skv_key *keys, const skv_view *vi
     for (uint32_t i = 0; i < count; i++) {
         skv_view again;
         skv_find(store, &keys[i], &again);
-        if (again.record != views[i].record || again.seq != views[i].seq || again.expires_ms != views[i].expires_ms
+        if (again.record != views[i].record || again.seq != views[i].seq
+            || (again.record && again.expires_ms != views[i].expires_ms)
             || again.status_word != views[i].status_word || (again.status_word && again.status != views[i].status))
             return false;
         if (!skv_validate(&again))

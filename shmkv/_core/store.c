@@ -157,7 +157,9 @@ static void publish_over_locked(skv_bucket *bucket, const skv_hit *hit, uint64_t
 {
     skv_store_release(&hit->slot->a, a);        /* the commit; pairs with skv_probe           */
     SKV_CRASH("put.published");
-    skv_store(&hit->slot->b, b);
+    /* An item that is read often stays warm when it is written. */
+    uint64_t clock = skv_load(&hit->slot->b) >> SKV_CLOCK_SHIFT << SKV_CLOCK_SHIFT;
+    skv_store(&hit->slot->b, b | clock);
     skv_store(&bucket->value_bytes, skv_load(&bucket->value_bytes) + value_len - hit->head.value_len);
 }
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 _SHOWN_LINES: Final = 20
+_SHOWN_PROBLEMS: Final = 3
 
 
 # ---- Numbers -------------------------------------------------------------------------------
@@ -155,7 +156,8 @@ def format_check(found: Mapping[str, Any]) -> str:
         return f"{how} of {found['store']!r}: all is well ({numbers})"
     problems = found["problems"]
     head = f"{how} of {found['store']!r}: {len(problems):,} problem{'s' if len(problems) > 1 else ''} ({numbers})"
-    return "\n".join([head, *(f"  {problem}" for problem in problems)])
+    more = [f"  ... and {len(problems) - _SHOWN_LINES:,} more"] if len(problems) > _SHOWN_LINES else []
+    return "\n".join([head, *(f"  {problem}" for problem in problems[:_SHOWN_LINES]), *more])
 
 
 # ---- bench ---------------------------------------------------------------------------------
@@ -218,10 +220,11 @@ def _bench_checks(checks: Mapping[str, Any]) -> str:
     counts = f"{checks['rmw_counted']:,} of {checks['rmw_acknowledged']:,} read-modify-writes counted"
     if checks["ok"]:
         return f"nothing was lost: {checks['keys']:,} keys read back, each whole and the last one written; {counts}"
+    problems = "; ".join(checks["problems"][:_SHOWN_PROBLEMS]) or "clean"
     return (
         f"SOMETHING IS WRONG: {checks['keys']:,} keys read back ({checks['length']:,} by len), {checks['missing']:,} "
         f"missing, {checks['torn']:,} torn, {checks['stale']:,} not the last one written; {counts}; "
-        f"check(): {'; '.join(checks['problems']) or 'clean'}"
+        f"check(): {len(checks['problems']):,} problems: {problems}"
     )
 
 
