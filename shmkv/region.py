@@ -34,10 +34,12 @@ from shmkv.errors import (
     CorruptStoreError,
     ForeignStoreError,
     LayoutVersionError,
+    LockTimeoutError,
     ShmkvError,
     StaleStoreError,
     StoreExistsError,
     StoreNotFoundError,
+    TooManyProcessesError,
 )
 
 if TYPE_CHECKING:
@@ -176,6 +178,9 @@ _SWAPPED_MAGIC = int.from_bytes(_MAGIC.to_bytes(8, "little"), "big")
 _BYTE_ORDER = 0x01020304
 _PAGE_SHIFT = 16
 _FLAG_EVICT = 1
+_HEADER_SIZE = 4096
+_STATE_OFFSET = 256
+_READY = 1
 _PROCS_SIZE = 1023 * 256
 _PROC = struct.Struct("=I I I I Q Q Q")  # the head of `skv_proc`: state, generation, pid, -, start, namespace, since
 
@@ -210,15 +215,20 @@ def parse_header(fixed: bytes, object_size: int, name: str) -> Header:
         _, _, _, size, page_shift, bucket_bits, flags, mode, uuid, boot_id, _, _, created_ms,
         procs, buckets, kinds, descriptors, pages_offset, pages, time_namespace, uid, _, _, _,
     ) = _FIXED.unpack_from(fixed)  # fmt: skip
-    in_order = (
-        procs >= FIXED_SIZE
+    fits = (
+        page_shift == _PAGE_SHIFT
+        and MIN_SIZE <= size <= MAX_SIZE
+        and 4 <= bucket_bits <= 26
+        and pages > 0
+        and procs == _HEADER_SIZE
         and procs + _PROCS_SIZE <= buckets
-        and buckets + (64 << min(bucket_bits, 26)) <= kinds
+        and buckets + (64 << bucket_bits) <= kinds
         and kinds + pages <= descriptors
         and descriptors + pages * 320 <= pages_offset
         and pages_offset + pages * PAGE_SIZE <= size
+        and buckets % 64 == descriptors % 64 == pages_offset % PAGE_SIZE == 0
     )
-    if page_shift != _PAGE_SHIFT or not 4 <= bucket_bits <= 26 or size < MIN_SIZE or not in_order:
+    if not fits:
         raise CorruptStoreError(f"the header of {name!r} is damaged: its offsets do not fit its size")
     if size > object_size:
         raise CorruptStoreError(f"{name!r} was cut off: {object_size:,} bytes are left of {size:,}")
@@ -309,13 +319,12 @@ def _open_object(target: str, readonly: bool) -> int:
     except posix_ipc.ExistentialError:
         raise StoreNotFoundError(f"there is no store {name!r}") from None
     except posix_ipc.PermissionsError:
-        with contextlib.suppress(OSError):
-            found = os.stat(_path(target), follow_symlinks=False)
-            if found.st_uid != os.geteuid():
-                raise ForeignStoreError(
-                    f"{name!r} belongs to user {found.st_uid}, and its mode {found.st_mode & 0o777:04o} "
-                    f"does not let user {os.geteuid()} {'read' if readonly else 'write'} it"
-                ) from None
+        owner = _owner(target)
+        if owner is not None and owner != os.geteuid():
+            raise ForeignStoreError(
+                f"{name!r} belongs to user {owner}, and its mode does not let user {os.geteuid()} "
+                f"{'read' if readonly else 'write'} it"
+            ) from None
         raise PermissionError(f"no permission to open the store {name!r}") from None
     return int(memory.fd)
 
@@ -505,16 +514,17 @@ def _lay_out(fd: int, target: str, want: Wanted, *, fixed_size: bool = False) ->
     try:
         if not fixed_size:
             os.fchmod(fd, mode)  # shm_open took the umask off
-        created = _core.Region.create(
-            fd,
-            want.size or default_size(),
-            evict=want.on_full == "evict",
-            mode=mode,
-            uid=os.geteuid(),
-            uuid=_random_uuid(),
-            seed=int.from_bytes(os.urandom(8), "little"),
-            fixed_size=fixed_size,
-        )
+        with _named(store_name(target)):
+            created = _core.Region.create(
+                fd,
+                want.size or default_size(),
+                evict=want.on_full == "evict",
+                mode=mode,
+                uid=os.geteuid(),
+                uuid=_random_uuid(),
+                seed=int.from_bytes(os.urandom(8), "little"),
+                fixed_size=fixed_size,
+            )
         if created and not fixed_size:
             os.fchmod(fd, mode)  # again: a creator that was slower may have set its own
         return created
@@ -548,7 +558,8 @@ def _map(
     _refuse_stale(header, name)
     if not created:
         _refuse_other(header, want, name)
-    region = _core.Region.attach(fd, readonly)
+    with _named(name):
+        region = _core.Region.attach(fd, readonly)
     if named and os.fstat(fd).st_nlink == 0:
         return None
     return Opened(region, target, Identity.of(fd), created)
@@ -557,23 +568,43 @@ def _map(
 def _wait_until_ready(fd: int, target: str, timeout: float) -> Header | None:
     """The header once it is ready; None if its creator died before."""
     name = store_name(target)
-    _refuse_strangers(fd, name)
-    fixed = _core.Region.peek(fd, timeout)
+    head = _read_head(fd, name)
+    if head[_STATE_OFFSET:] == _READY.to_bytes(4, "little"):
+        fixed: bytes | None = os.pread(fd, FIXED_SIZE, 0)  # again: it was complete before the state said so
+    else:
+        with _named(name):
+            fixed = _core.Region.peek(fd, timeout)
     return None if fixed is None else parse_header(fixed, os.fstat(fd).st_size, name)
 
 
-def _refuse_strangers(fd: int, name: str) -> None:
-    """Raise if this is no store, or none for this version, before a creator is waited for that never was.
+def _read_head(fd: int, name: str) -> bytes:
+    """The fixed header and the state; raises if this is no store, or none for this version.
 
-    Looks twice, as the first look may have met a creator in the middle of writing these 16 bytes.
+    Looks twice, as the first look may have met a creator in the middle of writing.
     """
-    first = os.pread(fd, 16, 0)
+    head = os.pread(fd, _STATE_OFFSET + 4, 0)
     try:
-        _check_identity(first, name)
+        _check_head(head, name)
     except ShmkvError:
         time.sleep(0.002)
-        if os.pread(fd, 16, 0) == first:
+        if os.pread(fd, _STATE_OFFSET + 4, 0) == head:
             raise
+        return _read_head(fd, name)
+    return head
+
+
+def _check_head(head: bytes, name: str) -> None:
+    if _check_identity(head, name) and len(head) < _STATE_OFFSET + 4:
+        raise CorruptStoreError(f"{name!r} was cut off: {len(head)} bytes are left of it")
+
+
+@contextlib.contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Says which store it is in errors of the engine, which knows no names."""
+    try:
+        yield
+    except (CorruptStoreError, LayoutVersionError, LockTimeoutError, StaleStoreError, TooManyProcessesError) as error:
+        raise type(error)(f"{name!r}: {error}") from None
 
 
 def _refuse_other(header: Header, want: Wanted, name: str) -> None:

@@ -33,6 +33,7 @@ typedef struct batch {
     skv_item **items;           /* sorted by hash                                             */
     uint32_t count;
     bool removing;
+    bool damaged;               /* counts or table words of the region contradict each other  */
     group *groups;
     uint32_t group_count;
     skv_intent_entry *entries;  /* planned, private until written to the intent               */
@@ -220,7 +221,10 @@ static void ensure_room_locked(batch *b, group *g)
         return;
     if (g->spare && g->capacity >= capacity) {
         uint64_t old = skv_table_offset(skv_load(&g->bucket->table));
-        skv_replace_table_locked(b->store, g->bucket, g->spare, g->capacity);
+        if (!skv_replace_table_locked(b->store, g->bucket, g->spare, g->capacity)) {
+            b->damaged = true;
+            return;
+        }
         g->spare = 0;
         if (old)
             b->freed[b->freed_count++] = old;
@@ -265,6 +269,10 @@ static void plan_write_locked(batch *b, group *g, skv_item *item, const skv_hit 
         return;
     }
     uint64_t at = skv_place_locked(slots, capacity, skv_tag_of(item->key.hash), b->taken);
+    if (at == capacity) {
+        b->damaged = true;
+        return;
+    }
     b->taken[at / 64] |= UINT64_C(1) << (at % 64);
     g->live++;
     g->tombstones -= skv_load(&slots[at].a) == SKV_TOMBSTONE;
@@ -286,8 +294,10 @@ static void plan_group_locked(batch *b, group *g)
     g->entries = 0;
     g->live = g->tombstones = g->bytes = 0;
     g->earliest = 0;
-    if (!slots)
+    if (!slots) {
+        b->damaged = b->damaged || !b->removing || table != 0;
         return;
+    }
     for (uint32_t i = g->first; i < g->first + g->count; i++) {
         skv_hit hit;
         skv_probe(b->store, table, &b->items[i]->key, &hit);
@@ -354,9 +364,12 @@ static skv_status lock_and_plan(batch *b)
         skv_status status = lock_groups(b);
         if (status)
             return status;
-        if (plan_locked(b))
+        bool ready = plan_locked(b);
+        if (ready && !b->damaged)
             return SKV_OK;
         unlock_groups(b, b->group_count);
+        if (b->damaged)
+            return SKV_CORRUPT;
         status = prepare_tables(b);
         if (status)
             return status;

@@ -317,7 +317,7 @@ uint64_t skv_check(skv *store, skv_problem report, void *context, skv_check_resu
     *result = (skv_check_result){0};
     skv_checker check = {.store = store, .report = report, .context = context, .result = result,
                          .may_lock = !store->read_only && skv_register(store) == SKV_OK,
-                         .now_ms = skv_now_ms(store), .patience_ns = PATIENCE_NS};
+                         .key = malloc(SKV_MAX_KEY), .now_ms = skv_now_ms(store), .patience_ns = PATIENCE_NS};
     check_rows(&check);
     for (uint32_t page = 0; page < skv_committed_pages(store); page++)
         skv_check_thing(&check, skv_inspect_page, page, &store->header->pages_lock, skv_repair_pages, NULL);
@@ -326,5 +326,6 @@ uint64_t skv_check(skv *store, skv_problem report, void *context, skv_check_resu
         skv_check_thing(&check, skv_inspect_bucket, i, &bucket->lock, skv_repair_bucket, bucket);
     }
     count_leaks(&check);
+    free(check.key);
     return result->problems;
 }

@@ -37,6 +37,7 @@ typedef struct skv_checker {
     skv_check_result *result;
     uint32_t reported;          /* problems that `report` was called for                      */
     bool     may_lock;          /* this process is registered                                 */
+    uint8_t *key;               /* SKV_MAX_KEY bytes, or NULL where there was no memory       */
     uint64_t now_ms;
     uint64_t patience_ns;       /* what is left for waiting behind locks of the living        */
 } skv_checker;

@@ -174,6 +174,17 @@ static void inspect_probe(bucket_look *look, uint64_t i, uint64_t a, const skv_k
     }
 }
 
+/* Hashes a copy: beside writers the block may be somebody else's by now. */
+static skv_key hash_of_head(bucket_look *look, const skv_head *head)
+{
+    const uint8_t *key = head->key;
+    if (look->check->key) {
+        skv_copy_racy(look->check->key, key, head->key_len);
+        key = look->check->key;
+    }
+    return skv_hash_key(look->store, key, head->key_len, head->flags & SKV_REC_BYTES_KEY);
+}
+
 static void inspect_slot(bucket_look *look, uint64_t i)
 {
     uint64_t a = skv_load_acquire(&look->slots[i].a);
@@ -193,7 +204,7 @@ static void inspect_slot(bucket_look *look, uint64_t i)
     if (head.expires_ms && (look->earliest == 0 || head.expires_ms < look->earliest))
         look->earliest = head.expires_ms;
     inspect_head(look, i, &head);
-    skv_key key = skv_hash_key(look->store, head.key, head.key_len, head.flags & SKV_REC_BYTES_KEY);
+    skv_key key = hash_of_head(look, &head);
     if (!inspect_hash(look, i, a, &key))
         return;
     inspect_b(look, i, key.hash, head.expires_ms);

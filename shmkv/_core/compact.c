@@ -339,15 +339,14 @@ static skv_status shrink_bucket(skv *store, uint64_t number, skv_wait *wait)
     if (status == SKV_OK) {
         uint64_t table = skv_load(&bucket->table);
         if (skv_load(&bucket->count) <= items && skv_table_capacity(table) == capacity) {
-            old = skv_table_offset(table);
-            if (spare) {
-                skv_replace_table_locked(store, bucket, spare, wanted);
-            } else {
+            bool replaced = spare && skv_replace_table_locked(store, bucket, spare, wanted);
+            if (!spare) {
                 skv_store_release(&bucket->table, 0);
                 skv_store(&bucket->tombstones, 0);
                 skv_bump_locked(bucket);
             }
-            spare = 0;
+            old = !spare || replaced ? skv_table_offset(table) : 0;
+            spare = replaced ? 0 : spare;
         }
         skv_unlock(store, &bucket->lock);
     }

@@ -102,7 +102,7 @@ skv_status skv_prepare_table(skv *store, uint64_t bucket, uint64_t capacity, enu
     return SKV_OK;
 }
 
-void skv_replace_table_locked(skv *store, skv_bucket *bucket, uint64_t new_table, uint64_t capacity)
+bool skv_replace_table_locked(skv *store, skv_bucket *bucket, uint64_t new_table, uint64_t capacity)
 {
     assert(skv_lock_held(&bucket->lock));
     uint64_t old = skv_load(&bucket->table), word = skv_table_word(capacity, new_table);
@@ -114,7 +114,7 @@ void skv_replace_table_locked(skv *store, skv_bucket *bucket, uint64_t new_table
             continue;
         uint64_t at = skv_place_locked(to, capacity, skv_slot_tag(a), NULL);
         if (at == capacity)
-            continue;           /* a damaged count: capacity was chosen for all of them       */
+            return false;       /* a damaged count: capacity was chosen for all of them       */
         skv_store(&to[at].b, skv_load(&from[i].b));
         skv_store(&to[at].a, a);
     }
@@ -124,6 +124,7 @@ void skv_replace_table_locked(skv *store, skv_bucket *bucket, uint64_t new_table
     skv_store(&bucket->tombstones, 0);
     skv_store(&bucket->hand, 0);
     skv_bump_locked(bucket);
+    return true;
 }
 
 uint64_t skv_wanted_capacity_locked(const skv *store, const skv_bucket *bucket, uint64_t more)
@@ -237,7 +238,10 @@ static bool install_table_locked(skv_write *write, uint64_t *wanted)
     if (!write->table || write->capacity != capacity)
         return false;
     uint64_t old = skv_table_offset(skv_load(&write->bucket->table));
-    skv_replace_table_locked(write->store, write->bucket, write->table, capacity);
+    if (!skv_replace_table_locked(write->store, write->bucket, write->table, capacity)) {
+        *wanted = 0;            /* skv_write_run makes SKV_CORRUPT of it                      */
+        return false;
+    }
     write->table = 0;
     if (old)
         drop_later(write, old);

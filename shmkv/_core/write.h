@@ -27,8 +27,9 @@ skv_status skv_prepare_record(skv *store, const skv_item *item, enum skv_effort 
 bool skv_item_fits(const skv *store, const skv_item *item);
 
 skv_status skv_prepare_table(skv *store, uint64_t bucket, uint64_t capacity, enum skv_effort effort, skv_wait *wait, uint64_t *offset);
-/* Moves all slots into the empty table at `new_table` and publishes it; bumps.  The old one is the caller's to free. */
-void skv_replace_table_locked(skv *store, skv_bucket *bucket, uint64_t new_table, uint64_t capacity);
+/* Moves all slots into the empty table at `new_table` and publishes it; bumps.  The old one is the caller's to free.
+ * False, with nothing changed, if they do not fit (a damaged count). */
+bool skv_replace_table_locked(skv *store, skv_bucket *bucket, uint64_t new_table, uint64_t capacity);
 /* 0 = `more` new keys fit; else the capacity of the table that should replace this one. */
 uint64_t skv_wanted_capacity_locked(const skv *store, const skv_bucket *bucket, uint64_t more);
 
