@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--overwrites", type=int, default=OVERWRITES, help=f"default: {OVERWRITES:,}")
     args = parser.parse_args()
     whole = args.keys == KEYS and args.overwrites == OVERWRITES
-    result = Result("churn", whole, details={"keys": args.keys, "overwrites": args.overwrites})
+    result = Result("churn", whole, args.results, details={"keys": args.keys, "overwrites": args.overwrites})
     step = min(MILLION, max(BATCH, args.overwrites // 10))
     for _ in range(args.rounds):
         with Child("bench.churn:Churner", pin_to()[0], args.keys) as churner:

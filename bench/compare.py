@@ -37,10 +37,11 @@ GET_BARS: Final = {1_000: 1.5, 100_000: 0.65, 1_000_000: 0.65, 10_000_000: 0.65}
 class Comparison:
     """One run: its sections add rows to the result."""
 
-    def __init__(self, result: Result, keys: int, rounds: int) -> None:
+    def __init__(self, result: Result, keys: int, rounds: int, batches: int) -> None:
         self.result = result
         self.keys = keys
         self.rounds = rounds
+        self.batches = batches
         self.core, self.other_core = pin_to()
 
     @contextmanager
@@ -56,11 +57,11 @@ class Comparison:
                     child.ask("fill")
             yield other, store
 
-    def turns(self, other: Child, store: Child, what: str, batches: int = BATCHES) -> tuple[list[Timed], list[Timed]]:
+    def turns(self, other: Child, store: Child, what: str) -> tuple[list[Timed], list[Timed]]:
         """Both sides in turns; one turn each before that is not counted."""
         theirs, ours = [], []
         for number in range(self.rounds + 1):
-            a, b = other.ask(what, batches), store.ask(what, batches)
+            a, b = other.ask(what, self.batches), store.ask(what, self.batches)
             if number:
                 theirs.append(a)
                 ours.append(b)
@@ -95,7 +96,8 @@ class Comparison:
         put: list[float] = []
         put_many: list[float] = []
         for number in range(self.rounds + 1):
-            answers = store.ask("get_many", BATCHES), store.ask("put", BATCHES).ns, store.ask("put_many", BATCHES)
+            calls = self.batches
+            answers = store.ask("get_many", calls), store.ask("put", calls).ns, store.ask("put_many", calls)
             if number:
                 for answer, kept in zip(answers, (many, put, put_many), strict=True):
                     kept.append(answer)
@@ -105,7 +107,7 @@ class Comparison:
         self.result.add(ratio_row(what, put_many, put, 0.70 if largest else None))
 
     def _latency_of_get(self, store: Child) -> None:
-        told = store.ask("latencies_get", max(BATCHES, 10 * self.rounds))
+        told = store.ask("latencies_get", 10 * self.rounds)
         self.result.details["latency of get"] = told
         for point, bar in (("p95", 2_000), ("p99", 5_000), ("p99.9", 50_000)):
             self._latency(f"get, single calls timed, {point}", told, point, bar)
@@ -168,9 +170,9 @@ class Comparison:
         """Values of 1 KiB."""
         keys = min(1_000_000, self.keys)
         with self.sides(keys, 1024) as (other, store):
-            theirs, ours = self.turns(other, store, "get", BATCHES // 2)
+            theirs, ours = self.turns(other, store, "get")
             self.compare(f"get hit, values of 1 KiB, N = {keys:,}", theirs, ours, 1.3)
-            theirs, ours = self.turns(other, store, "put", BATCHES // 2)
+            theirs, ours = self.turns(other, store, "put")
             self.compare(f"put overwrite, values of 1 KiB, N = {keys:,}", theirs, ours, 1.5)
 
     def together(self) -> None:
@@ -217,7 +219,7 @@ class Comparison:
     def _at_once(self, jobs: list[tuple[Child, str, int]]) -> list[float]:
         """Start all at one instant; nanoseconds per call of each.  The first must not end last."""
         for child, _, factor in jobs:
-            child.ask("prepare", BATCHES * factor)
+            child.ask("prepare", self.batches * factor)
         start = time.monotonic() + 0.05
         for child, what, _ in jobs:
             child.tell(what, start)
@@ -261,15 +263,20 @@ def main() -> None:
         "loading": Comparison.loading,
         "empty": Comparison.empty,
     }
+    parser.add_argument(
+        "--batches", type=int, default=BATCHES, help=f"of {BATCH:,} calls in a turn (default: {BATCHES})"
+    )
     parser.add_argument("--only", nargs="+", choices=sections, help="only these sections")
     args = parser.parse_args()
-    whole = args.keys == KEYS and args.rounds >= ROUNDS and not args.only
-    result = Result("compare", whole, details={"keys": args.keys, "rounds": args.rounds, "batch": BATCH})
-    comparison = Comparison(result, args.keys, args.rounds)
+    whole = args.keys == KEYS and args.rounds >= ROUNDS and args.batches >= BATCHES and not args.only
+    details = {"keys": args.keys, "rounds": args.rounds, "batches": args.batches, "batch": BATCH}
+    comparison = Comparison(
+        Result("compare", whole, args.results, details=details), args.keys, args.rounds, args.batches
+    )
     for name, section in sections.items():
         if not args.only or name in args.only:
             section(comparison)
-    result.write()
+    comparison.result.write()
 
 
 if __name__ == "__main__":

@@ -135,6 +135,7 @@ class Result:
 
     name: str
     whole: bool  # not scaled down
+    directory: Path = RESULTS
     rows: list[Row] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)  # rounds, percentiles, whatever a reader may ask for
 
@@ -146,8 +147,8 @@ class Result:
 
     def write(self) -> Path:
         """Write the JSON and print the whole table."""
-        RESULTS.mkdir(exist_ok=True)
-        path = RESULTS / f"{self.name}{'' if self.whole else '.scaled'}.json"
+        self.directory.mkdir(parents=True, exist_ok=True)
+        path = self.directory / f"{self.name}{'' if self.whole else '.scaled'}.json"
         told = {
             "name": self.name,
             "whole": self.whole,
@@ -160,7 +161,7 @@ class Result:
         }
         path.write_text(json.dumps(told, indent=1) + "\n")
         print("\n" + format_table(HEADER, [row_cells(row) for row in self.rows]))
-        print(f"\nns per call or key, the empty loop subtracted; written to {path.relative_to(ROOT)}")
+        print(f"\nns per call or key, the empty loop subtracted; written to {path}")
         return path
 
 
@@ -185,6 +186,9 @@ def arguments(description: str | None, keys: int, rounds: int) -> argparse.Argum
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keys", type=int, default=keys, help=f"the largest number of keys (default: {keys:,})")
     parser.add_argument("--rounds", type=int, default=rounds, help=f"default: {rounds}")
+    parser.add_argument(
+        "--results", type=Path, default=RESULTS, metavar="DIR", help="where to write (default: bench/results)"
+    )
     return parser
 
 

@@ -63,7 +63,7 @@ def main() -> None:
     parser = arguments(__doc__, KEYS, ROUNDS)
     parser.add_argument("--threads", type=int, default=THREADS, help=f"default: {THREADS}")
     args = parser.parse_args()
-    result = Result("import_speed", args.keys == KEYS and args.rounds >= ROUNDS, details={"runs": []})
+    result = Result("import_speed", args.keys == KEYS and args.rounds >= ROUNDS, args.results, details={"runs": []})
     one: list[float] = []
     many: list[float] = []
     with tempfile.TemporaryDirectory(prefix="shmkv-import-") as directory:

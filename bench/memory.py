@@ -73,7 +73,7 @@ class Loader:
 def main() -> None:
     args = arguments(__doc__, KEYS, 1).parse_args()
     size = max(SIZE * args.keys // KEYS, 1 << 20)
-    result = Result("memory", args.keys == KEYS, details={"size": size, "steps": []})
+    result = Result("memory", args.keys == KEYS, args.results, details={"size": size, "steps": []})
     for number in range(args.rounds):
         with Child("bench.memory:Loader", pin_to()[0], size) as loader:
             for step in STEPS:

@@ -20,6 +20,7 @@ from shmkv.workload.keys import KEY_BYTES
 LOAD_CHUNK: Final = 10_000
 ENTRY_BYTES: Final = 67  # header, slot at an average load, rounding; so 96 with a key of 13 and a value of 16 bytes
 SPARE_BYTES: Final = 16 << 20
+LEAST_BYTES: Final = 64 << 20  # a batch of LOAD_CHUNK values of 1 KiB must fit a quarter of the store
 
 Pairs = Sequence[tuple[str, bytes]]
 
@@ -114,6 +115,7 @@ class StorePeer:
         self.owner = name is None
         if name is None:
             size = keys * (ENTRY_BYTES + KEY_BYTES + value_size * (9 if value_size > 64 else 8) // 8) + SPARE_BYTES
+            size = max(size, LEAST_BYTES)
             self.held = Store.create(f"compare.{os.getpid()}.{os.urandom(4).hex()}", size)
         else:
             self.held = Store.attach(name)

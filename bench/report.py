@@ -48,13 +48,13 @@ TITLES: Final = {
 }
 
 
-def page() -> str:
-    """The whole page."""
-    return "\n".join([HEAD, *(_section(told) for told in _results())])
+def page(directory: Path) -> str:
+    """The whole page, from the results in `directory`."""
+    return "\n".join([HEAD, *(_section(told) for told in _results(directory))])
 
 
-def _results() -> list[dict[str, Any]]:
-    found = {path.stem: path for path in RESULTS.glob("*.json") if "." not in path.stem}
+def _results(directory: Path) -> list[dict[str, Any]]:
+    found = {path.stem: path for path in directory.glob("*.json") if "." not in path.stem}
     names = [*(name for name in ORDER if name in found), *sorted(found.keys() - set(ORDER))]
     return [json.loads(found[name].read_text()) for name in names]
 
@@ -92,9 +92,10 @@ def _latencies(name: str, percentiles: dict[str, dict[str, int]]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where the results are (default: bench/results)")
     parser.add_argument("--output", type=Path, default=PAGE, help="where to write (default: docs/benchmarks.md)")
     args = parser.parse_args()
-    text = page()
+    text = page(args.results)
     if args.check:
         return 0 if args.output.exists() and args.output.read_text() == text else 1
     args.output.parent.mkdir(exist_ok=True)

@@ -225,7 +225,7 @@ def parse_header(fixed: bytes, object_size: int, name: str) -> Header:
         and buckets + (64 << bucket_bits) <= kinds
         and kinds + pages <= descriptors
         and descriptors + pages * 320 <= pages_offset
-        and pages_offset + pages * PAGE_SIZE <= size
+        and 0 <= size - (pages_offset + pages * PAGE_SIZE) < 4 * PAGE_SIZE
         and buckets % 64 == descriptors % 64 == pages_offset % PAGE_SIZE == 0
     )
     if not fits:
@@ -326,6 +326,8 @@ def _open_object(target: str, readonly: bool) -> int:
                 f"{'read' if readonly else 'write'} it"
             ) from None
         raise PermissionError(f"no permission to open the store {name!r}") from None
+    except ValueError:  # EISDIR
+        raise CorruptStoreError(f"{name!r} is no shared-memory object") from None
     return int(memory.fd)
 
 

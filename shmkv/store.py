@@ -43,6 +43,9 @@ __all__ = [
 Key = str | bytes
 
 BATCH_KEYS = 65_536
+# popitem walks the store so often before it believes that others take everything first (or, in a damaged
+# store, that what it sees cannot be removed).
+POP_ROUNDS = 16
 
 
 # ---- What a store tells about itself -------------------------------------------------------
@@ -587,32 +590,28 @@ class Store(Handle, MutableMapping[Key, Any]):
         ...     store.popitem()
         ('only', 1)
         """
-        while True:
-            key = self._candidate()
-            try:
-                value, version = self.gets(key)
-            except KeyError:
-                continue
-            if self._delete_version(key, version):
-                return key, value
-            self._candidates.append(key)  # it has another version by now
-
-    def _candidate(self) -> Key:
-        """A key that was there a moment ago, or `KeyError`.
-
-        Takes the buckets in turn from a random one on, so that emptying a store costs no more than walking
-        it, and that several processes that do so meet rarely.
-        """
+        # Takes the buckets in turn from a random one on, so that emptying a store costs no more than
+        # walking it, and that several processes that do so meet rarely.
         buckets = self._opened().bucket_count
-        while True:
-            for _ in range(buckets + 1):
-                try:
-                    return self._candidates.pop()
-                except IndexError:
-                    self._candidates = self._bucket_keys(self._next_bucket, None)
-                    self._next_bucket = (self._next_bucket + 1) % buckets
-            if not self._candidates and len(self) == 0:
-                raise KeyError("popitem(): the store is empty")
+        for step in range(POP_ROUNDS * buckets + 1):
+            while self._candidates:
+                item = self._take(self._candidates)
+                if item is not None:
+                    return item
+            if step and step % buckets == 0 and len(self) == 0:
+                break
+            self._candidates = self._bucket_keys(self._next_bucket, None)
+            self._next_bucket = (self._next_bucket + 1) % buckets
+        raise KeyError("popitem(): the store is empty")
+
+    def _take(self, keys: list[Key]) -> tuple[Key, Any] | None:
+        """Remove the item of one of these keys; None if another process or thread was first."""
+        try:
+            key = keys.pop()
+            value, version = self.gets(key)
+        except (IndexError, KeyError):
+            return None
+        return (key, value) if self._delete_version(key, version) else None
 
     def update(  # type: ignore[override]  # any keys, as dict's
         self,

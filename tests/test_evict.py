@@ -47,12 +47,9 @@ def test_error_changes_nothing(make_store: Callable[..., Store]) -> None:
         assert store.ttl("old") is not None
         check(store)
     assert store.stats().sets == sets
-    # what condition fails needs no room
-    assert store.add("old", b"") is False
-    assert store.replace("new", b"") is False
 
 
-@pytest.mark.parametrize("on_full", ["sometimes", "", None, 5])
+@pytest.mark.parametrize("on_full", ["sometimes", "", 5])
 def test_other_words(make_store: Callable[..., Store], on_full: Any) -> None:
     with pytest.raises((ValueError, TypeError)):
         make_store(size="2MiB", on_full=on_full)
@@ -71,7 +68,7 @@ def test_evict_keeps_going(make_store: Callable[..., Store], size: int) -> None:
     assert stats.evicted > 0
     assert len(store) + stats.evicted == count
     assert stats.used <= stats.size == 4 * MIB
-    assert len(store) * size > MIB, "a cache that keeps less than a quarter of its size"
+    assert len(store) * (size + 64) > 2 * MIB, "a cache that keeps less than half of its size"
     for key, value in store.items():
         unseal(key, value)
 

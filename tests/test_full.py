@@ -24,7 +24,7 @@ from shmkv import Store, StoreFullError, _core
 def test_full_then_usable_again(make_store: Callable[..., Store], size: int) -> None:
     store = make_store(size="4MiB")
     first = fill(store, size)
-    assert first * max(size, 20) > MIB
+    assert first * (size + 64) > 2 * MIB
     assert len(store) == first
     check(store)
     for i in range(0, first, 2):
@@ -64,28 +64,35 @@ def test_scattered_room_serves_larger_values(make_store: Callable[..., Store]) -
     assert store.get_many(keep) == dict.fromkeys(keep, b"v" * 100)
 
 
-def test_a_full_store_still_reads_overwrites_and_deletes(make_store: Callable[..., Store]) -> None:
+def fill_up(store: Store) -> None:
+    for i in range(1_000_000):
+        store[f"up:{i}"] = b"x" * 1000
+
+
+def test_a_full_store_still_reads_and_deletes(make_store: Callable[..., Store]) -> None:
+    """What only looks or removes never needs room; and what was removed makes room for writes."""
     store = make_store(size="2MiB")
-    store["n"] = 1
+    store.put("n", 1, ttl=1000)
     count = fill(store, 100)
     assert store["n"] == 1
-    assert store.incr("n") == 2
-    for i in range(200):
-        store[f"fill:{i:08d}"] = b"w" * 100
-    assert store.touch("n", 100) is True
+    assert store.touch("n", 2000) is True
+    assert store.persist("n") is True
+    assert store.delete("fill:00000101") is True
+    assert store.pop("fill:00000150") == b"v" * 100
     assert store.delete_many([f"fill:{i:08d}" for i in range(100)]) == 100
-    assert store.pop("fill:00000150") == b"w" * 100
-    assert len(store) == count - 100
+    assert store.incr("n") == 2
+    for i in range(200, 400):
+        store[f"fill:{i:08d}"] = b"w" * 100
+    assert len(store) == count - 102 + 1
+    fill(store, 100, "again")
     store.clear()
     assert len(store) == 0
 
 
 def test_the_error_helps(make_store: Callable[..., Store]) -> None:
     store = make_store(size="2MiB")
-    with pytest.raises(StoreFullError) as full:
-        for i in range(10_000):
-            store[f"{i}"] = b"x" * 1000
-    assert ("size" in str(full.value) and store.name in str(full.value)) or "2" in str(full.value)
+    with pytest.raises(StoreFullError, match="size="):
+        fill_up(store)
 
 
 # ---- The file system is full: injected ---------------------------------------------------------
@@ -99,15 +106,19 @@ def no_injection_left() -> Iterator[None]:
 
 def steps(store: Store, model: dict[str, Any]) -> Iterator[tuple[str, Callable[[], Any], Callable[[], Any]]]:
     """(what, the same on the store, the same on the model): an hour in the life of a store."""
+
+    def put(key: str, value: bytes) -> tuple[str, Callable[[], Any], Callable[[], Any]]:
+        return f"put {key}", lambda: store.put(key, value), lambda: model.update({key: value})
+
     for size in (10, 500, 9000, 70_000, 1_500_000):
-        yield f"put {size}", lambda: store.put(f"s{size}", b"x" * size), lambda: model.update({f"s{size}": b"x" * size})
+        yield put(f"s{size}", b"x" * size)
     small = {f"b{i}": i for i in range(9000)}
     yield "put_many", lambda: store.put_many(small), lambda: model.update(small)
     mixed = {f"m{i}": bytes([i]) * (i * 700) for i in range(100)}
     yield "put_many of all sizes", lambda: store.put_many(mixed), lambda: model.update(mixed)
     yield "incr", lambda: store.incr("n"), lambda: model.update(n=model.get("n", 0) + 1)
     for i in range(3000):
-        yield f"put p{i}", lambda: store.put(f"p{i}", b"y" * 300), lambda: model.update({f"p{i}": b"y" * 300})
+        yield put(f"p{i}", b"y" * 300)
     gone = [f"b{i}" for i in range(0, 9000, 2)]
     yield "delete_many", lambda: store.delete_many(gone), lambda: [model.pop(key, None) for key in gone]
     yield "touch", lambda: store.touch("n", 1000), lambda: None
@@ -116,38 +127,39 @@ def steps(store: Store, model: dict[str, Any]) -> Iterator[tuple[str, Callable[[
     yield "compact", lambda: store.compact(), lambda: None
     yield "clear", lambda: store.clear(), lambda: model.clear()
     for i in range(50):
-        yield f"put q{i}", lambda: store.put(f"q{i}", b"z" * 60_000), lambda: model.update({f"q{i}": b"z" * 60_000})
+        yield put(f"q{i}", b"z" * 60_000)
+
+
+def run_steps(store: Store) -> int:
+    """Every step either does what it does on the model, or raises StoreFullError and changes nothing."""
+    model: dict[str, Any] = {}
+    failed = 0
+    for what, on_store, on_model in steps(store, model):
+        try:
+            on_store()
+        except StoreFullError:
+            failed += 1
+            assert len(store) == len(model), what
+            if failed < 20:
+                assert dict(store) == model, what
+                check(store)
+        else:
+            on_model()
+    assert dict(store) == model
+    check(store)
+    return failed
 
 
 def test_the_nth_commit_fails(make_store: Callable[..., Store], no_injection_left: None) -> None:
-    n = 0
-    while True:
-        n += 1
-        assert n < 200, "more commits than a store of 32 MiB can need"
+    """A put whose commit failed may still find room elsewhere; so n goes on to a fixed number."""
+    for n in range(1, 31):
         store = make_store(size="32MiB")
-        model: dict[str, Any] = {}
-        failed = []
         _core.fail_commit(n)
-        for what, on_store, on_model in steps(store, model):
-            try:
-                on_store()
-            except StoreFullError:
-                failed.append(what)
-                assert len(store) == len(model), what
-                check(store)
-            else:
-                on_model()
+        assert run_steps(store) <= 1, "one failure was injected"
         _core.fail_commit(0)
-        assert dict(store) == model
-        check(store)
-        store["after"] = b"x" * 1_000_000
-        assert store.pop("after") == b"x" * 1_000_000
+        assert run_steps(store) == 0
         store.unlink()
         store.close()
-        assert len(failed) <= 1, "one failure was injected"
-        if not failed:
-            break
-    assert n > 5
 
 
 def test_creation_when_nothing_can_be_allocated(no_injection_left: None) -> None:
@@ -269,6 +281,33 @@ os.unlink("/dev/shm/hog")
 for i in range(20_000):
     store[f"new{i}"] = b"y" * 100
 report = store.check(); assert report.ok, report.problems
+print("fine")
+""",
+    )
+    assert out.strip() == "fine"
+
+
+@small_dev_shm
+def test_no_room_from_any_point_on() -> None:
+    """The file system is full after 0, 0.5, 1, ... MiB, for good; when there is room again all goes on."""
+    out = run_with_dev_shm(
+        "48m",
+        """
+import os
+from helpers import MIB
+from shmkv import Store
+from test_full import run_steps
+failed = []
+for room in range(0, 30):
+    with Store.create("small", size="32MiB") as store:
+        store.unlink()
+        free = os.statvfs("/dev/shm")
+        with open("/dev/shm/hog", "wb") as hog:
+            os.posix_fallocate(hog.fileno(), 0, max(4096, free.f_bavail * free.f_frsize - room * MIB // 2))
+            failed.append(run_steps(store))
+        os.unlink("/dev/shm/hog")
+        assert run_steps(store) == 0
+assert failed[0] > 3000 and failed[-1] == 0, failed
 print("fine")
 """,
     )

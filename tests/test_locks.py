@@ -70,7 +70,7 @@ def test_a_stopped_holder_is_named(store: Store, writer: Forked, rng: random.Ran
     for _ in range(5):
         assert len(set(store.get_many(BATCH).values())) == 1
         assert len(store) == len(BATCH)
-        assert store[BATCH[7]] > 0
+        assert store[BATCH[7]] >= 0
     with Store.attach(store.name, readonly=True) as reader:
         assert len(set(reader.get_many(BATCH).values())) == 1
         assert len(dict(reader)) == len(BATCH)

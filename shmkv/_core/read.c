@@ -42,18 +42,6 @@ static uint64_t guess_record(const skv *store, uint64_t table, uint32_t tag)
     return 0;
 }
 
-static void prefetch_slots(const skv *store, const skv_key *key)
-{
-    uint64_t table = skv_load_acquire(&skv_bucket_of(store, key->hash)->table);
-    if (!table)
-        return;
-    /* A prefetch never faults, so the address needs no bounds. */
-    uint64_t home = skv_home(skv_tag_of(key->hash), skv_table_capacity(table));
-    const uint8_t *at = store->base + skv_table_offset(table) + (home + 1) * sizeof(skv_slot);
-    __builtin_prefetch(at);
-    __builtin_prefetch(at + 64);
-}
-
 static void prefetch_record(const skv *store, const skv_key *key)
 {
     uint64_t table = skv_load_acquire(&skv_bucket_of(store, key->hash)->table);
@@ -69,7 +57,7 @@ void skv_prefetch_many(const skv *store, const skv_key *keys, uint32_t count)
     for (uint32_t i = 0; i < count; i++)
         __builtin_prefetch(skv_bucket_of(store, keys[i].hash));
     for (uint32_t i = 0; i < count; i++)
-        prefetch_slots(store, &keys[i]);
+        skv_prefetch_slots(store, &keys[i]);
     for (uint32_t i = 0; i < count; i++)
         prefetch_record(store, &keys[i]);
 }

@@ -88,6 +88,16 @@ void skv_relax(skv *store, const skv_view *view, uint32_t tries);
 
 /* ---- Many keys: one snapshot ---- */
 
+static inline void skv_prefetch_slots(const skv *store, const skv_key *key)
+{
+    uint64_t table = skv_load_acquire(&skv_bucket_of(store, key->hash)->table);
+    /* A prefetch never faults, so the address needs no bounds. */
+    uint64_t home = skv_home(skv_tag_of(key->hash), skv_table_capacity(table));
+    const uint8_t *at = store->base + skv_table_offset(table) + (home + 1) * sizeof(skv_slot);
+    __builtin_prefetch(at);
+    __builtin_prefetch(at + 64);
+}
+
 /* Brings what finding these keys touches into the cache, misses overlapped; no more than some 32 keys. */
 void skv_prefetch_many(const skv *store, const skv_key *keys, uint32_t count);
 /* Finds all keys with their cache misses overlapped; validate each or all afterwards. */

@@ -301,6 +301,7 @@ static skv_status publish(skv_write *write, const skv_hit *hit, uint64_t offset,
     set_version_locked(write->store, offset, skv_load(&bucket->seq) + 1);
     note_expiry_locked(bucket, expires_ms);
     if (hit->slot) {
+        skv_prefetch_free(write->store, skv_slot_offset(hit->a));
         publish_over_locked(bucket, hit, a, b, value_len);
         drop_later(write, skv_slot_offset(hit->a));
     } else if (!publish_new_locked(write->store, bucket, a, b, value_len)) {
@@ -353,7 +354,7 @@ static skv_status put_once(skv *store, skv_item *item, enum skv_put_condition co
     skv_write write;
     skv_status status;
     skv_write_begin(&write, store, &item->key, wait);
-    __builtin_prefetch(write.bucket, 1);
+    skv_prefetch_slots(store, &item->key);      /* arrives while the record is written         */
     status = skv_prepare_record(store, item, SKV_MOVE, wait, &write.record);
     if (status == SKV_OK)
         status = skv_write_run(&write, put_step, &(put_args){item, condition, version});

@@ -80,6 +80,11 @@ class Source(io.RawIOBase):
         self.bytes_read += len(data)
         return data
 
+    def give_back(self, data: bytes) -> None:
+        """The end of what `read_some` gave comes again."""
+        self._head = data + self._head
+        self.bytes_read -= len(data)
+
     def first_line(self) -> bytes:
         """What is known of the first line that is not empty, without consuming it."""
         return self._head.lstrip(b"\r\n").partition(b"\n")[0]
@@ -126,16 +131,16 @@ def read_chunks(source: Source, line_limit: int, size: int = CHUNK) -> Iterator[
             held += len(data)
         if held > line_limit:
             yield Chunk(b"", too_long=True)
-            rest = _skip_line(source, size)
-            parts, held = [rest] if rest else [], len(rest)
+            _skip_line(source, size)
+            parts, held = [], 0
     if parts:
         yield Chunk(b"".join([*parts, b"\n"]))
 
 
-def _skip_line(source: Source, size: int) -> bytes:
-    """Drop what is left of this line; answers what was read of the next ones."""
+def _skip_line(source: Source, size: int) -> None:
+    """Drop what is left of this line."""
     while data := source.read_some(size):
         end = data.find(b"\n") + 1
         if end:
-            return data[end:]
-    return b""
+            source.give_back(data[end:])
+            return

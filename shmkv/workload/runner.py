@@ -20,7 +20,7 @@ import tempfile
 import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -137,7 +137,8 @@ class Workers:
     def ask(self, what: str, *arguments: object) -> list[Any]:
         """Have every worker do `what`; answers their answers in order."""
         for connection in self._connections:
-            connection.send((what, *arguments))
+            with suppress(BrokenPipeError):  # `_answer` says that it ended
+                connection.send((what, *arguments))
         return [self._answer(connection) for connection in self._connections]
 
     def run_mix(self, mix: str, distribution: Distribution, seconds: float) -> list[Measured]:
@@ -159,7 +160,7 @@ class Workers:
     def _answer(self, connection: Connection) -> Any:
         try:
             good, answer = connection.recv()
-        except EOFError:
+        except (EOFError, ConnectionResetError):
             raise WorkerFailedError("a worker process ended") from None
         if not good:
             raise WorkerFailedError(answer)

@@ -290,6 +290,16 @@ static place some_slot(void)
     }
 }
 
+static bool has_expiring(const place *p)
+{
+    for (uint64_t i = 0; i < p->capacity; i++) {
+        skv_head head;
+        if (is_live(p, i) && skv_read_head(store, skv_slot_offset(skv_load(&p->slots[i].a)), &head) && head.expires_ms)
+            return true;
+    }
+    return false;
+}
+
 static skv_record *record_of(const place *p)
 {
     return (skv_record *)(void *)(base + p->record);
@@ -465,7 +475,7 @@ static void damage_derived(void)
     expect("tombstones", "I11", "tombstones");
     skv_store(&p.b->value_bytes, skv_load(&p.b->value_bytes) - 1);
     expect("value_bytes", "I11", "value_bytes");
-    while (skv_load(&p.b->earliest_expiry) == 0)
+    while (!has_expiring(&p))
         p = some_slot();
     skv_store(&p.b->earliest_expiry, skv_load(&p.b->earliest_expiry) + 100000);
     expect("earliest_expiry", "I11", "earliest_expiry");
@@ -707,6 +717,7 @@ static void test_beside_writers(void)
 
 int main(int argc, char **argv)
 {
+    setvbuf(stdout, NULL, _IOLBF, 0);
     if (argc > 1)
         seed = strtoull(argv[1], NULL, 10) * 2 + 1;
     open_store();

@@ -227,9 +227,10 @@ class Model:
         key, value, ttl = self.key(), self.value(), self.ttl()
         for versions, fits in ((self.old_versions, False), (self.versions, True)):
             if key in versions:
+                version = versions[key]
                 self.log.append(f"cas {key!r} {fits} ttl={ttl}")
                 fits = fits and self.alive(key)
-                assert self.store.cas(key, value, versions[key], ttl) is fits
+                assert self.store.cas(key, value, version, ttl) is fits
                 if fits:
                     self.write(key, value, self.expires(ttl))
 
@@ -358,6 +359,7 @@ OPERATIONS = [name for name, weight in WEIGHTS.items() for _ in range(weight)]
 
 
 def run(model: Model, batches: int, steps: int) -> None:
+    model.store._set_clock(model.now)
     try:
         for _ in range(batches):
             for _ in range(steps):
@@ -384,6 +386,7 @@ def test_in_a_store_that_is_always_full(make_store: Callable[..., Store], rng: r
     model = Model(store, rng, keys=rng.choice([200, 3000, 20_000]), sizes=sizes)
     run(model, batches=8, steps=250)
     filler = 0
+    store._set_clock(model.now)
     try:
         while True:
             store.put(f"filler:{filler}", b"f" * sizes[0])

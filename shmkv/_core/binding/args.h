@@ -21,7 +21,8 @@ typedef struct signature {
 bool args_bind_named(const signature *to, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, PyObject **out);
 
 /* Fills out[0..total), NULL where nothing was given. */
-static inline bool args_bind(const signature *to, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, PyObject **out)
+static inline bool args_bind(const signature *to, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                             PyObject **out)
 {
     if (skv_unlikely(kwnames || nargs < to->required || nargs > to->positional))
         return args_bind_named(to, args, nargs, kwnames, out);
@@ -31,7 +32,8 @@ static inline bool args_bind(const signature *to, PyObject *const *args, Py_ssiz
 }
 
 /* The one argument of `function(name)`; NULL with TypeError. */
-static inline PyObject *args_one(const char *function, const char *name, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+static inline PyObject *args_one(const char *function, const char *name, PyObject *const *args, Py_ssize_t nargs,
+                                 PyObject *kwnames)
 {
     if (skv_likely(!kwnames && nargs == 1))
         return args[0];

@@ -91,19 +91,19 @@ static bool collect_dict(module_state *state, PyObject *dict, item_pairs *out)
 
 static bool collect_pair(module_state *state, PyObject *object, item_pairs *out)
 {
-    PyObject *pair = PySequence_Fast(object, "put_many() takes a mapping or (key, value) pairs");
+    PyObject *pair = PySequence_Tuple(object);      /* a list may change in another thread         */
     if (!pair)
         return false;
-    bool good = PySequence_Fast_GET_SIZE(pair) == 2;
+    bool good = PyTuple_GET_SIZE(pair) == 2;
     if (!good)
         PyErr_Format(PyExc_ValueError, "put_many() takes (key, value) pairs; element %zu has length %zd", out->count,
-                     PySequence_Fast_GET_SIZE(pair));
+                     PyTuple_GET_SIZE(pair));
     if (good && out->count == out->room) {
         size_t room = out->room < 16 ? 16 : out->room * 2;
         good = make_room(state, out, out->count < SKV_MAX_BATCH && room > SKV_MAX_BATCH ? SKV_MAX_BATCH : room);
     }
     if (good)
-        append(out, PySequence_Fast_GET_ITEM(pair, 0), PySequence_Fast_GET_ITEM(pair, 1));
+        append(out, PyTuple_GET_ITEM(pair, 0), PyTuple_GET_ITEM(pair, 1));
     Py_DECREF(pair);
     return good;
 }

@@ -1,6 +1,8 @@
 /* load.c: _load_tsv: text into a store, without the GIL (see ../import.h).
  *
  * How:  in rounds of a few MiB, so that signals are handled between them; each enters the handle anew.
+ *       A failure after some lines were stored (a full store) first returns what was: the caller, who
+ *       counts, comes again with the rest and meets the failure then.
  */
 #include "../import.h"
 #include "args.h"
@@ -32,7 +34,7 @@ static int load_round(Handle *self, load_job *job)
     Py_BEGIN_ALLOW_THREADS
     status = (int)skv_load_tsv(store, job->text, job->round, job->on_bad, job->first_line, job->ttl_ms, &wait, &job->last);
     Py_END_ALLOW_THREADS
-    if (status == SKV_TIMEOUT) {
+    if (status == SKV_TIMEOUT && !job->consumed && !job->last.consumed) {
         writing_raise_timeout(self, store, wait.blamed_slot);
         status = SKV_RAISED;
     }
@@ -77,14 +79,16 @@ static bool load_all(Handle *self, load_job *job, PyObject *bad)
     job->round = job->len < ROUND_BYTES ? job->len : ROUND_BYTES;
     while (job->len) {
         int status = load_round(self, job);
-        if (status != SKV_OK) {
+        if (status == SKV_RAISED)
+            return false;
+        load_advance(job, job->round == job->len);
+        if (status != SKV_OK && !job->consumed) {
             skv_raise_status(self->state, status);
             return false;
         }
         if (!add_bad_lines(bad, &job->last))
             return false;
-        load_advance(job, job->round == job->len);
-        if (job->last.stopped)
+        if (status != SKV_OK || job->last.stopped)
             return true;
         if (PyErr_CheckSignals())
             return false;

@@ -30,7 +30,8 @@ static const struct {
     [SKV_BUSY] = {NULL, SKV_E_LOCK_TIMEOUT, "another process is still at work on the store, try again later"},
     [SKV_TIMEOUT] = {NULL, SKV_E_LOCK_TIMEOUT, "a lock was held for longer than lock_timeout, nothing was changed"},
     [SKV_FULL] = {NULL, SKV_E_STORE_FULL,
-                  "the store is full, nothing was changed: delete items, or create it with a larger size= or with on_full=\"evict\""},
+                  "the store is full, nothing was changed: delete items, or create it with a larger size= or with "
+                  "on_full=\"evict\""},
     [SKV_NO_SPACE] = {NULL, SKV_E_STORE_FULL,
                       "the file system of shared memory (/dev/shm) is full, nothing was changed: remove what is not needed "
                       "there, or enlarge it (docker run --shm-size=2g, or mount -o remount,size=2g /dev/shm)"},
@@ -38,15 +39,19 @@ static const struct {
                          "the memory limit of this container (its control group) is nearly reached, nothing was changed: "
                          "raise the limit (docker run --memory) or create a store with a smaller size="},
     [SKV_TOO_LARGE] = {NULL, SKV_E_VALUE_TOO_LARGE,
-                       "the value is larger than this store takes (a quarter of its size, at most 4 GiB - 1): create it with a larger size="},
+                       "the value is larger than this store takes (a quarter of its size, at most 4 GiB - 1): create it with a "
+                       "larger size="},
     [SKV_NOT_INT] = {&PyExc_TypeError, 0, "the value is not an int, nothing was changed"},
     [SKV_OVERFLOW] = {&PyExc_OverflowError, 0, "the number does not fit in 64 signed bits, nothing was changed"},
     [SKV_CORRUPT] = {NULL, SKV_E_CORRUPT, "the store is damaged, or is none: unlink it and create it again"},
     [SKV_VERSION] = {NULL, SKV_E_LAYOUT_VERSION,
-                     "the store was made by another version of shmkv or on another byte order: use that version, or unlink the store"},
+                     "the store was made by another version of shmkv or on another byte order: use that version, or "
+                     "unlink the store"},
     [SKV_STALE] = {NULL, SKV_E_STALE,
-                   "the store belongs to another boot of the machine or to another time namespace: unlink it and create it again"},
-    [SKV_NO_SLOT] = {NULL, SKV_E_TOO_MANY_PROCESSES, "the store is open in 1,023 processes, and no more can write to it: close some"},
+                   "the store belongs to another boot of the machine or to another time namespace: unlink it and "
+                   "create it again"},
+    [SKV_NO_SLOT] = {NULL, SKV_E_TOO_MANY_PROCESSES,
+                     "the store is open in 1,023 processes, and no more can write to it: close some"},
     [SKV_READ_ONLY] = {NULL, SKV_E_READ_ONLY, "the store was opened with readonly=True"},
     [SKV_NO_MEMORY] = {&PyExc_MemoryError, 0, "this process has no memory left, nothing was changed"},
     [SKV_FORKED] = {NULL, SKV_E_FORKED, "this process was forked and could not register with the store: open it anew"},
@@ -175,8 +180,10 @@ static PyObject *module_fail_commit(PyObject *Py_UNUSED(module), PyObject *nth_o
 }
 
 static PyMethodDef functions[] = {
-    SKV_METHOD("xxh3_64", module_xxh3_64, METH_VARARGS | METH_KEYWORDS, "xxh3_64(data, seed=0)\n--\n\nThe engine's own XXH3-64."),
-    SKV_METHOD("encode_safe", module_encode_safe, METH_O, "encode_safe(value)\n--\n\n(type code, payload) of the \"safe\" codec."),
+    SKV_METHOD("xxh3_64", module_xxh3_64, METH_VARARGS | METH_KEYWORDS,
+               "xxh3_64(data, seed=0)\n--\n\nThe engine's own XXH3-64."),
+    SKV_METHOD("encode_safe", module_encode_safe, METH_O,
+               "encode_safe(value)\n--\n\n(type code, payload) of the \"safe\" codec."),
     SKV_METHOD("decode_safe", module_decode_safe, METH_VARARGS,
                "decode_safe(type_code, payload)\n--\n\nThe value; CodecError if the bytes are damaged."),
     SKV_METHOD("fail_commit", module_fail_commit, METH_O,

@@ -122,6 +122,8 @@ static PyObject *region_attach(PyObject *class, PyObject *args, PyObject *kwargs
     Py_BEGIN_ALLOW_THREADS
     status = skv_region_attach(fd, read_only != 0, &region);
     Py_END_ALLOW_THREADS
+    if (status == SKV_MISSING)
+        return skv_raise(state, SKV_E_CORRUPT, "there is no finished store behind this descriptor");
     if (status != SKV_OK)
         return skv_raise_status(state, (int)status);
     Region *self = PyObject_New(Region, state->region_type);

@@ -138,9 +138,11 @@ static PyObject *decode_by_codec(Handle *handle, const uint8_t *data, size_t len
 
 static PyObject *refuse_foreign(Handle *handle, uint8_t type)
 {
-    const char *how = type == SKV_T_PICKLE ? "with pickle: open the store with codec=\"pickle\" (only if you trust all who write to it)"
-                    : type == SKV_T_JSON   ? "as JSON: open the store with codec=\"json\""
-                                           : "by a codec object: open the store with that codec=";
+    const char *how = "by a codec object: open the store with that codec=";
+    if (type == SKV_T_PICKLE)
+        how = "with pickle: open the store with codec=\"pickle\" (only if you trust all who write to it)";
+    else if (type == SKV_T_JSON)
+        how = "as JSON: open the store with codec=\"json\"";
     return skv_raise(handle->state, SKV_E_CODEC, "the value was stored %s", how);
 }
 

@@ -35,9 +35,9 @@ formats:
   jsonl  {"key": "k", "value": ANY, "ttl": SECONDS} (ttl may be missing) or ["k", ANY] on each line
   auto   by the file's suffix (.tsv .tab .csv .jsonl .ndjson), else by its first line
 
-A store that does not exist is created (with --size).  Empty lines are passed over.  Pairs are stored in
-batches, each of them all or none; whatever was stored before an error stays.  With several threads, of
-two lines with the same key either may win.
+A store that does not exist is created (with --size).  Empty lines are passed over.  Whatever was stored
+before an error stays.  Of two lines with the same key the later wins; with several threads either may, if
+they are far apart.
 
 exit status: 0 done (malformed lines that --on-error skip passed over included), 1 stopped at a malformed
 line, 73 no room; others as in `shmkv --help`

@@ -1,0 +1,205 @@
+"""The command line as a whole: start-up, help, exit statuses, `shmkv check`."""
+
+from __future__ import annotations
+
+import doctest
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from helpers import python_environment, run_python
+
+from shmkv import Store, errors
+from shmkv.cli import main as cli
+from shmkv.cli import render
+
+COMMANDS = sorted(cli.COMMANDS)
+
+
+def run_cli(*words: str, stdin: bytes = b"", timeout: float = 60.0) -> tuple[str, str, int]:
+    """`python -m shmkv ...` in a process of its own: (standard output, standard error, exit status)."""
+    done = subprocess.run(
+        [sys.executable, "-m", "shmkv", *words],
+        input=stdin,
+        capture_output=True,
+        env=python_environment(),
+        cwd=tempfile.gettempdir(),
+        timeout=timeout,
+    )
+    return done.stdout.decode(), done.stderr.decode(), done.returncode
+
+
+# ---- Start-up and help -----------------------------------------------------------------------
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--help"])
+    assert ended.value.code == 0
+    told = capsys.readouterr().out
+    assert all(f"    {name} " in told for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([command, "--help"])
+    assert ended.value.code == 0
+    assert "--json" in capsys.readouterr().out
+
+
+def test_the_installed_command_is_this_one() -> None:
+    command = Path(sysconfig.get_path("scripts")) / "shmkv"
+    if not command.exists():
+        pytest.skip("shmkv is not installed in this environment")
+    told = subprocess.run([command, "--version"], capture_output=True, text=True, check=True).stdout
+    assert told == run_cli("--version")[0]
+    assert told.startswith("shmkv ")
+
+
+def test_help_loads_neither_the_engine_nor_what_draws() -> None:
+    heavy = ("shmkv._core", "shmkv.store", "rich", "psutil", "msgspec", "multiprocessing", "asyncio")
+    code = f"""
+import sys
+from shmkv.cli.main import build_parser
+build_parser(None).format_help()
+print([name for name in {heavy} if name in sys.modules])
+"""
+    assert run_python(code).strip() == "[]"
+
+
+def test_help_takes_at_most_five_times_a_bare_python() -> None:
+    bare = _fastest([sys.executable, "-c", "pass"])
+    whole = _fastest([sys.executable, "-m", "shmkv", "--help"])
+    assert whole <= 5 * bare, f"{whole * 1000:.0f} ms, and a bare Python {bare * 1000:.0f} ms"
+
+
+def _fastest(command: list[str]) -> float:
+    """Seconds, the best of some: what else the machine does can only add to it."""
+    seconds = []
+    for _ in range(12):
+        started = time.perf_counter()
+        subprocess.run(command, stdout=subprocess.DEVNULL, env=python_environment(), check=True)
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)
+
+
+@pytest.mark.parametrize("module", ["cli.main", "cli.render", "cli.rows"])
+def test_examples_in_docstrings(module: str) -> None:
+    assert doctest.testmod(import_module(f"shmkv.{module}")).failed == 0
+
+
+# ---- Exit statuses ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (errors.StoreNotFoundError, 69),
+        (errors.StaleStoreError, 69),
+        (errors.StoreExistsError, 73),
+        (errors.StoreFullError, 73),
+        (errors.LockTimeoutError, 75),
+        (errors.ForeignStoreError, 77),
+        (errors.ReadOnlyStoreError, 77),
+        (PermissionError, 77),
+        (errors.CodecError, 70),
+        (KeyError, None),
+        (ValueError, None),
+    ],
+)
+def test_errors_have_statuses(error: type[Exception], status: int | None) -> None:
+    assert cli.status_of(error("no")) == status
+
+
+def test_every_error_of_ours_has_a_status() -> None:
+    assert all(cli.status_of(getattr(errors, name)("no")) is not None for name in errors.__all__)
+
+
+@pytest.mark.parametrize("words", [[], ["dance"], ["import"], ["check", "--store"], ["import", "f", "--threads", "0"]])
+def test_usage_errors_end_with_2(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SHMKV_STORE", raising=False)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    assert ended.value.code == 2
+
+
+def test_output_that_nobody_reads_is_no_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "shmkv", "check", "--store", "nowhere.at.all", "--help"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, env=python_environment(), text=True)
+    os.close(writer)
+    assert "Traceback" not in done.stderr
+
+
+# ---- check -----------------------------------------------------------------------------------
+
+
+def test_check_of_a_whole_store(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    store.update({f"k{i}": i for i in range(100)})
+    assert cli.main(["check", "--store", store.name]) == 0
+    told = capsys.readouterr().out
+    assert "all is well" in told
+    assert "100 items" in told
+
+
+def test_check_as_json(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    store["a"] = 1
+    assert cli.main(["check", "--store", store.name, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["ok"], told["items"], told["problems"], told["deep"]) == (True, 1, [], False)
+
+
+def test_check_takes_the_store_from_the_environment(
+    store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHMKV_STORE", store.name)
+    assert cli.main(["check"]) == 0
+    assert repr(store.name) in capsys.readouterr().out
+
+
+def test_check_without_a_store_ends_with_69(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check", "--store", name]) == 69
+    assert capsys.readouterr().err.startswith("shmkv check: ")
+
+
+def test_check_of_an_impossible_name_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check", "--store", "no such/name"]) == 2
+    assert "no such/name" in capsys.readouterr().err
+
+
+def test_check_that_finds_something_ends_with_1(
+    store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = store.check()
+
+    class Broken:
+        problems = tuple(f"I2: key {i} is in two slots" for i in range(30))
+
+    found = render.check_dict(store.name, Broken(), deep=True)
+    assert not found["ok"]
+    told = render.format_check(found)
+    assert "deep check" in told
+    assert "30 problems" in told
+    assert "... and 10 more" in told
+    monkeypatch.setattr(Store, "check", lambda self: Broken())
+    assert cli.main(["check", "--store", store.name]) == 1
+    assert whole.ok
+    capsys.readouterr()
+
+
+def test_deep_check(make_store: Callable[..., Store], capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("shmkv.deepcheck")
+    store = make_store(size="4MiB")
+    store.update({f"k{i}": "v" * i for i in range(500)})
+    assert cli.main(["check", "--deep", "--store", store.name]) == 0
+    assert "deep check" in capsys.readouterr().out
