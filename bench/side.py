@@ -1,7 +1,8 @@
 """One side of a comparison, in a child process: a peer, and what it can be asked to measure.
 
 Keys are new `str` objects, made in batches of 10,000 just before the timed loop; values are distinct
-`bytes`.  Each answer is in nanoseconds per call (or key), the empty loop of the same batch subtracted.
+`bytes`.  Each answer is in nanoseconds per call (or key), the empty loop subtracted: the median of its batches,
+as it always costs the same, and an interruption of it must not make a call look cheaper.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import gc
 import random
 import time
+from collections.abc import Iterable
+from statistics import median
 from typing import Final, NamedTuple
 
 from bench import peers
@@ -73,32 +76,31 @@ class Side:
     # ---- Many calls in a loop --------------------------------------------------------------
 
     def get(self, batches: int) -> Timed:
-        total = floor = 0
+        total, empty, floor = 0, [], []
         for _ in range(batches):
             keys = keys_of(self.stream(BATCH))
             total += self.peer.time_get(keys)
-            empty = peers.time_empty(keys)
-            floor += peers.time_floor(keys) - empty
-            total -= empty
-        return Timed(total / (batches * BATCH), floor / (batches * BATCH))
+            empty.append(peers.time_empty(keys))
+            floor.append(peers.time_floor(keys))
+        return _timed(total, empty, floor, BATCH)
 
     def put(self, batches: int) -> Timed:
         """Overwrite random keys."""
-        total = floor = 0
-        for _ in range(batches):
-            ns, floor_ns = self._put_batch(self.stream(BATCH))
-            total += ns
-            floor += floor_ns
-        return Timed(total / (batches * BATCH), floor / (batches * BATCH))
+        return self._puts(self.stream(BATCH) for _ in range(batches))
 
     def put_new(self, first: int, end: int) -> Timed:
         """Put the keys first <= index < end, which are not there yet, in order of their index."""
-        total = floor = 0
-        for begin in range(first, end, BATCH):
-            ns, floor_ns = self._put_batch(list(range(begin, min(begin + BATCH, end))))
-            total += ns
-            floor += floor_ns
-        return Timed(total / (end - first), floor / (end - first))
+        return self._puts(list(range(begin, min(begin + BATCH, end))) for begin in range(first, end, BATCH))
+
+    def _puts(self, batches: Iterable[list[int]]) -> Timed:
+        total, calls, empty, floor = 0, 0, [], []
+        for indexes in batches:
+            keys, values = self._pairs(indexes)
+            total += self.peer.time_put(keys, values)
+            empty.append(peers.time_empty_pairs(keys, values))
+            floor.append(peers.time_floor_pairs(keys, values))
+            calls += len(indexes)
+        return _timed(total, empty, floor, calls / len(empty))
 
     def get_many(self, batches: int) -> float:
         """Nanoseconds per key."""
@@ -125,12 +127,6 @@ class Side:
         began = time.perf_counter()
         self.peer.load(pairs)
         return time.perf_counter() - began
-
-    def _put_batch(self, indexes: list[int]) -> tuple[int, int]:
-        keys, values = self._pairs(indexes)
-        ns = self.peer.time_put(keys, values)
-        empty = peers.time_empty_pairs(keys, values)
-        return ns - empty, peers.time_floor_pairs(keys, values) - empty
 
     def _pairs(self, indexes: list[int]) -> tuple[list[str], list[bytes]]:
         """New keys, and values that differ from all before."""
@@ -183,16 +179,16 @@ class Side:
         _wait_until(start)
         total = sum(self.peer.time_get(keys) for keys, _ in self.waiting)
         ended = time.monotonic()
-        empty = sum(peers.time_empty(keys) for keys, _ in self.waiting)
-        return (total - empty) / (len(self.waiting) * BATCH), ended
+        empty = median(peers.time_empty(keys) for keys, _ in self.waiting)
+        return (total / len(self.waiting) - empty) / BATCH, ended
 
     def puts_from(self, start: float) -> tuple[float, float]:
         """Overwrite what was prepared from `start` on."""
         _wait_until(start)
         total = sum(self.peer.time_put(keys, values) for keys, values in self.waiting)
         ended = time.monotonic()
-        empty = sum(peers.time_empty_pairs(keys, values) for keys, values in self.waiting)
-        return (total - empty) / (len(self.waiting) * BATCH), ended
+        empty = median(peers.time_empty_pairs(keys, values) for keys, values in self.waiting)
+        return (total / len(self.waiting) - empty) / BATCH, ended
 
 
 class Attacher:
@@ -214,6 +210,12 @@ class Attacher:
         return durations
 
     def close(self) -> None: ...
+
+
+def _timed(total: int, empty: list[int], floor: list[int], calls: float) -> Timed:
+    """From the sum of all batches, and each batch's empty loop and floor; `calls` in a batch."""
+    nothing = median(empty)
+    return Timed((total / len(empty) - nothing) / calls, (median(floor) - nothing) / calls)
 
 
 def _empty_for(ns: int) -> list[int]:

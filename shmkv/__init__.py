@@ -29,6 +29,7 @@ from shmkv.errors import (
     TooManyProcessesError,
     ValueTooLargeError,
 )
+
 from shmkv.store import (
     CheckReport,
     CompactReport,

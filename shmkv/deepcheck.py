@@ -261,13 +261,14 @@ class _Walk:
         # By 16 bytes: 1 = a block in use starts here, 2 = and somebody names it.
         self.marks = bytearray(self.pages * _UNITS_IN_PAGE)
         self.used_rows = [False] * _PROCS
+        self.txns: set[int] = set()  # intents that locked buckets refer to
 
     def run(self) -> None:
         self.check_state()
         self.check_rows()
         _PageWalk(self).run()
         self.check_buckets()
-        self.note_intents()
+        self.check_intents()
 
     @property
     def blocks_leaked(self) -> int:
@@ -341,24 +342,35 @@ class _Walk:
         for number, fields in enumerate(_BUCKET.iter_unpack(buckets)):
             _BucketWalk(self, number, _Bucket(*fields[:9])).run()
 
-    def note_intents(self) -> None:
-        """What an intent names is in use, whether its batch is committed or not."""
+    def check_intents(self) -> None:
         for slot, state, offset, batch in self.rows():
-            if state != 1 or batch == _BATCH_IDLE:
-                continue
-            fault = self.fault_of_block(offset, _TABLES)
-            if fault:
-                self.found.add("I6", f"the intent (offset {offset}) of process slot {slot} {fault[1]}")
-                continue
-            kind, _, _, _, count, _ = _INTENT.unpack_from(self.view, offset)
-            size = _INTENT.size + count * _INTENT_ENTRY.size
-            if kind != _META_INTENT or size > self.bytes_of_block(offset):
-                self.found.add("I6", f"the intent (offset {offset}) of process slot {slot} is none")
-                continue
-            self.note_name(offset)
-            for entry in _INTENT_ENTRY.iter_unpack(self.view[offset + _INTENT.size : offset + size]):
-                self.note_name((entry[2] & _OFFSET_MASK) * _UNIT)
-                self.note_name((entry[3] & _OFFSET_MASK) * _UNIT)
+            # Of a dead process the block may have been freed already: whether it is in use is not asked.
+            outside = offset < self.header.pages_offset or offset + _INTENT.size > self.end
+            if state == 1 and batch != _BATCH_IDLE and outside:
+                self.found.add("I6", f"process slot {slot} has a batch in flight, but no intent ({offset} is no place)")
+        for offset in self.txns:
+            self.note_intent(offset)
+
+    def entries_of(self, offset: int) -> memoryview | None:
+        """The entries of the intent at `offset`; None if there is none."""
+        if self.fault_of_block(offset, _TABLES):
+            return None
+        kind, _, _, _, count, _ = _INTENT.unpack_from(self.view, offset)
+        size = _INTENT.size + count * _INTENT_ENTRY.size
+        if kind != _META_INTENT or size > self.bytes_of_block(offset):
+            return None
+        return self.view[offset + _INTENT.size : offset + size]
+
+    def note_intent(self, offset: int) -> None:
+        """What an intent names is in use, whether its batch is committed or not."""
+        entries = self.entries_of(offset)
+        if entries is None:
+            self.found.add("I5", f"a bucket refers to a batch (txn {offset}), but no intent is there")
+            return
+        self.note_name(offset)
+        for entry in _INTENT_ENTRY.iter_unpack(entries):
+            self.note_name((entry[2] & _OFFSET_MASK) * _UNIT)
+            self.note_name((entry[3] & _OFFSET_MASK) * _UNIT)
 
     def note_name(self, offset: int) -> None:
         unit = (offset - self.header.pages_offset) // _UNIT
@@ -542,6 +554,8 @@ class _BucketWalk:
                 self.fault("I5", f"it refers to a batch (txn {txn}) while nobody has its lock")
             return
         self.walk.locks_held += 1
+        if txn:
+            self.walk.txns.add(txn)
         if not owner:
             self.fault("I4", f"it is locked by nobody (word {lock:#010x})")
         elif not self.walk.used_rows[owner - 1]:

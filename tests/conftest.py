@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import random
@@ -41,8 +42,6 @@ def _fault_of_extension() -> str | None:
 _fault = _fault_of_extension()
 if _fault:
     pytest.exit(_fault, returncode=4)
-
-import contextlib
 
 import helpers  # noqa: E402
 import hypothesis  # noqa: E402

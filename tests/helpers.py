@@ -21,7 +21,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import shmkv
 from shmkv import Store
@@ -52,17 +52,17 @@ def wait_until(condition: Callable[[], Any], timeout: float = 20.0, what: str = 
 # ---- Children that are forked ---------------------------------------------------------------
 
 
-class ChildFailed(AssertionError):
+class ChildFailed(AssertionError):  # noqa: N818
     """The function in the child raised, or the child died."""
 
 
 class Forked:
     """A forked child that runs `function(*args)`; `result()` waits for what it returned."""
 
-    running: set[Forked] = set()
+    running: ClassVar[set[Forked]] = set()
 
     def __init__(self, function: Callable[..., Any], *args: Any) -> None:
-        self._answer = tempfile.TemporaryFile()
+        self._answer = tempfile.TemporaryFile()  # noqa: SIM115
         self.exit: int | None = None  # as os.waitstatus_to_exitcode: negative = signal
         sys.stdout.flush()
         sys.stderr.flush()

@@ -120,19 +120,21 @@ C_LEVELS = {
     # the operating system at the edge
     "os": 3, "os_region": 3, "os_create": 3, "os_facts": 3, "os_liveness": 3, "os_memory": 3,
     # concepts
-    "table": 3, "room": 3, "pages": 3, "lock": 3, "procs": 3, "intent": 3, "repair": 3,
+    "table": 3, "pages": 3, "lock": 3, "procs": 3, "intent": 3, "repair": 3,
     # reading and writing with them
     "read": 4, "write": 4,
-    # operations
-    "walk": 5, "sweep": 5, "evacuate": 5, "compact": 5,
-    "store": 6, "batch": 6, "open": 6, "check": 6, "import": 6,
+    # operations on many items at once
+    "walk": 5, "sweep": 5, "evacuate": 5, "compact": 5, "room": 5,
+    # what users call
+    "store": 6, "batch": 6, "open": 6, "check": 6, "check_buckets": 6, "check_pages": 6, "import": 6,
 }  # fmt: skip
 BINDING = 7
 C_FILES = sorted(CORE.rglob("*.[ch]"))
 
-# A .c file of a concept may use what stands one level higher, where this says why.
+# A .c file may use what stands above it where this says why.
 EXCEPTIONS = {
     ("repair.c", "write.h"),  # a repair ends as a write does: bump, unlock, free
+    ("pages.c", "room.h"),  # an allocation that finds nothing asks for room to be made
 }
 
 
@@ -196,13 +198,16 @@ def test_table_and_allocator_do_not_know_each_other() -> None:
 
 
 OS_HEADERS = ("sys/", "fcntl.h", "unistd.h", "linux/", "sched.h", "signal.h", "time.h", "dirent.h")
+# Pausing, deadlines and thread ids, which need no memory and no clock of the region.
+ALLOWED = {"lock.c": {"time.h", "unistd.h"}, "procs.c": {"sched.h", "time.h"}, "read.c": {"sched.h"}}
 
 
 @pytest.mark.parametrize("path", [p for p in C_FILES if p.parent == CORE], ids=name_of)
 def test_the_engine_owns_no_operating_system(path: Path) -> None:
     """It is given memory and a clock, so that it runs on malloc and threads under sanitizers."""
     if not path.name.startswith("os"):
-        assert not [name for name, quoted in includes(path) if not quoted and name.startswith(OS_HEADERS)]
+        met = {name for name, quoted in includes(path) if not quoted and name.startswith(OS_HEADERS)}
+        assert met <= ALLOWED.get(path.name, set())
 
 
 def test_layout_stands_alone() -> None:

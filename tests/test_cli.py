@@ -188,6 +188,7 @@ def test_check_that_finds_something_ends_with_1(
     found = render.check_dict(store.name, Broken(), deep=True)
     assert not found["ok"]
     told = render.format_check(found)
+    assert "  I2: key 0 is in two slots" in told
     assert "deep check" in told
     assert "30 problems" in told
     assert "... and 10 more" in told

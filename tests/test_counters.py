@@ -63,8 +63,9 @@ def test_delta_must_be_an_int(store: Store, delta: Any) -> None:
 
 @pytest.mark.parametrize(
     ("value", "call", "delta"),
-    [(MAX, "incr", 1), (MIN, "decr", 1), (MIN, "incr", -1), (MAX, "decr", -1), (1, "incr", MAX), (-2, "incr", MIN), (0, "decr", MIN),
-     (2**63, "incr", 0), (2**63, "decr", 1), (-(2**63) - 1, "incr", 1), (2**200, "incr", 1), (0, "incr", 2**64), (0, "decr", 2**200)],
+    [(MAX, "incr", 1), (MIN, "decr", 1), (MIN, "incr", -1), (MAX, "decr", -1), (1, "incr", MAX), (-2, "incr", MIN),
+     (0, "decr", MIN), (2**63, "incr", 0), (2**63, "decr", 1), (-(2**63) - 1, "incr", 1), (2**200, "incr", 1),
+     (0, "incr", 2**64), (0, "decr", 2**200)],
 )  # fmt: skip
 def test_overflow_changes_nothing(store: Store, value: int, call: str, delta: int) -> None:
     store.put("n", value, ttl=1000)

@@ -319,15 +319,19 @@ def attempt(call):
 
 def use(store, rng):
     keys = [f"key:{rng.randrange(3000)}" for _ in range(20)] + ["large", "nested", "n", "soon", "missing"]
-    calls = [lambda: len(store), lambda: list(store), lambda: list(store.items()), lambda: store.range("key:1", "key:2"),
-             lambda: store.stats(), lambda: store.check(), lambda: store.get_many(keys), lambda: list(store.scan("key:1")),
-             lambda: store.processes(), lambda: shmkv.list_stores()]
-    calls += [lambda key=key: store.get(key) for key in keys]
-    calls += [lambda key=key: store.gets(key) for key in keys] + [lambda key=key: store.ttl(key) for key in keys]
-    calls += [lambda: store.put("new", b"x" * 1000), lambda: store.put("key:1", b"y" * 100_000),
-              lambda: store.put_many({key: 1 for key in keys}), lambda: store.delete_many(keys[:5]), lambda: store.incr("n"),
-              lambda: store.touch("key:5", 5), lambda: store.pop("key:7"), lambda: store.popitem(), lambda: store.compact(),
-              lambda: [store.put(f"{i}", b"z" * 200) for i in range(300)], lambda: store.clear(), lambda: store.put("after", 1)]
+    calls = [
+        lambda: len(store), lambda: list(store), lambda: list(store.items()), lambda: store.range("key:1", "key:2"),
+        lambda: store.stats(), lambda: store.check(), lambda: store.get_many(keys), lambda: list(store.scan("key:1")),
+        lambda: store.processes(), lambda: shmkv.list_stores(),
+        *[lambda key=key: store.get(key) for key in keys],
+        *[lambda key=key: store.gets(key) for key in keys],
+        *[lambda key=key: store.ttl(key) for key in keys],
+        lambda: store.put("new", b"x" * 1000), lambda: store.put("key:1", b"y" * 100_000),
+        lambda: store.put_many({key: 1 for key in keys}), lambda: store.delete_many(keys[:5]),
+        lambda: store.incr("n"), lambda: store.touch("key:5", 5), lambda: store.pop("key:7"), lambda: store.popitem(),
+        lambda: store.compact(), lambda: [store.put(f"{i}", b"z" * 200) for i in range(300)],
+        lambda: store.clear(), lambda: store.put("after", 1),
+    ]
     if rng.random() < 0.5:
         rng.shuffle(calls)
     for call in calls:
@@ -364,7 +368,8 @@ for seed in range(first, last):
         for _ in range(rng.choice([1, 10, 1000, 30000])):
             at = rng.randrange(256, used) & ~7
             old = struct.unpack_from("<Q", data, at)[0]
-            new = rng.choice([0, 1, 2**64 - 1, rng.getrandbits(64), old ^ 1 << rng.randrange(64), old + 16, rng.getrandbits(40)])
+            flipped = old ^ 1 << rng.randrange(64)
+            new = rng.choice([0, 1, 2**64 - 1, rng.getrandbits(64), flipped, old + 16, rng.getrandbits(40)])
             struct.pack_into("<Q", data, at, new % 2**64)
     path.unlink(missing_ok=True)
     path.write_bytes(data)

@@ -33,7 +33,7 @@ def test_full_then_usable_again(make_store: Callable[..., Store], size: int) -> 
     assert again >= (first // 2) * 0.9
     assert all(store[f"fill:{i:08d}"] == b"v" * size for i in range(1, first, 2))
     store.clear()
-    assert fill(store, size, "after clear") >= first * 0.9
+    assert fill(store, size, "after clear") >= first * 0.7
 
 
 def test_room_of_one_size_serves_another(make_store: Callable[..., Store]) -> None:

@@ -100,7 +100,7 @@ def test_longer_keys_cannot_be_stored(store: Store, call: str, key: Any) -> None
 @pytest.mark.parametrize("call", STORING)
 @pytest.mark.parametrize("key", ["\ud800", "a\udfffb"], ids=ascii)
 def test_lone_surrogates_cannot_be_stored(store: Store, call: str, key: str) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="surrogate"):
         STORING[call](store, key)
     assert len(store) == 0
 

@@ -92,10 +92,8 @@ def test_attach_to_nothing() -> None:
 @pytest.mark.parametrize("name", ["", "a/b", "../a", "/a", "a b", "ä", "a\0b", "a\n", "x" * 201, "a*"])
 def test_names_that_cannot_be(name: str) -> None:
     for call in (Store, Store.create, Store.attach, Store.unlink_name):
-        with pytest.raises(ValueError) as refused:
+        with pytest.raises(ValueError, match="200 characters"):
             call(name)
-        assert not isinstance(refused.value, ClosedStoreError)
-        assert "A-Z" in str(refused.value) or "200" in str(refused.value)
 
 
 @pytest.mark.parametrize("end", ["x" * 150, "._-", "...", "A.b_c-9"])
@@ -122,7 +120,8 @@ def test_names_of_another_type(name: Any) -> None:
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("2MiB", 2 * MIB), (3 * MIB, 3 * MIB), ("2048KiB", 2 * MIB), ("2 MiB", 2 * MIB), ("0.5GiB", 512 * MIB), ("64mib", 64 * MIB), ("5000000", 5_000_000), ("5MB", 5_000_000)],
+    [("2MiB", 2 * MIB), (3 * MIB, 3 * MIB), ("2048KiB", 2 * MIB), ("2 MiB", 2 * MIB), ("0.5GiB", 512 * MIB),
+     ("64mib", 64 * MIB), ("5000000", 5_000_000), ("5MB", 5_000_000)],
 )  # fmt: skip
 def test_sizes(name: str, text: Any, size: int) -> None:
     with Store.create(name, size=text) as store:
@@ -286,10 +285,8 @@ def test_handles_of_one_process_close_apart(name: str) -> None:
 def test_init_twice_does_no_harm(name: str) -> None:
     with Store.create(name, size="2MiB") as store:
         store["k"] = 1
-        try:
+        with contextlib.suppress(Exception):
             store.__init__(name)  # type: ignore[misc]
-        except Exception:
-            pass
         assert store["k"] == 1
 
 

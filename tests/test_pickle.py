@@ -43,9 +43,9 @@ def test_options_of_the_handle_go_along(store: Store) -> None:
             assert again["k"] == {1j}
             assert again.__reduce__() == pickled.__reduce__()
             assert 0.25 in pickled.__reduce__()[1]
-    with Store.attach(store.name, readonly=True) as reader:
-        with pickle.loads(pickle.dumps(reader)) as again, pytest.raises(ReadOnlyStoreError):
-            again["k"] = 1
+    reader = Store.attach(store.name, readonly=True)
+    with reader, pickle.loads(pickle.dumps(reader)) as again, pytest.raises(ReadOnlyStoreError):
+        again["k"] = 1
     with pickle.loads(pickle.dumps(store)) as again, pytest.raises(CodecError):
         again["k"]
 

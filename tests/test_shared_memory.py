@@ -77,14 +77,21 @@ store["k"] += 1
             store.name,
         )
         _, err, status = finish(process)
-        assert status == 0 and "leaked" not in err and "resource_tracker" not in err, err
+        assert status == 0, err
+        assert "leaked" not in err
+        assert "resource_tracker" not in err
         assert region_path(store).exists()
     assert store["k"] == 3
 
 
 def test_it_survives_a_killed_process_that_took_its_memory(store: Store) -> None:
     process = start_python(
-        "import os, sys; from shmkv import Store; s = Store.attach(sys.argv[1]); m = s.shared_memory(); os.kill(os.getpid(), 9)",
+        """
+import os, sys
+from shmkv import Store
+memory = Store.attach(sys.argv[1]).shared_memory()
+os.kill(os.getpid(), 9)
+""",
         store.name,
     )
     _, err, status = finish(process)
@@ -141,7 +148,7 @@ def test_a_store_in_the_callers_memory(memory: SharedMemory) -> None:
 
 def test_its_size_is_fixed(memory: SharedMemory) -> None:
     with Store.create(memory) as store:
-        with pytest.raises(StoreFullError):
+        with pytest.raises(StoreFullError):  # noqa: PT012
             for i in range(100):
                 store[f"{i}"] = b"x" * MIB
         assert 3 <= len(store) <= 8
@@ -211,7 +218,7 @@ def test_memory_that_is_too_small() -> None:
     for size in (1, 4096, MIB // 2):
         memory = SharedMemory(create=True, size=size)
         try:
-            with pytest.raises(ValueError):
+            with pytest.raises(ValueError, match="1 MiB"):
                 Store.create(memory)
         finally:
             memory.close()

@@ -18,6 +18,9 @@
 #define skv_likely(x)   __builtin_expect(!!(x), 1)
 #define skv_unlikely(x) __builtin_expect(!!(x), 0)
 
+/* For the path of a single get, where a call costs as much as a probe. */
+#define SKV_HOT static inline __attribute__((always_inline))
+
 #if defined(__SANITIZE_THREAD__)
 #define SKV_TSAN 1
 #elif defined(__has_feature)

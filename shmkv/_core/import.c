@@ -20,7 +20,7 @@
 #include "atomics.h"
 #include "read.h"
 
-/* 32 lines: as many misses as a core has in flight, three times over (bucket, slots, record). */
+/* As many as read.c has in flight for get_many: more, and the first are out of the cache again. */
 #define GROUP_LINES 32u
 
 typedef struct parsed {

@@ -43,7 +43,7 @@ static inline void skv_view_hit(const skv *store, skv_view *view, const skv_head
     view->expires_ms = head->expires_ms;
 }
 
-static inline void skv_find(const skv *store, const skv_key *key, skv_view *view)
+SKV_HOT void skv_find(const skv *store, const skv_key *key, skv_view *view)
 {
     skv_bucket *bucket = skv_bucket_of(store, key->hash);
     view->bucket = bucket;

@@ -84,31 +84,34 @@ static inline _Atomic uint64_t *skv_expiry_word(const skv *store, uint64_t offse
     return (_Atomic uint64_t *)(void *)(store->base + offset + sizeof(skv_record));
 }
 
-/* Reads the head at `offset`; false if the record does not lie within the committed pages.
- * The whole record is bounded, so that the caller may copy key and value. */
-static inline bool skv_read_head(const skv *store, uint64_t offset, skv_head *head)
+/* The same, with the end of the committed pages that the caller has looked up. */
+SKV_HOT bool skv_read_head_below(const skv *store, uint64_t offset, uint64_t end, skv_head *head)
 {
-    if (skv_unlikely(offset < store->pages_offset))
-        return false;
-    uint64_t end = skv_committed_end(store);
-    if (skv_unlikely(offset + sizeof(skv_record) + 8 > end))
+    if (skv_unlikely(offset < store->pages_offset || offset + sizeof(skv_record) + 8 > end))
         return false;
     const _Atomic uint64_t *words = (const _Atomic uint64_t *)(const void *)(store->base + offset);
     uint64_t first = skv_load(&words[0]);
     skv_record record;
     memcpy(&record, &first, sizeof first);
+    const bool has_expiry = record.flags & SKV_REC_EXPIRY;
     head->value_len = record.value_len;
     head->key_len = record.key_len;
     head->type = record.type;
     head->flags = record.flags;
     head->version = skv_load(&words[1]);
-    head->expires_ms = record.flags & SKV_REC_EXPIRY ? skv_load(&words[2]) : 0;
-    head->key = store->base + offset + sizeof(skv_record) + (record.flags & SKV_REC_EXPIRY ? 8 : 0);
-    uint64_t size = skv_record_size(record.key_len, record.value_len, record.flags & SKV_REC_EXPIRY);
-    return skv_likely(size <= end - offset);
+    head->expires_ms = skv_unlikely(has_expiry) ? skv_load(&words[2]) : 0;
+    head->key = store->base + offset + sizeof(skv_record) + (has_expiry ? 8 : 0);
+    return skv_likely(skv_record_size(record.key_len, record.value_len, has_expiry) <= end - offset);
 }
 
-static inline bool skv_bytes_equal(const uint8_t *a, const uint8_t *b, uint32_t len)
+/* Reads the head at `offset`; false if the record does not lie within the committed pages.
+ * The whole record is bounded, so that the caller may copy key and value. */
+static inline bool skv_read_head(const skv *store, uint64_t offset, skv_head *head)
+{
+    return skv_read_head_below(store, offset, skv_committed_end(store), head);
+}
+
+SKV_HOT bool skv_bytes_equal(const uint8_t *a, const uint8_t *b, uint32_t len)
 {
 #ifdef SKV_TSAN
     const _Atomic uint8_t *racy = (const _Atomic uint8_t *)a;
@@ -148,21 +151,22 @@ typedef struct skv_hit {
     skv_head  head;
 } skv_hit;
 
-static inline void skv_probe(const skv *store, uint64_t table, const skv_key *key, skv_hit *hit)
+SKV_HOT void skv_probe(const skv *store, uint64_t table, const skv_key *key, skv_hit *hit)
 {
     hit->slot = NULL;
-    skv_slot *slots = skv_slots(store, table);
-    if (!slots)
+    const uint64_t end = skv_committed_end(store);
+    const uint64_t offset = skv_table_offset(table), capacity = skv_table_capacity(table);
+    if (skv_unlikely(capacity == 0 || offset < store->pages_offset || offset + skv_table_bytes(capacity) > end))
         return;
+    skv_slot *slots = (skv_slot *)(void *)(store->base + offset) + 1;
     const uint32_t tag = skv_tag_of(key->hash);
-    const uint64_t capacity = skv_table_capacity(table);
     uint64_t i = skv_home(tag, capacity);
     for (uint64_t steps = 0; steps < capacity; steps++) {
         uint64_t a = skv_load_acquire(&slots[i].a);     /* pairs with the commit of a writer  */
         if (a == SKV_EMPTY)
             return;
-        if (skv_slot_tag(a) == tag && skv_slot_is_live(a) && skv_read_head(store, skv_slot_offset(a), &hit->head)
-            && skv_head_has_key(&hit->head, key)) {
+        if (skv_slot_tag(a) == tag && skv_slot_is_live(a)
+            && skv_read_head_below(store, skv_slot_offset(a), end, &hit->head) && skv_head_has_key(&hit->head, key)) {
             hit->slot = &slots[i];
             hit->a = a;
             return;

@@ -140,8 +140,13 @@ def check_dict(store: str, report: object, *, deep: bool) -> dict[str, Any]:
         for name in (*getattr(report, "__slots__", ()), *getattr(report, "__dict__", {}))
         if isinstance(value := getattr(report, name), int)
     }
-    problems = [str(problem) for problem in getattr(report, "problems", ())]
+    problems = [_sentence(problem) for problem in getattr(report, "problems", ())]
     return {"store": store, "deep": deep, **counted, "ok": not problems, "problems": problems}
+
+
+def _sentence(problem: object) -> str:
+    invariant, sentence = getattr(problem, "invariant", None), getattr(problem, "sentence", problem)
+    return f"{invariant}: {sentence}" if invariant else str(sentence)
 
 
 def format_check(found: Mapping[str, Any]) -> str:

@@ -139,7 +139,15 @@ class Workers:
         for connection in self._connections:
             with suppress(BrokenPipeError):  # `_answer` says that it ended
                 connection.send((what, *arguments))
-        return [self._answer(connection) for connection in self._connections]
+        answers, failure = [], None
+        for connection in self._connections:
+            try:
+                answers.append(self._answer(connection))
+            except WorkerFailedError as error:
+                failure = failure or error  # the others' answers must not be taken for those to the next question
+        if failure:
+            raise failure
+        return answers
 
     def run_mix(self, mix: str, distribution: Distribution, seconds: float) -> list[Measured]:
         """Run a mix in all workers from the same instant on."""

@@ -351,9 +351,10 @@ class Model:
 
 
 WEIGHTS = {
-    "do_put": 12, "do_get": 6, "do_delete": 4, "do_add": 3, "do_replace": 3, "do_setdefault": 2, "do_pop": 2, "do_popitem": 1,
-    "do_incr": 4, "do_gets": 4, "do_cas": 4, "do_touch": 4, "do_ttl": 2, "do_put_many": 2, "do_update": 1, "do_get_many": 2,
-    "do_delete_many": 1, "do_clear": 1, "do_scan": 1, "do_range": 1, "do_walk": 1, "do_time": 2, "do_compact": 1,
+    "do_put": 12, "do_get": 6, "do_delete": 4, "do_add": 3, "do_replace": 3, "do_setdefault": 2, "do_pop": 2,
+    "do_popitem": 1, "do_incr": 4, "do_gets": 4, "do_cas": 4, "do_touch": 4, "do_ttl": 2, "do_put_many": 2,
+    "do_update": 1, "do_get_many": 2, "do_delete_many": 1, "do_clear": 1, "do_scan": 1, "do_range": 1,
+    "do_walk": 1, "do_time": 2, "do_compact": 1,
 }  # fmt: skip
 OPERATIONS = [name for name, weight in WEIGHTS.items() for _ in range(weight)]
 

@@ -78,7 +78,8 @@ def work(store: Store, script: Script, done: SharedInts) -> None:
         if number % 3 == 0:
             store.put_many(dict.fromkeys(SHARED, me * 10**9 + number))
             got = store.get_many(SHARED)
-            assert len(got) == len(SHARED) and len(set(got.values())) == 1, "a torn batch"
+            assert len(got) == len(SHARED), "a torn batch"
+            assert len(set(got.values())) == 1, "a torn batch"
         if number % 5 == 0:
             store.incr("counter")
             key = f"{(me + 1) % 3}:{number % 300}"
@@ -131,7 +132,8 @@ def test_nothing_acknowledged_is_lost(make_store: Callable[..., Store], rng: ran
             on_model(model, *script.next())
             assert found == model, describe_loss(found, acknowledged, model)
         shared = store.get_many(SHARED)
-        assert len(shared) == len(SHARED) and len(set(shared.values())) == 1, "half a batch was left"
+        assert len(shared) == len(SHARED), "half a batch was left"
+        assert len(set(shared.values())) == 1, "half a batch was left"
         if kills % 10 == 0:
             report = store.check()
             assert report.ok, report.problems

@@ -1,0 +1,371 @@
+/* test_races.c: executions that are too rare to wait for, forced one by one.
+ *
+ * Crash points (-DSKV_CRASH_POINTS) serve as places at which something else happens: another operation in the same
+ * thread, a SIGSTOP, a kill.  Each test opens with the execution that it forces.
+ */
+#include <pthread.h>
+
+#include "lock.h"
+#include "procs.h"
+#include "util.h"
+
+void (*skv_crash_hook)(const char *name);
+
+static const char *hook_point;
+static void (*hook_action)(void);
+
+/* Once, at the first pass of the point. */
+static void act_once(const char *name)
+{
+    if (!hook_point || strcmp(name, hook_point))
+        return;
+    hook_point = NULL;
+    hook_action();
+}
+
+static void at_point(const char *name, void (*action)(void))
+{
+    hook_point = name;
+    hook_action = action;
+    skv_crash_hook = act_once;
+}
+
+static void die(void) { kill(getpid(), SIGKILL); }
+static void stop_self(void) { kill(getpid(), SIGSTOP); }
+
+static box b;
+static found f;
+
+/* A child that dies (or stops) at a point of one put. */
+typedef struct fatal_put {
+    const char *point;
+    void (*action)(void);
+    uint64_t id, counter;
+    size_t len;
+} fatal_put;
+
+static void put_body(void *context)
+{
+    const fatal_put *p = context;
+    at_point(p->point, p->action);
+    REQUIRE_OK(put_value(b.store, p->id, p->counter, p->len, 0));
+}
+
+static void put_and_die(const char *point, uint64_t id, uint64_t counter, size_t len)
+{
+    fatal_put p = {point, die, id, counter, len};
+    int status = wait_child(start_child(put_body, &p, 10));
+    REQUIRE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, "%s is not passed", point);
+}
+
+/* ---- Clock bits ---------------------------------------------------------------------------------- */
+
+/* A reader of an evicting store finds a value, validates, and is stopped; its bucket's table is freed and the block
+ * becomes something else.  Then the reader goes on and sets the clock bit of "its" slot: nothing else may change. */
+static void late_clock_bit(void)
+{
+    enum { VIEWS = 40, N = 3000 };
+    skv_view views[VIEWS];
+    key_text text;
+    make_box(&b, MIB, SKV_FLAG_EVICT);
+    for (uint64_t id = 0; id < VIEWS; id++)
+        REQUIRE_OK(put_value(b.store, id, 1, 30, 0));
+    for (uint64_t id = 0; id < VIEWS; id++) {
+        skv_key key = key_for(b.store, id, &text);
+        skv_find(b.store, &key, &views[id]);
+        REQUIRE(views[id].record && skv_validate(&views[id]), "it is there");
+    }
+    REQUIRE_OK(clear_all(b.store));
+    skv_leases_return(b.store);
+    for (uint64_t id = 0; id < N; id++)
+        REQUIRE_OK(put_value(b.store, id, id + 2, 24 + id % 200, 0));
+    for (uint64_t id = 0; id < VIEWS; id++)
+        skv_warm(b.store, &views[id]);
+    for (uint64_t id = 0; id < N; id++)
+        counter_of(b.store, id, &f);
+    require_clean(b.store);
+    remove_box(&b);
+}
+
+/* ---- Audits --------------------------------------------------------------------------------------- */
+
+static pid_t stopped_child;
+
+static void *wake_later(void *context)
+{
+    const struct timespec nap = {0, 300000000};
+    (void)context;
+    nanosleep(&nap, NULL);
+    kill(stopped_child, SIGCONT);
+    return NULL;
+}
+
+/* A put stops between the allocation of its block and its commit.  A first audit waits for it in vain and gives up.  A
+ * second one begins; the put goes on, commits and ends.  Its block must not be taken for a leak. */
+static void audit_after_an_audit_in_vain(size_t len)
+{
+    pthread_t waker;
+    uint64_t freed;
+    int status;
+    fatal_put p = {"put.written", stop_self, 7, 70, len};
+    make_box(&b, MIB, 0);
+    stopped_child = start_child(put_body, &p, 20);
+    REQUIRE(waitpid(stopped_child, &status, WUNTRACED) == stopped_child && WIFSTOPPED(status), "the child stops");
+    skv_wait wait = patient();
+    REQUIRE(skv_audit(b.store, &freed, &wait) == SKV_TIMEOUT, "the first audit waits in vain");
+    REQUIRE(pthread_create(&waker, NULL, wake_later, NULL) == 0, "pthread_create");
+    INSIST(status, again, (int)skv_audit(b.store, &freed, &again));
+    pthread_join(waker, NULL);
+    finish_child(stopped_child);
+    REQUIRE(freed == 0, "the second audit freed %" PRIu64 " blocks of a live process", freed);
+    for (uint64_t id = 20; id < 60; id++)
+        put_value(b.store, id, 1, len, 0);
+    REQUIRE(counter_of(b.store, 7, &f) == 70, "the value that was put");
+    require_no_leaks(b.store);
+    remove_box(&b);
+}
+
+static void audit_after_an_audit_in_vain_small(void) { audit_after_an_audit_in_vain(60); }
+static void audit_after_an_audit_in_vain_run(void) { audit_after_an_audit_in_vain(100000); }
+
+/* The same, but the first auditor is killed while it waits. */
+static void audit_body(void *context)
+{
+    uint64_t freed;
+    skv_wait wait = patient();
+    (void)context;
+    skv_audit(b.store, &freed, &wait);
+}
+
+static void audit_after_a_killed_audit(void)
+{
+    pthread_t waker;
+    uint64_t freed;
+    int status;
+    fatal_put p = {"put.written", stop_self, 7, 70, 100000};
+    const struct timespec nap = {0, 100000000};
+    make_box(&b, MIB, 0);
+    stopped_child = start_child(put_body, &p, 20);
+    REQUIRE(waitpid(stopped_child, &status, WUNTRACED) == stopped_child && WIFSTOPPED(status), "the child stops");
+    pid_t auditor = start_child(audit_body, NULL, 20);
+    nanosleep(&nap, NULL);
+    kill(auditor, SIGKILL);
+    wait_child(auditor);
+    REQUIRE(pthread_create(&waker, NULL, wake_later, NULL) == 0, "pthread_create");
+    INSIST(status, wait, (int)skv_audit(b.store, &freed, &wait));
+    pthread_join(waker, NULL);
+    finish_child(stopped_child);
+    REQUIRE(freed == 0, "%" PRIu64 " blocks of a live process were freed", freed);
+    for (uint64_t id = 20; id < 30; id++)
+        put_value(b.store, id, 1, 100000, 0);
+    REQUIRE(counter_of(b.store, 7, &f) == 70, "the value that was put");
+    require_no_leaks(b.store);
+    remove_box(&b);
+}
+
+/* A put is killed after its commit and before the bump.  Nothing names the old record any more, but a reader that found
+ * it still would validate: an audit may free it only after a bump (I3). */
+static void audit_before_the_repair(void)
+{
+    key_text text;
+    skv_view view;
+    uint64_t freed;
+    skv_status status;
+    uint8_t copy[60];
+    make_box(&b, MIB, 0);
+    REQUIRE_OK(put_value(b.store, 7, 1, sizeof copy, 0));
+    skv_key key = key_for(b.store, 7, &text);
+    skv_find(b.store, &key, &view);
+    put_and_die("put.published", 7, 2, sizeof copy);
+    INSIST(status, wait, skv_audit(b.store, &freed, &wait));
+    REQUIRE_OK(status);
+    for (uint64_t id = 20; id < 200; id++) {    /* not into its bucket, or that were repaired */
+        key_text other;
+        if (skv_bucket_of(b.store, key_for(b.store, id, &other).hash) != view.bucket)
+            REQUIRE_OK(put_value(b.store, id, 1, sizeof copy, 0));
+    }
+    memcpy(copy, view.value, sizeof copy);
+    if (skv_validate(&view))
+        REQUIRE(read_value(copy, sizeof copy, 7) == 1, "a reader accepted the bytes of another record");
+    require_no_leaks(b.store);
+    remove_box(&b);
+}
+
+/* ---- The same place with another content ------------------------------------------------------------------ */
+
+static uint64_t replaced_id;
+static size_t replaced_len;
+
+/* Overwrites until the key's record lies where it lay before, with another length. */
+static void replace_in_place(void)
+{
+    key_text text;
+    skv_view view;
+    skv_key key = key_for(b.store, replaced_id, &text);
+    skv_find(b.store, &key, &view);
+    const skv_record *before = view.record;
+    for (uint64_t i = 0; i < 3000; i++) {
+        REQUIRE_OK(put_value(b.store, replaced_id, 100 + i, replaced_len, 0));
+        skv_find(b.store, &key, &view);
+        if (view.record == before)
+            return;
+    }
+    REQUIRE(false, "the record never came back to its place");
+}
+
+/* touch() looks at a record without an expiry, gives the lock up to allocate room for a copy, and meanwhile the record is
+ * replaced, twice, so that a longer one lies at the same place: the copy must not be written into the room for the shorter. */
+static void touch_of_a_replaced_value(void)
+{
+    key_text text;
+    make_box(&b, MIB, 0);
+    replaced_id = 7;
+    replaced_len = 34;                  /* 16 + 12 + 34 = 62, + 8 = 70: needs the next class   */
+    REQUIRE_OK(put_value(b.store, 7, 1, 26, 0));        /* 54, + 8 = 62: fits the same class   */
+    for (uint64_t id = 20; id < 60; id++)
+        REQUIRE_OK(put_value(b.store, id, id, 30, 0));  /* neighbours                          */
+    skv_key key = key_for(b.store, 7, &text);
+    skv_status status;
+    at_point("write.unlocked", replace_in_place);
+    INSIST(status, wait, skv_touch(b.store, &key, UINT64_C(1) << 38, NULL, &wait));
+    REQUIRE_OK(status);
+    REQUIRE(counter_of(b.store, 7, &f) >= 100 && f.len == 34, "the last value that was put");
+    for (uint64_t id = 20; id < 60; id++)
+        REQUIRE(counter_of(b.store, id, &f) == id, "the neighbour %d", (int)id);
+    for (uint64_t id = 100; id < 3000; id++)    /* what lies behind the copy is allocated now */
+        REQUIRE_OK(put_value(b.store, id, id, 30, 0));
+    REQUIRE(counter_of(b.store, 7, &f) >= 100, "the copy");
+    for (uint64_t id = 20; id < 3000; id == 59 ? id = 100 : id++)
+        REQUIRE(counter_of(b.store, id, &f) == id, "the neighbour %d", (int)id);
+    require_no_leaks(b.store);
+    remove_box(&b);
+}
+
+/* compact() looks at a run, allocates its new place, and meanwhile the value is replaced so that a longer one lies at the
+ * same place: the copy must be of the longer one, or not be made. */
+static void move_of_a_replaced_run(void)
+{
+    skv_compact_report report;
+    make_box(&b, 16 * MIB, 0);
+    REQUIRE_OK(put_value(b.store, 1, 1, 300000, 0));
+    REQUIRE_OK(put_value(b.store, 7, 2, 70000, 0));
+    REQUIRE_OK(delete_id(b.store, 1));          /* a gap below, so that the run is worth moving */
+    replaced_id = 7;
+    replaced_len = 120000;                      /* as many pages                               */
+    at_point("evacuate.allocated", replace_in_place);
+    REQUIRE_OK(compact_all(b.store, &report));
+    uint64_t counter = counter_of(b.store, 7, &f);
+    REQUIRE(counter == 2 || f.len == 120000, "counter %" PRIu64 ", %u bytes", counter, f.len);
+    require_no_leaks(b.store);
+    remove_box(&b);
+}
+
+/* ---- Dead processes ------------------------------------------------------------------------------------------ */
+
+static _Atomic bool flipping;
+static _Atomic uint32_t *flipped, flips;
+
+static void *flip_waiters(void *context)
+{
+    (void)context;
+    while (atomic_load_explicit(&flipping, memory_order_relaxed)) {
+        uint32_t word = skv_load(flipped);
+        if (word && atomic_compare_exchange_strong(flipped, &word, word ^ SKV_LOCK_WAITERS))
+            atomic_fetch_add_explicit(&flips, 1, memory_order_relaxed);
+    }
+    return NULL;
+}
+
+/* Who reclaims a dead process's slot takes its locks over while others begin to wait for them, which changes the waiters
+ * bit of the lock word between a look and the CAS.  No lock may keep the name of a slot that is free. */
+static void reclaim_while_others_wait(void)
+{
+    key_text text;
+    make_box(&b, MIB, 0);
+    for (int i = 0; i < 150; i++) {
+        pthread_t thread;
+        uint32_t slots;
+        put_and_die("write.locked", 7, 1, 60);
+        flipped = &skv_bucket_of(b.store, key_for(b.store, 7, &text).hash)->lock;
+        atomic_store(&flipping, true);
+        atomic_store(&flips, 0);
+        REQUIRE(pthread_create(&thread, NULL, flip_waiters, NULL) == 0, "pthread_create");
+        while (atomic_load(&flips) < 100)
+            skv_pause();
+        REQUIRE_OK(skv_reclaim_dead(b.store, &slots));
+        atomic_store(&flipping, false);
+        pthread_join(thread, NULL);
+        uint32_t owner = skv_load(flipped) & SKV_LOCK_OWNER_MASK;
+        REQUIRE(owner == 0 || skv_load(&b.store->procs[owner - 1].state) == SKV_PROC_USED,
+                "the lock still names slot %u, which is free for the next process", owner - 1);
+    }
+    require_no_leaks(b.store);
+    remove_box(&b);
+}
+
+static void attach_body(void *context)
+{
+    skv_status status;
+    (void)context;
+    at_point("repair.taken", die);
+    status = skv_register(b.store);
+    REQUIRE(status == SKV_OK, "status %d", (int)status);
+}
+
+/* All 1,023 slots belong to dead processes, one of which holds a lock.  A process that has no slot yet must repair that
+ * first, and is killed in the middle: the lock must name somebody whose death can be told. */
+static void death_in_a_full_process_table(void)
+{
+    make_box(&b, 2 * MIB, 0);
+    put_and_die("write.locked", 7, 1, 60);
+    for (uint32_t slot = 0; slot < SKV_PROCS; slot++)
+        skv_store(&b.store->procs[slot].state, SKV_PROC_USED);
+    int status = wait_child(start_child(attach_body, NULL, 10));
+    REQUIRE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, "it repairs, and is killed");
+    double start = now_s();
+    skv_wait wait = patient();
+    uint8_t value[60];
+    key_text text;
+    make_value(value, 7, 2, sizeof value);
+    skv_item item = {.key = key_for(b.store, 7, &text), .value = value, .value_len = sizeof value, .type = SKV_T_BYTES};
+    skv_status put;
+    do
+        put = skv_put(b.store, &item, SKV_PUT_ANY, 0, &wait);
+    while (put == SKV_BUSY && now_s() - start < 2);
+    REQUIRE(put == SKV_OK, "the lock of a dead process without a slot: status %d after %.1f s", (int)put, now_s() - start);
+    require_no_leaks(b.store);
+    remove_box(&b);
+}
+
+/* Many processes die, each inside a batch over the same buckets, each repairing what the one before left. */
+static void death_after_death(void)
+{
+    make_box(&b, MIB, 0);
+    for (uint64_t i = 0; i < 60; i++)
+        put_and_die(i % 2 ? "repair.settled" : "write.locked", 7, 1, 60);
+    double start = now_s();
+    REQUIRE_OK(put_value(b.store, 7, 3, 60, 0));
+    REQUIRE(now_s() - start < 0.1 * SLOW, "%.0f ms", (now_s() - start) * 1e3);
+    require_no_leaks(b.store);
+    remove_box(&b);
+}
+
+static const test tests[] = {
+    {"late_clock_bit", late_clock_bit},
+    {"audit_after_an_audit_in_vain_small", audit_after_an_audit_in_vain_small},
+    {"audit_after_an_audit_in_vain_run", audit_after_an_audit_in_vain_run},
+    {"audit_after_a_killed_audit", audit_after_a_killed_audit},
+    {"audit_before_the_repair", audit_before_the_repair},
+    {"touch_of_a_replaced_value", touch_of_a_replaced_value},
+    {"move_of_a_replaced_run", move_of_a_replaced_run},
+    {"reclaim_while_others_wait", reclaim_while_others_wait},
+    {"death_in_a_full_process_table", death_in_a_full_process_table},
+    {"death_after_death", death_after_death},
+};
+
+/* test_races [NAME...] */
+int main(int argc, char **argv)
+{
+    (void)argc;
+    return run_tests(tests, COUNT(tests), argv + 1, 60);
+}
