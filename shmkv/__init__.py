@@ -29,7 +29,6 @@ from shmkv.errors import (
     TooManyProcessesError,
     ValueTooLargeError,
 )
-
 from shmkv.store import (
     CheckReport,
     CompactReport,

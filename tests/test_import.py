@@ -205,6 +205,13 @@ def test_random_texts_against_a_second_parser(make_store: Callable[..., Store], 
             assert (stored, consumed) == (store._load_tsv(text, 1, 1, 0)[0], whole)
 
 
+def test_what_was_consumed_ends_before_a_value_that_is_too_large(make_store: Callable[..., Store]) -> None:
+    store = make_store(size="4MiB")
+    text = b"a\t1\n\n\nlarge\t" + b"v" * (2 * MIB) + b"\nb\t2\n"
+    assert store._load_tsv(text, 0, 10, 0) == (1, 3, 6, [(13, "the value is too large for this store")])
+    assert store._load_tsv(text, 1, 10, 0) == (2, 5, len(text), [(13, "the value is too large for this store")])
+
+
 # ---- CSV -------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from helpers import MIB, Forked, SharedInts, check, fill, wait_until
 
-SIZES = [round(8 * 1.36**i) for i in range(30)]  # 8 bytes to 60 KiB, one of (nearly) every size class
+SIZES = [round(8 * 1.24**i) for i in range(30)]  # 8 bytes to 4 KiB: 64 of each are 2 % of the store
 
 
 def test_64_sleepers_leave_the_room_to_others(make_store: Any) -> None:

@@ -175,7 +175,8 @@ static bool inspect_header(skv_checker *check, uint64_t number, enum skv_look lo
         skv_finding_add(found, "header", "the store's state is %" PRIu32 ", not ready (1)", state);
     uint64_t pages = skv_load_acquire(&header->committed_pages);
     if (pages > store->page_count)
-        skv_finding_add(found, "I8", "%" PRIu64 " pages are committed, but only %" PRIu32 " fit the region", pages, store->page_count);
+        skv_finding_add(found, "I8", "%" PRIu64 " pages are committed, but only %" PRIu32 " fit the region", pages,
+                        store->page_count);
     skv_check_lock_word(store, "the page allocator", skv_load_acquire(&header->pages_lock), found);
     skv_check_lock_word(store, "growth", skv_load_acquire(&header->grow_lock), found);
     skv_check_lock_word(store, "compaction", skv_load_acquire(&header->compact_lock), found);
@@ -194,8 +195,9 @@ static void inspect_batch(const skv *store, uint64_t slot, bool used, skv_findin
     else if (!used && (state != SKV_BATCH_IDLE || intent))
         skv_finding_add(found, "I6", "process slot %" PRIu64 " is free, but has a batch in flight", slot);
     else if (state != SKV_BATCH_IDLE && (intent % SKV_UNIT || !skv_in_pages(store, intent, sizeof(skv_intent))))
-        skv_finding_add(found, "I6", "process slot %" PRIu64 " has a batch in flight, but its intent (offset %" PRIu64 ") lies outside the committed pages",
-                        slot, intent);
+        skv_finding_add(found, "I6",
+                        "process slot %" PRIu64 " has a batch in flight, but its intent (offset %" PRIu64
+                        ") lies outside the committed pages", slot, intent);
 }
 
 static bool inspect_row(skv_checker *check, uint64_t slot, enum skv_look look, skv_findings *found, skv_tally *tally)

@@ -38,8 +38,9 @@ typedef struct bucket_look {
 
 static void table_problem(bucket_look *look, const char *invariant, const char *why)
 {
-    skv_finding_add(look->found, invariant, "bucket %" PRIu64 ": the table (offset %" PRIu64 ", capacity %" PRIu64 ") %s",
-                    look->number, skv_table_offset(look->table), look->capacity, why);
+    skv_finding_add(look->found, invariant,
+                    "bucket %" PRIu64 ": the table (offset %" PRIu64 ", capacity %" PRIu64 ") %s", look->number,
+                    skv_table_offset(look->table), look->capacity, why);
 }
 
 static bool meta_fits(const bucket_look *look)
@@ -97,7 +98,8 @@ static bool inspect_record(bucket_look *look, uint64_t i, uint64_t a, skv_head *
     const char *why = skv_extent_at(look->store, offset, &extent);
     if (why) {
         /* In the pages, but in no block in use: somebody freed what is still named. */
-        slot_problem(look, i, skv_in_pages(look->store, offset, 1) ? "I3" : "I1", "its record (offset %" PRIu64 ") %s", offset, why);
+        slot_problem(look, i, skv_in_pages(look->store, offset, 1) ? "I3" : "I1", "its record (offset %" PRIu64 ") %s",
+                     offset, why);
         return false;
     }
     if (extent.family != SKV_RECORDS) {
@@ -106,7 +108,8 @@ static bool inspect_record(bucket_look *look, uint64_t i, uint64_t a, skv_head *
     }
     if (!skv_read_head(look->store, offset, head)
         || skv_record_size(head->key_len, head->value_len, head->flags & SKV_REC_EXPIRY) > extent.bytes) {
-        slot_problem(look, i, "I1", "its record (offset %" PRIu64 ") does not fit its block of %" PRIu64 " bytes", offset, extent.bytes);
+        slot_problem(look, i, "I1", "its record (offset %" PRIu64 ") does not fit its block of %" PRIu64 " bytes",
+                     offset, extent.bytes);
         return false;
     }
     return true;
@@ -124,7 +127,8 @@ static void inspect_head(bucket_look *look, uint64_t i, const skv_head *head)
         slot_problem(look, i, "I1", "its record expires at %" PRIu64 ", beyond all clocks", head->expires_ms);
     /* The version is what seq becomes with the bump after it was written. */
     if (head->version > look->seq + !look->settled)
-        slot_problem(look, i, "I11", "its version %" PRIu64 " is later than the bucket's seq %" PRIu64, head->version, look->seq);
+        slot_problem(look, i, "I11", "its version %" PRIu64 " is later than the bucket's seq %" PRIu64, head->version,
+                     look->seq);
 }
 
 static bool inspect_hash(bucket_look *look, uint64_t i, uint64_t a, const skv_key *key)
@@ -133,7 +137,8 @@ static bool inspect_hash(bucket_look *look, uint64_t i, uint64_t a, const skv_ke
     if (bucket != look->number)
         slot_problem(look, i, "I1", "its key belongs into bucket %" PRIu64, bucket);
     else if (skv_slot_tag(a) != skv_tag_of(key->hash))
-        slot_problem(look, i, "I1", "its tag is 0x%06" PRIx32 ", its key's is 0x%06" PRIx32, skv_slot_tag(a), skv_tag_of(key->hash));
+        slot_problem(look, i, "I1", "its tag is 0x%06" PRIx32 ", its key's is 0x%06" PRIx32, skv_slot_tag(a),
+                     skv_tag_of(key->hash));
     else
         return true;
     return false;
@@ -147,9 +152,11 @@ static void inspect_b(bucket_look *look, uint64_t i, uint64_t hash, uint64_t exp
     if (!look->settled || b == right)
         return;
     if (skv_b_expiry(b) != skv_b_expiry(right))
-        slot_problem(look, i, "I11", "word B says expiry %" PRIu64 ", the record %" PRIu64, skv_b_expiry(b), skv_b_expiry(right));
+        slot_problem(look, i, "I11", "word B says expiry %" PRIu64 ", the record %" PRIu64, skv_b_expiry(b),
+                     skv_b_expiry(right));
     else
-        slot_problem(look, i, "I11", "word B has other hash bits than the key (0x%016" PRIx64 ", not 0x%016" PRIx64 ")", b, right);
+        slot_problem(look, i, "I11", "word B has other hash bits than the key (0x%016" PRIx64 ", not 0x%016" PRIx64 ")",
+                     b, right);
 }
 
 /* Goes the way of a reader: from the key's home to this slot. */
@@ -168,7 +175,8 @@ static void inspect_probe(bucket_look *look, uint64_t i, uint64_t a, const skv_k
         }
         if (skv_slot_tag(other) == tag && skv_slot_is_live(other) && skv_read_head(look->store, skv_slot_offset(other), &head)
             && skv_head_has_key(&head, key)) {
-            slot_problem(look, i, "I2", "slot %" PRIu64 " holds the same key%s", at, other == a ? ", in the same record" : "");
+            slot_problem(look, i, "I2", "slot %" PRIu64 " holds the same key%s", at,
+                         other == a ? ", in the same record" : "");
             return;
         }
     }
@@ -233,7 +241,9 @@ static void inspect_txn(bucket_look *look)
     if (look->txn == 0)
         return;
     if (look->settled) {
-        skv_finding_add(look->found, "I5", "bucket %" PRIu64 " refers to a batch (txn %" PRIu64 ") while nobody has its lock", look->number, look->txn);
+        skv_finding_add(look->found, "I5",
+                        "bucket %" PRIu64 " refers to a batch (txn %" PRIu64 ") while nobody has its lock",
+                        look->number, look->txn);
         return;
     }
     const char *why = skv_extent_at(look->store, look->txn, &extent);
@@ -246,7 +256,8 @@ static void inspect_txn(bucket_look *look)
 static void inspect_number(bucket_look *look, const char *name, uint64_t says, uint64_t is)
 {
     if (says != is)
-        skv_finding_add(look->found, "I11", "bucket %" PRIu64 ": %s is %" PRIu64 ", a recount gives %" PRIu64, look->number, name, says, is);
+        skv_finding_add(look->found, "I11", "bucket %" PRIu64 ": %s is %" PRIu64 ", a recount gives %" PRIu64,
+                        look->number, name, says, is);
 }
 
 static void inspect_derived(bucket_look *look)
@@ -259,8 +270,9 @@ static void inspect_derived(bucket_look *look)
     inspect_number(look, "value_bytes", skv_load(&bucket->value_bytes), look->value_bytes);
     uint64_t earliest = skv_load(&bucket->earliest_expiry);
     if (look->earliest && (earliest == 0 || earliest > look->earliest))
-        skv_finding_add(look->found, "I11", "bucket %" PRIu64 ": earliest_expiry is %" PRIu64 ", an item expires at %" PRIu64,
-                        look->number, earliest, look->earliest);
+        skv_finding_add(look->found, "I11",
+                        "bucket %" PRIu64 ": earliest_expiry is %" PRIu64 ", an item expires at %" PRIu64, look->number,
+                        earliest, look->earliest);
 }
 
 static void inspect_lock(bucket_look *look, uint32_t word)

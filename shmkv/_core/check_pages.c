@@ -71,8 +71,9 @@ static void inspect_bitmap(page_look *look, uint32_t blocks)
     for (uint32_t w = 0; w < SKV_BITMAP_WORDS; w++) {
         uint64_t beyond = skv_load(&page->bitmap[w]) & bits_beyond(blocks, w);
         if (beyond) {
-            skv_finding_add(look->found, "I8", "page %" PRIu32 ": bitmap word %" PRIu32 " has bits beyond its %" PRIu32 " blocks: 0x%" PRIx64,
-                            look->page, w, blocks, beyond);
+            skv_finding_add(look->found, "I8",
+                            "page %" PRIu32 ": bitmap word %" PRIu32 " has bits beyond its %" PRIu32
+                            " blocks: 0x%" PRIx64, look->page, w, blocks, beyond);
             return;
         }
     }
@@ -84,7 +85,8 @@ static void inspect_run(page_look *look)
 {
     uint32_t n = skv_pw_run(look->word), end = skv_committed_pages(look->store);
     if (look->word != skv_pw_make(SKV_PAGE_RUN, skv_pw_family(look->word), 0, 0, n) || skv_pw_family(look->word) >= SKV_FAMILIES)
-        skv_finding_add(look->found, "I8", "page %" PRIu32 ": no run has the descriptor 0x%016" PRIx64, look->page, look->word);
+        skv_finding_add(look->found, "I8", "page %" PRIu32 ": no run has the descriptor 0x%016" PRIx64, look->page,
+                        look->word);
     inspect_bitmap(look, 0);
     look->tally->blocks_used++;
     if (n < 1 || n > end - look->page) {
@@ -94,8 +96,9 @@ static void inspect_run(page_look *look)
     for (uint32_t i = 1; look->runs && i < n; i++) {
         uint64_t tail = skv_load_acquire(&look->store->pages[look->page + i].word);
         if (tail != skv_pw_make(SKV_PAGE_TAIL, 0, 0, 0, i)) {
-            skv_finding_add(look->found, "I8", "page %" PRIu32 " is number %" PRIu32 " of the run at page %" PRIu32 ", but says 0x%016" PRIx64,
-                            look->page + i, i, look->page, tail);
+            skv_finding_add(look->found, "I8",
+                            "page %" PRIu32 " is number %" PRIu32 " of the run at page %" PRIu32
+                            ", but says 0x%016" PRIx64, look->page + i, i, look->page, tail);
             return;
         }
     }
@@ -109,7 +112,9 @@ static void inspect_tail(page_look *look)
         return;
     uint64_t head = back <= look->page ? skv_load_acquire(&look->store->pages[look->page - back].word) : 0;
     if (back == 0 || skv_pw_state(head) != SKV_PAGE_RUN || skv_pw_run(head) <= back)
-        skv_finding_add(look->found, "I8", "page %" PRIu32 " says that it is number %" PRIu32 " of a run, but there is none", look->page, back);
+        skv_finding_add(look->found, "I8",
+                        "page %" PRIu32 " says that it is number %" PRIu32 " of a run, but there is none", look->page,
+                        back);
 }
 
 /* ---- Pages of blocks ------------------------------------------------------------------------- */
@@ -118,9 +123,11 @@ static void inspect_owner(page_look *look)
 {
     uint32_t owner = skv_pw_owner(look->word);
     if (owner > SKV_PROCS || (owner == 0 && skv_pw_evacuating(look->word)))
-        skv_finding_add(look->found, "I8", "page %" PRIu32 ": owner %" PRIu32 " is none (word 0x%016" PRIx64 ")", look->page, owner, look->word);
+        skv_finding_add(look->found, "I8", "page %" PRIu32 ": owner %" PRIu32 " is none (word 0x%016" PRIx64 ")",
+                        look->page, owner, look->word);
     else if (owner && skv_load_acquire(&look->store->procs[owner - 1].state) != SKV_PROC_USED)
-        skv_finding_add(look->found, "I7", "page %" PRIu32 " is owned by process slot %" PRIu32 ", which is free", look->page, owner - 1);
+        skv_finding_add(look->found, "I7", "page %" PRIu32 " is owned by process slot %" PRIu32 ", which is free",
+                        look->page, owner - 1);
 }
 
 /* Each block of a page of units lies within the page, in units in use.  Behind the lengths nothing is set. */
@@ -136,14 +143,16 @@ static bool inspect_units(page_look *look)
         uint64_t mask = n >= 64 ? ~UINT64_C(0) : (UINT64_C(1) << n) - 1;
         look->tally->blocks_used++;
         if (n == 0 || n > SKV_PAGE_UNITS - i || (bits >> i & mask) != mask) {
-            skv_finding_add(look->found, "I8", "page %" PRIu32 ": the block at unit %" PRIu32 " says that it has %" PRIu32 " units, in use are 0x%016" PRIx64,
-                            look->page, i, n, bits);
+            skv_finding_add(look->found, "I8",
+                            "page %" PRIu32 ": the block at unit %" PRIu32 " says that it has %" PRIu32
+                            " units, in use are 0x%016" PRIx64, look->page, i, n, bits);
             break;
         }
     }
     for (uint32_t w = 1 + SKV_PAGE_UNITS / 8; w < SKV_BITMAP_WORDS; w++)
         if (skv_load(&page->bitmap[w]))
-            skv_finding_add(look->found, "I8", "page %" PRIu32 " has units only, but bitmap word %" PRIu32 " is not 0", look->page, w);
+            skv_finding_add(look->found, "I8", "page %" PRIu32 " has units only, but bitmap word %" PRIu32 " is not 0",
+                            look->page, w);
     /* Under pages_lock blocks may be freed, which changes no length. */
     return look->locked || skv_load_acquire(&page->bitmap[0]) == bits;
 }
@@ -153,7 +162,8 @@ static bool inspect_blocks(page_look *look)
     uint32_t family = skv_pw_family(look->word), cls = skv_pw_class(look->word);
     uint64_t plain = skv_pw_make(SKV_PAGE_BLOCKS, family, cls, 0, 0);
     if (family >= SKV_FAMILIES || cls >= SKV_CLASSES || skv_pw_with_owner(look->word, 0) != plain) {
-        skv_finding_add(look->found, "I8", "page %" PRIu32 ": no page of blocks has the descriptor 0x%016" PRIx64, look->page, look->word);
+        skv_finding_add(look->found, "I8", "page %" PRIu32 ": no page of blocks has the descriptor 0x%016" PRIx64,
+                        look->page, look->word);
         return true;
     }
     inspect_owner(look);
@@ -170,7 +180,8 @@ static void inspect_unused(page_look *look)
 {
     uint32_t state = skv_pw_state(look->word);
     if (look->word != state)
-        skv_finding_add(look->found, "I8", "page %" PRIu32 " is not in use, but its descriptor says 0x%016" PRIx64, look->page, look->word);
+        skv_finding_add(look->found, "I8", "page %" PRIu32 " is not in use, but its descriptor says 0x%016" PRIx64,
+                        look->page, look->word);
     inspect_bitmap(look, 0);
 }
 

@@ -238,16 +238,17 @@ static uint32_t cheapest_window(const skv *store, uint32_t pages, bool drop, uin
 {
     uint64_t sum = 0, least = IMPOSSIBLE;
     uint32_t blocked = 0, best = end;
-    for (uint32_t p = 0; p < end; p++) {
+    const uint32_t first = store->reserve;
+    for (uint32_t p = first; p < end; p++) {
         uint64_t in = page_cost(store, p, drop);
         blocked += in == IMPOSSIBLE;
         sum += in == IMPOSSIBLE ? 0 : in;
-        if (p >= pages) {
+        if (p - first >= pages) {
             uint64_t out = page_cost(store, p - pages, drop);
             blocked -= out == IMPOSSIBLE && blocked;
             sum -= out == IMPOSSIBLE || out > sum ? 0 : out;
         }
-        if (p + 1 >= pages && !blocked && sum < least) {
+        if (p - first + 1 >= pages && !blocked && sum < least) {
             least = sum;
             best = p + 1 - pages;
         }

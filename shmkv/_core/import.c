@@ -25,7 +25,7 @@
 
 typedef struct parsed {
     skv_item       item;
-    const uint8_t *after;           /* start of the line behind it                            */
+    const uint8_t *start, *after;   /* of its line, and of the line behind it                 */
     uint64_t       lines;           /* of the group up to it, empty ones and itself included  */
 } parsed;
 
@@ -204,6 +204,7 @@ static enum skv_bad_line read_group(loader *l)
             enum skv_bad_line bad = parse_line(l, stop, &l->group[l->count].item);
             if (skv_unlikely(bad))
                 return bad;
+            l->group[l->count].start = l->at;
             l->group[l->count].after = newline + 1;
             l->group[l->count].lines = l->lines + 1;
             l->count++;
@@ -253,6 +254,7 @@ static skv_status store_group(loader *l, skv_wait *wait, skv_load_result *out)
         skv_status status = skv_put(l->store, &p->item, SKV_PUT_ANY, 0, wait);
         if (status == SKV_TOO_LARGE) {
             out->lines = lines_before + p->lines - 1;
+            out->consumed = (uint64_t)(p->start - l->text);
             refuse(l, SKV_LINE_VALUE_TOO_LARGE, p->after, out);
             continue;
         }

@@ -351,7 +351,8 @@ static uint32_t find_open_page(skv *store, uint8_t kind, uint32_t family, uint32
 
 static uint32_t find_free_page(skv *store, uint32_t end)
 {
-    for (uint32_t page = find_kind(store, SKV_KIND_FREE, skv_load(&store->header->free_hand), end); page < end;
+    uint32_t hand = skv_load(&store->header->free_hand);
+    for (uint32_t page = find_kind(store, SKV_KIND_FREE, hand < store->reserve ? store->reserve : hand, end); page < end;
          page = find_kind(store, SKV_KIND_FREE, page + 1, end)) {
         if (skv_load(&store->pages[page].word) == 0) {
             skv_store(&store->header->free_hand, page + 1);
@@ -443,6 +444,8 @@ static skv_status commit_range(skv *store, uint64_t offset, uint64_t len)
 static skv_status grow_locked(skv *store, uint32_t from, uint32_t pages)
 {
     uint32_t step = pages > SKV_GROW_STEP_PAGES ? pages : SKV_GROW_STEP_PAGES;
+    if (from < store->reserve)
+        step += store->reserve - from;
     if (step > store->page_count - from)
         step = store->page_count - from;
     uint64_t descriptors = store->fixed.descriptors_offset + from * (uint64_t)sizeof(skv_page);
@@ -552,10 +555,10 @@ static skv_status alloc_block(skv *store, uint32_t family, uint64_t size, skv_wa
 
 /* ---- Runs ---------------------------------------------------------------------------------- */
 
-/* First fit: `n` free pages in a row below `end`, or `end`. */
-static uint32_t find_free_run(const skv *store, uint32_t n, uint32_t end)
+/* First fit: `n` free pages in a row from `low` on and below `end`, or `end`. */
+static uint32_t find_free_run(const skv *store, uint32_t n, uint32_t low, uint32_t end)
 {
-    for (uint32_t page = find_kind(store, SKV_KIND_FREE, 0, end); page < end;) {
+    for (uint32_t page = find_kind(store, SKV_KIND_FREE, low, end); page < end;) {
         uint32_t length = 0;
         while (length < n && page + length < end && skv_load(&store->pages[page + length].word) == 0)
             length++;
@@ -567,12 +570,12 @@ static uint32_t find_free_run(const skv *store, uint32_t n, uint32_t end)
 }
 
 /* The head's word is the commit; tails and kinds follow from it. */
-static skv_status take_run(skv *store, uint32_t family, uint32_t n, skv_wait *wait, uint64_t *offset)
+static skv_status take_run_between(skv *store, uint32_t family, uint32_t n, uint32_t low, uint32_t end, skv_wait *wait, uint64_t *offset)
 {
     skv_status status = lock_pages(store, wait);
     if (status)
         return status;
-    uint32_t end = skv_committed_pages(store), page = find_free_run(store, n, end);
+    uint32_t page = find_free_run(store, n, low, end);
     if (page < end) {
         SKV_CRASH("run.found");
         atomic_fetch_add_explicit(&store->pages[page].generation, 1, memory_order_relaxed);
@@ -589,11 +592,25 @@ static skv_status take_run(skv *store, uint32_t family, uint32_t n, skv_wait *wa
     return page < end ? SKV_OK : SKV_FULL;
 }
 
+static skv_status take_run(skv *store, uint32_t family, uint32_t n, skv_wait *wait, uint64_t *offset)
+{
+    return take_run_between(store, family, n, store->reserve, skv_committed_pages(store), wait, offset);
+}
+
+skv_status skv_alloc_reserved(skv *store, uint64_t size, skv_wait *wait, uint64_t *offset)
+{
+    uint32_t end = skv_committed_pages(store) < store->reserve ? skv_committed_pages(store) : store->reserve;
+    uint64_t n = (size + SKV_PAGE_SIZE - 1) >> SKV_PAGE_SHIFT;
+    if (n > end)
+        return SKV_FULL;
+    return take_run_between(store, SKV_TABLES, (uint32_t)n, 0, end, wait, offset);
+}
+
 /* Free pages at the end of the committed ones count towards a run that growth completes. */
 static uint32_t pages_to_grow(const skv *store, uint32_t n)
 {
     uint32_t end = skv_committed_pages(store), tail = 0;
-    while (tail < n && tail < end && skv_load(&store->pages[end - 1 - tail].word) == 0)
+    while (tail < n && tail + store->reserve < end && skv_load(&store->pages[end - 1 - tail].word) == 0)
         tail++;
     return n - tail;
 }
@@ -774,7 +791,7 @@ uint32_t skv_punch_free_pages(skv *store, skv_wait *wait)
     uint32_t end = skv_committed_pages(store), punched = 0;
     if (lock_pages(store, wait))
         return 0;
-    for (uint32_t page = 0; page < end; page++) {
+    for (uint32_t page = store->reserve; page < end; page++) {
         if (skv_load(&store->pages[page].word) != 0)
             continue;
         set_word(store, page, skv_pw_make(SKV_PAGE_PUNCHED, 0, 0, 0, 0));
