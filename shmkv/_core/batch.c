@@ -418,7 +418,10 @@ static void apply_group_locked(batch *b, group *g, uint32_t from)
     skv_slot *slots = skv_slots(b->store, skv_load(&bucket->table));
     for (uint32_t i = from; i < from + g->entries; i++) {
         const skv_intent_entry *entry = &b->entries[i];
-        skv_store(&slots[entry->index].b, entry->new_b);
+        if (skv_slot_is_live(entry->old_a))
+            skv_store_b_locked(&slots[entry->index], entry->new_b);
+        else
+            skv_store(&slots[entry->index].b, entry->new_b);
         skv_store_release(&slots[entry->index].a, entry->new_a);
         SKV_CRASH("batch.applied");
         if (skv_slot_is_live(entry->old_a))
@@ -487,11 +490,8 @@ static void commit_locked(batch *b)
 
 /* ---- put_many, delete_many ---------------------------------------------------------------------------- */
 
-static skv_status enter_batch(skv *store, const skv_wait *wait)
+static skv_status lock_batches(skv *store, const skv_wait *wait)
 {
-    skv_status status = store->read_only ? SKV_READ_ONLY : skv_register(store);
-    if (status)
-        return status;
     if (pthread_mutex_trylock(&store->batch_mutex) == 0)
         return SKV_OK;
     if (!wait->block)
@@ -500,23 +500,34 @@ static skv_status enter_batch(skv *store, const skv_wait *wait)
     return SKV_OK;
 }
 
+/* From the first lock to the last unlock; records, intent and order were prepared before, so that
+ * threads do that side by side. */
+static skv_status run_prepared(batch *b)
+{
+    skv *store = b->store;
+    prefetch(b);
+    skv_status status = lock_batches(store, b->wait);
+    if (status)
+        return status;
+    status = lock_and_plan(b);
+    if (status == SKV_OK)
+        commit_locked(b);
+    pthread_mutex_unlock(&store->batch_mutex);
+    return status;
+}
+
 static skv_status run_batch(skv *store, skv_item *items, uint32_t count, bool removing, skv_wait *wait, batch *b)
 {
-    skv_status status = enter_batch(store, wait);
+    skv_status status = store->read_only ? SKV_READ_ONLY : skv_register(store);
     if (status)
         return status;
     status = batch_init(b, store, items, count, removing, wait);
     bool entered = status == SKV_OK;
     if (entered)
         status = prepare(b);
-    if (status == SKV_OK) {
-        prefetch(b);
-        status = lock_and_plan(b);
-    }
     if (status == SKV_OK)
-        commit_locked(b);
+        status = run_prepared(b);
     batch_end(b, entered);
-    pthread_mutex_unlock(&store->batch_mutex);
     return status;
 }
 
@@ -631,7 +642,9 @@ skv_status skv_clear(skv *store, skv_wait *wait)
 {
     if (!wait->block)
         return SKV_BUSY;        /* locks every bucket: not under the GIL                      */
-    skv_status status = enter_batch(store, wait);
+    skv_status status = store->read_only ? SKV_READ_ONLY : skv_register(store);
+    if (status == SKV_OK)
+        status = lock_batches(store, wait);
     if (status)
         return status;
     batch b = {.store = store, .wait = wait, .group_count = (uint32_t)store->bucket_count};

@@ -315,10 +315,10 @@ static void lower_runs(skv *store, skv_compact_report *report, skv_wait *wait)
         if (skv_pw_state(word) != SKV_PAGE_RUN || skv_pw_family(word) != SKV_RECORDS)
             continue;
         uint64_t size = (uint64_t)skv_pw_run(word) << SKV_PAGE_SHIFT;
+        if (!skv_gap_below(store, page, skv_pw_run(word)))
+            continue;
         if (skv_move_block(store, SKV_RECORDS, skv_page_start(store, page), size, false, wait) == SKV_MOVED)
             report->moved++;
-        else
-            return;
     }
 }
 

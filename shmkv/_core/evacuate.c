@@ -62,6 +62,12 @@ static enum skv_move move_record(skv *store, uint64_t offset, uint64_t size, boo
         return SKV_NO_TARGET;
     }
     skv_slot *slot = slot_that_names(store, skv_load(&bucket->table), a);
+    /* Until now the block may have been free, or have been written: only what the slot names under
+     * the lock is the record.  Another one of the same key than was looked at stays where it is. */
+    skv_head now;
+    if (slot && (!skv_read_head(store, offset, &now) || now.value_len != head.value_len
+                 || now.key_len != head.key_len || now.flags != head.flags))
+        slot = NULL;
     if (slot && drop) {
         skv_remove_locked(store, bucket, slot, head.value_len);
     } else if (slot) {
@@ -278,10 +284,16 @@ static bool empty_page(skv *store, uint32_t page, bool drop, skv_wait *wait)
         uint64_t size = (uint64_t)skv_pw_run(word) << SKV_PAGE_SHIFT;
         if (skv_pw_state(word) != SKV_PAGE_RUN || skv_pw_family(word) != SKV_RECORDS)
             return false;
-        return skv_move_block(store, SKV_RECORDS, skv_page_start(store, head), size, drop, wait) == SKV_MOVED;
+        if (skv_move_block(store, SKV_RECORDS, skv_page_start(store, head), size, drop, wait) != SKV_MOVED)
+            return false;
+        skv_count(store, SKV_EVICTED, drop, true);
+        return true;
     }
-    default:
-        return skv_evacuate_page(store, page, drop, &result, wait);
+    default: {
+        bool empty = skv_evacuate_page(store, page, drop, &result, wait);
+        skv_count(store, SKV_EVICTED, result.dropped, true);
+        return empty;
+    }
     }
 }
 

@@ -104,7 +104,7 @@ typedef struct skv_header {
     _Alignas(64) _Atomic uint64_t committed_pages;  /* pages below it are allocated memory    */
     _Alignas(64) _Atomic uint64_t epoch;            /* grace periods, see compact.c           */
     _Atomic uint32_t compact_lock;                  /* one audit or compaction at a time      */
-    _Atomic uint32_t deaths;                        /* process slots reclaimed so far         */
+    _Atomic uint32_t deaths;                        /* slots reclaimed so far: each may leak  */
     _Atomic uint32_t audited_deaths;                /* `deaths` at the last whole audit       */
     _Alignas(64) _Atomic uint64_t evict_hand;       /* next bucket of the clock (hint)        */
     _Atomic uint64_t sweep_hand;                    /* next bucket of the expiry sweep (hint) */

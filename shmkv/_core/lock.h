@@ -5,7 +5,7 @@
  *       asks before each slice whether the holder is dead; if so it takes the dead slot's
  *       liveness byte, moves the word to its own name with one CAS, repairs what the lock
  *       guards, and only then gives the byte back, so that the slot cannot be registered anew
- *       between question and CAS (model: takeover.pml).
+ *       between question and CAS (model-checked: docs/decisions.md).
  *
  * Concurrency: a thread holds either bucket locks (taken by ascending index) or one of
  * pages_lock, grow_lock, compact_lock; never both kinds (invariant I9).  Nothing is allocated

@@ -11,6 +11,7 @@
 #include "room.h"
 
 #define ALLOC_ROUNDS   64u      /* rounds of make room and try again before giving up         */
+#define FREE_SLICES    10u      /* of 20 ms that freeing a run waits for pages_lock           */
 #define ROOMY_TRIES    16u      /* pages of units that may lack a gap of the size             */
 
 static uint32_t popcount(uint64_t x)
@@ -569,6 +570,11 @@ static uint32_t find_free_run(const skv *store, uint32_t n, uint32_t low, uint32
     return end;
 }
 
+bool skv_gap_below(const skv *store, uint32_t page, uint32_t n)
+{
+    return find_free_run(store, n, store->reserve, skv_committed_pages(store)) < page;
+}
+
 /* The head's word is the commit; tails and kinds follow from it. */
 static skv_status take_run_between(skv *store, uint32_t family, uint32_t n, uint32_t low, uint32_t end, skv_wait *wait, uint64_t *offset)
 {
@@ -656,9 +662,13 @@ skv_status skv_alloc(skv *store, enum skv_family family, uint64_t size, enum skv
 static void free_run(skv *store, uint32_t page, uint64_t word)
 {
     skv_wait wait = {.block = true, .shared = true};
-    /* Behind a stopped holder the run stays allocated and named by nobody: the audit finds it. */
-    if (lock_pages(store, &wait))
+    skv_status status = SKV_BUSY;
+    for (uint32_t slice = 0; slice < FREE_SLICES && status == SKV_BUSY; slice++)
+        status = lock_pages(store, &wait);
+    if (status) {       /* behind a stopped holder it stays, named by nobody: for an audit     */
+        atomic_fetch_add_explicit(&store->header->deaths, 1, memory_order_relaxed);
         return;
+    }
     if (skv_load(&store->pages[page].word) == word) {
         for (uint32_t i = 1; i < skv_pw_run(word); i++) {
             set_word(store, page + i, 0);
@@ -713,6 +723,9 @@ static void note_freed(skv *store, uint32_t page, uint64_t word, uint64_t left)
     /* One word stands for the page: its density is what an unbiased sample would be. */
     bool roomy = popcount(left) <= 52;
     skv_store(&store->kinds[page], roomy ? room : kind_with_some(word));
+    skv_fence_full();           /* who changes the word sets the kind after it: one of us sees it */
+    if (skv_load(&store->pages[page].word) != word)
+        skv_page_refresh_kind(store, page);
 }
 
 void skv_free(skv *store, uint64_t offset)

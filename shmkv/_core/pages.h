@@ -135,6 +135,8 @@ void skv_repair_pages(skv *store, void *unused);
 void skv_pages_disown(skv *store, uint32_t slot);
 /* Gives this process's leases back. */
 void skv_leases_return(skv *store);
+/* Are there `n` free pages in a row that begin before `page`? */
+bool skv_gap_below(const skv *store, uint32_t page, uint32_t n);
 /* Gives a free page's memory back to the system (the caller is alone); how many pages. */
 uint32_t skv_punch_free_pages(skv *store, skv_wait *wait);
 /* Frees an unowned (or own, evacuated) page if nothing in it is in use. */

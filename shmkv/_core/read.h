@@ -60,7 +60,10 @@ SKV_HOT void skv_find(const skv *store, const skv_key *key, skv_view *view)
     if (!hit.slot)
         return;
     skv_view_hit(store, view, &hit.head, hit.a);
-    view->slot_b = &hit.slot->b;
+    if (skv_unlikely(store->evict)) {
+        view->slot_b = &hit.slot->b;
+        view->b = skv_load(view->slot_b);
+    }
 }
 
 static inline bool skv_validate(const skv_view *view)
@@ -76,11 +79,11 @@ static inline bool skv_is_expired(const skv *store, uint64_t expires_ms)
 }
 
 /* After a hit in an evicting store: 0 -> 1 at the first read, further up by every eighth. */
-void skv_warm_slot(skv *store, _Atomic uint64_t *slot_b);
+void skv_warm_slot(_Atomic uint64_t *slot_b, uint64_t b);
 static inline void skv_warm(skv *store, const skv_view *view)
 {
     if (skv_unlikely(store->evict) && view->slot_b && !store->read_only)
-        skv_warm_slot(store, view->slot_b);
+        skv_warm_slot(view->slot_b, view->b);
 }
 
 /* Between two tries. */
@@ -103,7 +106,7 @@ void skv_prefetch_many(const skv *store, const skv_key *keys, uint32_t count);
 /* Finds all keys with their cache misses overlapped; validate each or all afterwards. */
 void skv_find_many(const skv *store, const skv_key *keys, skv_view *views, uint32_t count);
 /* The second half of a double collect: every key is probed again and must give the same record,
- * the same counter and the same expiry (Afek et al. 1993; model: snap.pml). */
+ * the same counter and the same expiry (Afek et al. 1993; model-checked, docs/decisions.md). */
 bool skv_validate_many(const skv *store, const skv_key *keys, const skv_view *views, uint32_t count);
 
 /* Try-locks the buckets of the keys and never waits for one: whoever holds the others is

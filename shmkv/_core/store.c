@@ -158,9 +158,7 @@ static void publish_over_locked(skv_bucket *bucket, const skv_hit *hit, uint64_t
 {
     skv_store_release(&hit->slot->a, a);        /* the commit; pairs with skv_probe           */
     SKV_CRASH("put.published");
-    /* An item that is read often stays warm when it is written. */
-    uint64_t clock = skv_load(&hit->slot->b) >> SKV_CLOCK_SHIFT << SKV_CLOCK_SHIFT;
-    skv_store(&hit->slot->b, b | clock);
+    skv_store_b_locked(hit->slot, b);
     skv_store(&bucket->value_bytes, skv_load(&bucket->value_bytes) + value_len - hit->head.value_len);
 }
 
@@ -447,7 +445,7 @@ static skv_status add_to(const skv_hit *hit, int64_t delta, int64_t *result)
 }
 
 /* Publishes a new record like any put: value and version could not change in one store, so a cas
- * beside an in-place add would lose an update (model: inplace.pml). */
+ * beside an in-place add would lose an update (model-checked, docs/decisions.md). */
 static skv_status incr_step(skv_write *write, const skv_hit *hit, void *context)
 {
     incr_args *args = context;
@@ -503,7 +501,7 @@ static void touch_in_place(skv_write *write, const skv_hit *hit, uint64_t expire
     note_expiry_locked(write->bucket, expires_ms);
     skv_store_release(skv_expiry_word(write->store, skv_slot_offset(hit->a)), expires_ms);
     SKV_CRASH("touch.published");
-    skv_store(&hit->slot->b, skv_b_word(write->key->hash, expires_ms));
+    skv_store_b_locked(hit->slot, skv_b_word(write->key->hash, expires_ms));
     skv_bump_locked(write->bucket);
 }
 

@@ -111,7 +111,8 @@ typedef struct skv_view {
     const skv_record *record;   /* NULL = a miss                                              */
     uint64_t seq, status;
     const _Atomic uint64_t *status_word;
-    _Atomic uint64_t *slot_b;
+    _Atomic uint64_t *slot_b;   /* NULL = no clock bits to set                                */
+    uint64_t b;                 /* what it held before the validation                         */
 } skv_view;
 
 /* ---- Writing --------------------------------------------------------------------------- */

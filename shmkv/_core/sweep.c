@@ -17,15 +17,15 @@
 #define EVICT_PART      8u      /* a visit evicts an eighth of a bucket's items at most, or   */
 #define EVICT_LEAST     4u      /* this many                                                  */
 
-void skv_warm_slot(skv *store, _Atomic uint64_t *slot_b)
+void skv_warm_slot(_Atomic uint64_t *slot_b, uint64_t b)
 {
     static _Thread_local uint32_t reads;
-    uint64_t b = skv_load(slot_b);
     uint32_t clock = skv_b_clock(b);
-    (void)store;
-    if (clock == 3 || (clock > 0 && ++reads % 8))
+    /* The table may be gone by now and its block in other hands: only the very word that was seen
+     * before the validation is changed, and never a zero, which any fresh memory holds. */
+    if (b == 0 || clock == 3 || (clock > 0 && ++reads % 8))
         return;
-    /* The whole word, so that a B that changed meanwhile keeps its new expiry; a lost CAS is dropped. */
+    /* A B that changed meanwhile keeps its new expiry; a lost CAS is dropped. */
     atomic_compare_exchange_strong_explicit(slot_b, &b, b + (UINT64_C(1) << SKV_CLOCK_SHIFT),
                                             memory_order_relaxed, memory_order_relaxed);
 }

@@ -201,14 +201,16 @@ static inline uint64_t skv_load_limit(uint64_t bucket, uint64_t capacity)
     return capacity * (179 + spread) >> 8;
 }
 
-/* Capacities: a table block (slots and a header slot) is 8, 16, 32, 64, and from there on 4, 5,
- * 6 or 7 x 2^k slots big: small ones double, because a rebuild costs them more than the room. */
+/* Capacities: a table block (slots and a header slot) is 8, 16, 32, 64 or 128 slots big, and from
+ * there on 4, 5, 6 or 7 x 2^k, in whole units of the allocator (1 KiB = 64 slots): small ones
+ * double, because a rebuild costs them more than the room. */
 #define SKV_MIN_TABLE_SLOTS 8u
 
 static inline uint64_t skv_next_table_slots(uint64_t slots)
 {
     uint64_t top = 63 - (uint64_t)__builtin_clzll(slots);
-    return slots + (slots < 64 ? slots : UINT64_C(1) << (top - 2));
+    uint64_t step = slots < 128 ? slots : UINT64_C(1) << (top - 2);
+    return slots + (step < 64 && slots >= 128 ? 64 : step);
 }
 
 /* The smallest capacity that takes `items` under the bucket's load limit. */

@@ -45,6 +45,13 @@ static inline void skv_bump_locked(skv_bucket *bucket)
     skv_store_release(&bucket->seq, skv_load(&bucket->seq) + 1);
 }
 
+/* Word B of an item that stays: what is read often stays warm when it is written. */
+static inline void skv_store_b_locked(skv_slot *slot, uint64_t b)
+{
+    uint64_t clock = skv_load(&slot->b) >> SKV_CLOCK_SHIFT << SKV_CLOCK_SHIFT;
+    skv_store(&slot->b, b | clock);
+}
+
 /* Takes a live slot's item out (the record is the caller's to free, after a bump). */
 void skv_remove_locked(skv *store, skv_bucket *bucket, skv_slot *slot, uint32_t value_len);
 skv_status skv_lock_bucket(skv *store, skv_bucket *bucket, skv_wait *wait);
