@@ -5,41 +5,62 @@
 ...     store["answer"] = 42
 ...     store["answer"]
 42
+
+Names are imported when they are first used (PEP 562): `shmkv --help` does not wait for the engine.
 """
 
-from shmkv._core import Versioned
-from shmkv.errors import (
-    BatchTooLargeError,
-    ClosedStoreError,
-    CodecError,
-    CorruptStoreError,
-    ForeignStoreError,
-    ForkedError,
-    KeyTooLargeError,
-    LayoutVersionError,
-    LockTimeoutError,
-    LogFailedError,
-    ReadOnlyStoreError,
-    ShmkvError,
-    StaleStoreError,
-    StoreExistsError,
-    StoreFullError,
-    StoreLockedError,
-    StoreNotFoundError,
-    TooManyProcessesError,
-    ValueTooLargeError,
-)
-from shmkv.store import (
-    CheckReport,
-    CompactReport,
-    ProcessInfo,
-    Store,
-    StoreInfo,
-    StoreStats,
-    list_stores,
-)
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from shmkv._core import Versioned
+    from shmkv.errors import (
+        BatchTooLargeError,
+        ClosedStoreError,
+        CodecError,
+        CorruptStoreError,
+        ForeignStoreError,
+        ForkedError,
+        KeyTooLargeError,
+        LayoutVersionError,
+        LockTimeoutError,
+        LogFailedError,
+        ReadOnlyStoreError,
+        ShmkvError,
+        StaleStoreError,
+        StoreExistsError,
+        StoreFullError,
+        StoreLockedError,
+        StoreNotFoundError,
+        TooManyProcessesError,
+        ValueTooLargeError,
+    )
+    from shmkv.store import CheckReport, CompactReport, ProcessInfo, Store, StoreInfo, StoreStats, list_stores
 
 __version__ = "0.1.0"
+
+_HOME = {
+    "Versioned": "shmkv._core",
+    **dict.fromkeys(
+        ("CheckReport", "CompactReport", "ProcessInfo", "Store", "StoreInfo", "StoreStats", "list_stores"),
+        "shmkv.store",
+    ),
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(_HOME.get(name, "shmkv.errors")), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
 
 __all__ = [
     "BatchTooLargeError",

@@ -48,7 +48,7 @@ _TAG_BITS: Final = 24
 _TAG_MASK: Final = (1 << _TAG_BITS) - 1
 _TOMBSTONE: Final = 1
 _EXPIRY_MASK: Final = (1 << 40) - 1
-_B_HASH_MASK: Final = ((1 << 22) - 1) << 40
+_B_HASH_MASK: Final = ((1 << 21) - 1) << 40
 _BYTES_KEY_HASH: Final = 0x9E3779B97F4A7C15  # "a" and b"a" are two keys
 
 _PROCS: Final = 1023

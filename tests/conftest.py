@@ -69,6 +69,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     global _stderr
     _stderr = os.dup(2)  # now, while it is not captured
+    # Python >= 3.12 warns of what these tests do on purpose.
+    config.addinivalue_line("filterwarnings", "ignore:This process .* is multi-threaded:DeprecationWarning")
     if config.option.seed is None:
         config.option.seed = secrets.randbits(32)
 

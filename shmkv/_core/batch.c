@@ -170,7 +170,7 @@ static skv_status alloc_intent(batch *b, uint64_t size, bool removing)
 
 static skv_status prepare(batch *b)
 {
-    skv_status status = alloc_intent(b, skv_intent_size(b->count), b->removing);
+    skv_status status = alloc_intent(b, skv_intent_size(b->removing ? 0 : b->count), b->removing);
     SKV_CRASH("batch.intent_allocated");
     for (uint32_t i = 0; status == SKV_OK && !b->removing && i < b->count; i++)
         status = skv_prepare_record(b->store, b->items[i], SKV_MOVE, b->wait, &b->items[i]->record);
@@ -394,13 +394,26 @@ static skv_status lock_and_plan(batch *b)
 
 static void write_intent(batch *b, uint32_t action, uint64_t generation)
 {
-    skv_intent head = {.action = action, .count = b->entry_count};
+    uint32_t count = action == SKV_INTENT_WRITE ? b->entry_count : 0;
+    skv_intent head = {.action = action, .count = count};
     skv_store(&head.meta.kind, SKV_META_INTENT);
     skv_store(&head.meta.owner, skv_load(&b->store->slot));
     skv_store(&head.meta.detail, generation);
     skv_fence_release();        /* as in skv_write_record                                     */
     skv_write_racy(b->store->base + b->intent, &head, sizeof head);
-    skv_write_racy(b->store->base + b->intent + sizeof head, b->entries, b->entry_count * sizeof *b->entries);
+    skv_write_racy(b->store->base + b->intent + sizeof head, b->entries, count * sizeof *b->entries);
+}
+
+/* Before txn is set: a mark means nothing without it, and a repair lifts it. */
+static void doom_locked(batch *b)
+{
+    uint32_t at = 0;
+    for (uint32_t i = 0; i < b->group_count; i++) {
+        skv_slot *slots = skv_slots(b->store, skv_load(&b->groups[i].bucket->table));
+        for (uint32_t n = 0; n < b->groups[i].entries; n++, at++)
+            atomic_fetch_or_explicit(&slots[b->entries[at].index].b, SKV_B_DOOMED, memory_order_relaxed);
+        SKV_CRASH("batch.doomed");
+    }
 }
 
 static void announce_locked(batch *b)
@@ -418,7 +431,7 @@ static void apply_group_locked(batch *b, group *g, uint32_t from)
     skv_slot *slots = skv_slots(b->store, skv_load(&bucket->table));
     for (uint32_t i = from; i < from + g->entries; i++) {
         const skv_intent_entry *entry = &b->entries[i];
-        if (skv_slot_is_live(entry->old_a))
+        if (skv_slot_is_live(entry->old_a) && !b->removing)
             skv_store_b_locked(&slots[entry->index], entry->new_b);
         else
             skv_store(&slots[entry->index].b, entry->new_b);
@@ -466,10 +479,12 @@ static void commit_locked(batch *b)
 {
     skv *store = b->store;
     uint64_t generation = begin_generation(store, b->intent);
-    write_intent(b, SKV_INTENT_WRITE, generation);
+    write_intent(b, b->removing ? SKV_INTENT_REMOVE : SKV_INTENT_WRITE, generation);
     SKV_CRASH("batch.intent_written");
     set_status(store, generation, SKV_BATCH_PENDING);
     SKV_CRASH("batch.pending");
+    if (b->removing)
+        doom_locked(b);
     announce_locked(b);
     SKV_CRASH("batch.announced");
     set_status(store, generation, SKV_BATCH_COMMITTED);         /* the commit                 */

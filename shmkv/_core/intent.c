@@ -67,10 +67,9 @@ static uint64_t bucket_number(const skv *store, const skv_bucket *bucket)
     return (uint64_t)(bucket - store->buckets);
 }
 
-/* Does the entry speak of this key?  A removal names the record that it removes. */
 static bool entry_has_key(const skv *store, const skv_intent_entry *entry, const skv_key *key, skv_head *head)
 {
-    uint64_t a = skv_slot_is_live(entry->new_a) ? entry->new_a : entry->old_a;
+    uint64_t a = entry->new_a;
     return skv_slot_is_live(a) && skv_slot_tag(a) == skv_tag_of(key->hash)
            && skv_read_head(store, skv_slot_offset(a), head) && skv_head_has_key(head, key);
 }
@@ -86,6 +85,7 @@ bool skv_overlay_find(const skv *store, uint64_t txn, const skv_key *key, skv_vi
         return false;
     if (it.action == SKV_INTENT_CLEAR)
         return true;
+    view->doom_counts = it.action == SKV_INTENT_REMOVE;
     uint64_t bucket = bucket_number(store, skv_bucket_of(store, key->hash));
     for (uint32_t i = first_of_bucket(&it, bucket); i < it.count; i++) {
         skv_intent_entry entry = entry_at(&it, i);
@@ -94,14 +94,12 @@ bool skv_overlay_find(const skv *store, uint64_t txn, const skv_key *key, skv_vi
             break;
         if (!entry_has_key(store, &entry, key, &head))
             continue;
-        if (skv_slot_is_live(entry.new_a)) {
-            view->record = (const skv_record *)(const void *)(store->base + skv_slot_offset(entry.new_a));
-            view->value = head.key + head.key_len;
-            view->value_len = head.value_len;
-            view->type = head.type;
-            view->version = head.version;
-            view->expires_ms = head.expires_ms;
-        }
+        view->record = (const skv_record *)(const void *)(store->base + skv_slot_offset(entry.new_a));
+        view->value = head.key + head.key_len;
+        view->value_len = head.value_len;
+        view->type = head.type;
+        view->version = head.version;
+        view->expires_ms = head.expires_ms;
         return true;
     }
     return false;
@@ -119,6 +117,7 @@ void skv_overlay_of_bucket(const skv *store, const skv_bucket *bucket, skv_overl
     if (!is_committed(overlay->status, &it))
         return;
     overlay->clears = it.action == SKV_INTENT_CLEAR;
+    overlay->removes = it.action == SKV_INTENT_REMOVE;
     uint64_t number = bucket_number(store, bucket);
     uint32_t from = first_of_bucket(&it, number), to = from;
     while (to < it.count && entry_at(&it, to).bucket == number)
@@ -127,9 +126,10 @@ void skv_overlay_of_bucket(const skv *store, const skv_bucket *bucket, skv_overl
     overlay->count = overlay->clears ? 0 : to - from;
 }
 
-uint64_t skv_overlay_slot(const skv_overlay *overlay, uint64_t index, uint64_t a)
+uint64_t skv_overlay_slot(const skv_overlay *overlay, uint64_t index, const skv_slot *slot)
 {
-    if (overlay->clears)
+    uint64_t a = skv_load_acquire(&slot->a);
+    if (overlay->clears || (overlay->removes && (skv_load(&slot->b) & SKV_B_DOOMED)))
         return SKV_EMPTY;
     for (uint32_t i = 0; i < overlay->count; i++) {
         skv_intent_entry entry;
@@ -150,6 +150,17 @@ static void apply_entry_locked(skv *store, skv_bucket *bucket, const skv_intent_
     skv_store_release(&slots[entry->index].a, entry->new_a);
 }
 
+static void remove_doomed_locked(skv *store, skv_bucket *bucket)
+{
+    uint64_t table = skv_load(&bucket->table);
+    skv_slot *slots = skv_slots(store, table);
+    for (uint64_t i = 0; slots && i < skv_table_capacity(table); i++)
+        if (skv_slot_is_live(skv_load(&slots[i].a)) && (skv_load(&slots[i].b) & SKV_B_DOOMED)) {
+            skv_store_release(&slots[i].a, SKV_TOMBSTONE);
+            SKV_CRASH("repair.removed");
+        }
+}
+
 void skv_intent_settle_locked(skv *store, skv_bucket *bucket)
 {
     uint64_t txn = skv_load_acquire(&bucket->txn);
@@ -160,6 +171,8 @@ void skv_intent_settle_locked(skv *store, skv_bucket *bucket)
         uint64_t number = bucket_number(store, bucket);
         if (it.action == SKV_INTENT_CLEAR)
             skv_store_release(&bucket->table, 0);
+        if (it.action == SKV_INTENT_REMOVE)
+            remove_doomed_locked(store, bucket);
         for (uint32_t i = first_of_bucket(&it, number); it.action == SKV_INTENT_WRITE && i < it.count; i++) {
             skv_intent_entry entry = entry_at(&it, i);
             if (entry.bucket != number)

@@ -1,6 +1,7 @@
 /* intent.h: how a batch is seen by all at once, and finished by others when its process dies.
  *
- * What: a list {bucket, slot index, new A, old A, new B} in the region, sorted by bucket.
+ * What: a list {bucket, slot index, new A, old A, new B} in the region, sorted by bucket; a removal has
+ *       no list but marks its slots in word B (doomed), before its txn is set.
  * How:  the owner, holding the locks of all its buckets, sets its status to pending, then per
  *       bucket txn = intent and bump; then status = committed, which is the commit of the whole
  *       batch (one store); then applies the entries, and per bucket txn = 0 and bump.
@@ -25,12 +26,13 @@ typedef struct skv_overlay {
     const skv_intent_entry *entries;
     uint32_t count;
     bool clears;                /* the bucket is empty                                        */
+    bool removes;               /* its doomed slots are empty                                 */
     const _Atomic uint64_t *status_word;        /* NULL = there was no txn                    */
     uint64_t status;
 } skv_overlay;
 void skv_overlay_of_bucket(const skv *store, const skv_bucket *bucket, skv_overlay *overlay);
 /* What slot `index` holds, seen through the overlay. */
-uint64_t skv_overlay_slot(const skv_overlay *overlay, uint64_t index, uint64_t a);
+uint64_t skv_overlay_slot(const skv_overlay *overlay, uint64_t index, const skv_slot *slot);
 
 /* Applies (if committed) or drops the intent that `bucket->txn` names, clears txn.  Lock held.
  * The caller bumps, and recounts. */

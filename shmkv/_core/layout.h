@@ -193,10 +193,11 @@ static_assert(sizeof(skv_bucket) == 64, "one cache line");
  *         +-----------+------------------+
  *         | tag       | offset (units)   |   0 = empty, 1 = tombstone, else the slot is live
  *         +-----------+------------------+
- * Word B:  63 62      61 ........... 40     39 ........... 0
- *         +---------+--------------------+-----------------+
- *         | clock   | hash bits 24 to 45 | expiry, ms or 0 |   a hint, repaired from the record
- *         +---------+--------------------+-----------------+ */
+ * Word B:  63 62    61       60 ........... 40     39 ........... 0
+ *         +---------+--------+--------------------+-----------------+
+ *         | clock   | doomed | hash bits 24 to 44 | expiry, ms or 0 |   a hint, repaired from the record
+ *         +---------+--------+--------------------+-----------------+
+ * A doomed slot is removed by the batch in the bucket's txn, once that is committed. */
 typedef struct skv_slot {
     _Atomic uint64_t a;
     _Atomic uint64_t b;
@@ -210,7 +211,8 @@ typedef struct skv_slot {
 #define SKV_TOMBSTONE     UINT64_C(1)
 #define SKV_CLOCK_SHIFT   62
 #define SKV_B_HASH_SHIFT  40
-#define SKV_B_HASH_MASK   UINT64_C(0x3fffff)
+#define SKV_B_HASH_MASK   UINT64_C(0x1fffff)
+#define SKV_B_DOOMED      (UINT64_C(1) << 61)
 
 /* Tables and intents open with 16 bytes that say what they are, so that an audit can ask the
  * one word that may name them. */
@@ -224,14 +226,16 @@ typedef struct skv_meta {
 
 static_assert(sizeof(skv_slot) == 16 && sizeof(skv_meta) == 16, "slots start 16 bytes in");
 
-enum skv_intent_action { SKV_INTENT_WRITE = 1, SKV_INTENT_CLEAR = 2 };
+/* WRITE lists entries.  CLEAR empties every bucket whose txn names it; REMOVE takes the slots out that
+ * are marked in word B: both have no entries, so that a full store can always be made emptier. */
+enum skv_intent_action { SKV_INTENT_WRITE = 1, SKV_INTENT_CLEAR = 2, SKV_INTENT_REMOVE = 3 };
 
 /* Entries are sorted by bucket.  A committed entry means: slot `index` of that bucket's table
  * holds `new_a`, whatever the slot's own word says yet. */
 typedef struct skv_intent_entry {
     uint32_t bucket;
     uint32_t index;
-    uint64_t new_a;             /* a record, or SKV_TOMBSTONE                                 */
+    uint64_t new_a;             /* a record                                                   */
     uint64_t old_a;             /* what the slot held: a record, SKV_TOMBSTONE or SKV_EMPTY   */
     uint64_t new_b;
 } skv_intent_entry;

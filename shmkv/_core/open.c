@@ -11,11 +11,6 @@
 #include "lock.h"
 #include "pages.h"
 
-/* clear() and delete_many() need an intent, also when nothing is free: the most that one can take
- * (65,536 entries of 32 bytes), but no more than a 64th of a small store. */
-#define RESERVE_MOST 33u
-#define RESERVE_PART 64u
-
 /* ---- Layout ----------------------------------------------------------------------------- */
 
 static uint64_t round_up(uint64_t x, uint64_t unit)
@@ -138,8 +133,8 @@ static void point_at_areas(skv *store, uint8_t *base)
     store->pages = (skv_page *)(void *)(base + fixed->descriptors_offset);
     store->pages_offset = fixed->pages_offset;
     store->page_count = (uint32_t)fixed->pages;
-    uint32_t part = store->page_count / RESERVE_PART;
-    store->reserve = part < 1 ? 1 : part > RESERVE_MOST ? RESERVE_MOST : part;
+    /* clear() and delete_many() need an intent (of 32 bytes), also when nothing is free. */
+    store->reserve = 1;
     /* A sixteenth of the pages may be leased: what idle processes keep can then never matter. */
     store->lease_limit = store->page_count / 16;
     store->bucket_shift = 64u - fixed->bucket_bits;

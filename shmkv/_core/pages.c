@@ -669,7 +669,7 @@ static void free_run(skv *store, uint32_t page, uint64_t word)
         atomic_fetch_add_explicit(&store->header->deaths, 1, memory_order_relaxed);
         return;
     }
-    if (skv_load(&store->pages[page].word) == word) {
+    if (skv_load(&store->pages[page].word) == word && skv_pw_run(word) <= store->page_count - page) {
         for (uint32_t i = 1; i < skv_pw_run(word); i++) {
             set_word(store, page + i, 0);
             skv_store(&store->kinds[page + i], SKV_KIND_FREE);
@@ -730,8 +730,8 @@ static void note_freed(skv *store, uint32_t page, uint64_t word, uint64_t left)
 
 void skv_free(skv *store, uint64_t offset)
 {
-    if (offset == 0)
-        return;
+    if (offset == 0 || skv_unlikely(!skv_in_pages(store, offset, 1)))
+        return;                 /* the latter only in a damaged region                        */
     uint32_t page = skv_page_of(store, offset);
     skv_page *desc = &store->pages[page];
     uint64_t word = skv_load_acquire(&desc->word), left;

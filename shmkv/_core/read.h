@@ -49,6 +49,7 @@ SKV_HOT void skv_find(const skv *store, const skv_key *key, skv_view *view)
     view->bucket = bucket;
     view->record = NULL;
     view->status_word = NULL;
+    view->doom_counts = false;
     view->slot_b = NULL;
     view->seq = skv_load_acquire(&bucket->seq);         /* pairs with the bump of a writer    */
     uint64_t table = skv_load_acquire(&bucket->table);
@@ -58,6 +59,8 @@ SKV_HOT void skv_find(const skv *store, const skv_key *key, skv_view *view)
     skv_hit hit;
     skv_probe(store, table, key, &hit);
     if (!hit.slot)
+        return;
+    if (skv_unlikely(txn != 0) && view->doom_counts && (skv_load(&hit.slot->b) & SKV_B_DOOMED))
         return;
     skv_view_hit(store, view, &hit.head, hit.a);
     if (skv_unlikely(store->evict)) {

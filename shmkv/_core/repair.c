@@ -12,13 +12,14 @@
 #include "procs.h"
 #include "write.h"
 
-/* B is a hint that the holder may not have written yet; clock bits are kept. */
-static void mend_b(skv *store, skv_slot *slot, uint64_t expires_ms)
+/* B is a hint that the holder may not have written yet; clock bits are kept, and the doom of a
+ * removal that was not committed is lifted. */
+static void mend_b(skv_slot *slot, uint64_t expires_ms)
 {
-    (void)store;
     uint64_t b = skv_load(&slot->b);
-    if (skv_b_expiry(b) != expires_ms)
-        skv_store(&slot->b, (b & ~SKV_MAX_EXPIRY) | (expires_ms & SKV_MAX_EXPIRY));
+    uint64_t mended = (b & ~SKV_MAX_EXPIRY & ~SKV_B_DOOMED) | (expires_ms & SKV_MAX_EXPIRY);
+    if (b != mended)
+        skv_store(&slot->b, mended);
 }
 
 void skv_recount_locked(skv *store, skv_bucket *bucket)
@@ -36,7 +37,7 @@ void skv_recount_locked(skv *store, skv_bucket *bucket)
         bytes += head.value_len;
         if (head.expires_ms && (earliest == 0 || head.expires_ms < earliest))
             earliest = head.expires_ms;
-        mend_b(store, &slots[i], head.expires_ms);
+        mend_b(&slots[i], head.expires_ms);
     }
     skv_store(&bucket->count, (uint32_t)live);
     skv_store(&bucket->tombstones, (uint32_t)tombstones);

@@ -111,6 +111,7 @@ typedef struct skv_view {
     const skv_record *record;   /* NULL = a miss                                              */
     uint64_t seq, status;
     const _Atomic uint64_t *status_word;
+    bool doom_counts;           /* a committed removal: doomed slots are empty                */
     _Atomic uint64_t *slot_b;   /* NULL = no clock bits to set                                */
     uint64_t b;                 /* what it held before the validation                         */
 } skv_view;

@@ -102,7 +102,7 @@ static skv_status copy_once(skv *store, const glance *g, bool locked, void *cont
     args->wanted_items = args->wanted_bytes = 0;
     bool room = true;
     for (uint64_t i = 0; slots && i < skv_table_capacity(g->table); i++) {
-        uint64_t a = skv_overlay_slot(&g->overlay, i, skv_load_acquire(&slots[i].a));
+        uint64_t a = skv_overlay_slot(&g->overlay, i, &slots[i]);
         skv_head head;
         if (!skv_slot_is_live(a) || !skv_read_head(store, skv_slot_offset(a), &head))
             continue;
@@ -168,7 +168,7 @@ static skv_status count_slots(skv *store, const glance *g, count_args *args)
 {
     const skv_slot *slots = skv_slots(store, g->table);
     for (uint64_t i = 0; slots && i < skv_table_capacity(g->table); i++) {
-        uint64_t a = skv_overlay_slot(&g->overlay, i, skv_load_acquire(&slots[i].a));
+        uint64_t a = skv_overlay_slot(&g->overlay, i, &slots[i]);
         skv_head head;
         if (!skv_slot_is_live(a) || !skv_read_head(store, skv_slot_offset(a), &head)
             || (head.expires_ms && args->now >= head.expires_ms))

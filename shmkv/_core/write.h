@@ -48,7 +48,7 @@ static inline void skv_bump_locked(skv_bucket *bucket)
 /* Word B of an item that stays: what is read often stays warm when it is written. */
 static inline void skv_store_b_locked(skv_slot *slot, uint64_t b)
 {
-    uint64_t clock = skv_load(&slot->b) >> SKV_CLOCK_SHIFT << SKV_CLOCK_SHIFT;
+    uint64_t clock = skv_load(&slot->b) & ~((UINT64_C(1) << SKV_CLOCK_SHIFT) - 1);
     skv_store(&slot->b, b | clock);
 }
 
