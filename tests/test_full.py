@@ -406,7 +406,7 @@ try:
     report = store.check(); assert report.ok, report.problems
     for i in range(0, count, 2):
         del store[f"{i}"]
-    for i in range(0, count, 2):
+    for i in range(0, count, 4):
         store[f"{i}"] = b"y" * 1000
     print(count)
 finally:

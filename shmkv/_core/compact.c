@@ -289,7 +289,7 @@ static void gather_class(skv *store, uint32_t family, uint32_t cls, fill *pages,
         skv_evacuation result = {0};
         if (pages[i].page == UINT32_MAX)
             continue;
-        report->pages_freed += skv_evacuate_closed_page(store, pages[i].page, false, &result, wait);
+        report->pages_freed += skv_evacuate_closed_page(store, pages[i].page, SKV_INTO_GAPS, &result, wait);
         report->moved += result.moved;
     }
 }
@@ -317,7 +317,7 @@ static void lower_runs(skv *store, skv_compact_report *report, skv_wait *wait)
         uint64_t size = (uint64_t)skv_pw_run(word) << SKV_PAGE_SHIFT;
         if (!skv_gap_below(store, page, skv_pw_run(word)))
             continue;
-        if (skv_move_block(store, SKV_RECORDS, skv_page_start(store, page), size, false, wait) == SKV_MOVED)
+        if (skv_move_block(store, SKV_RECORDS, skv_page_start(store, page), size, SKV_INTO_GAPS, wait) == SKV_MOVED)
             report->moved++;
     }
 }
@@ -331,8 +331,7 @@ static skv_status shrink_bucket(skv *store, uint64_t number, skv_wait *wait)
     uint64_t wanted = items ? skv_capacity_for(number, items) : 0;
     if (capacity == 0 || capacity <= wanted * 3 / 2)
         return SKV_OK;
-    if (wanted && skv_prepare_table(store, number, wanted, SKV_FILL, wait, &spare)
-        && skv_prepare_table(store, number, wanted, SKV_MOVE, wait, &spare))
+    if (wanted && skv_prepare_table(store, number, wanted, SKV_SPREAD, wait, &spare))
         return SKV_OK;          /* no room for the smaller one: then not now                   */
     skv_status status = skv_lock_bucket(store, bucket, wait);
     uint64_t old = 0;
@@ -355,7 +354,7 @@ static skv_status shrink_bucket(skv *store, uint64_t number, skv_wait *wait)
     return status;
 }
 
-static void shrink_tables(skv *store, skv_wait *wait)
+void skv_shrink_tables(skv *store, skv_wait *wait)
 {
     for (uint64_t i = 0; i < store->bucket_count; i++) {
         uint32_t parity = skv_busy_enter(store);
@@ -385,7 +384,7 @@ static skv_status compact_locked(skv *store, skv_compact_report *report, skv_wai
     /* A stopped process inside an operation makes the audit wait in vain; the rest needs none. */
     if (status && status != SKV_TIMEOUT)
         return status;
-    shrink_tables(store, wait);
+    skv_shrink_tables(store, wait);
     skv_leases_return(store);
     gather_blocks(store, report, wait);
     lower_runs(store, report, wait);

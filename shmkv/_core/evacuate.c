@@ -35,14 +35,20 @@ static skv_slot *slot_that_names(const skv *store, uint64_t table, uint64_t a)
     return NULL;
 }
 
+static enum skv_effort effort_of(enum skv_manner manner)
+{
+    return manner == SKV_INTO_GAPS ? SKV_FILL : SKV_SPREAD;
+}
+
 static void copy_block(skv *store, uint64_t to, uint64_t from, uint64_t size)
 {
     skv_fence_release();        /* as in skv_write_record                                     */
     skv_write_racy(store->base + to, store->base + from, size);
 }
 
-static enum skv_move move_record(skv *store, uint64_t offset, uint64_t size, bool drop, skv_wait *wait)
+static enum skv_move move_record(skv *store, uint64_t offset, uint64_t size, enum skv_manner manner, skv_wait *wait)
 {
+    const bool drop = manner == SKV_DROP;
     skv_head head;
     if (!skv_read_head(store, offset, &head))
         return SKV_NOT_NAMED;
@@ -54,7 +60,7 @@ static enum skv_move move_record(skv *store, uint64_t offset, uint64_t size, boo
     uint64_t a = skv_slot_word(skv_tag_of(key.hash), offset);
     if (!slot_that_names(store, skv_load_acquire(&bucket->table), a))
         return SKV_NOT_NAMED;
-    if (!drop && skv_alloc(store, SKV_RECORDS, bytes, SKV_FILL, wait, &to))
+    if (!drop && skv_alloc(store, SKV_RECORDS, bytes, effort_of(manner), wait, &to))
         return SKV_NO_TARGET;
     SKV_CRASH("evacuate.allocated");
     if (skv_lock_bucket(store, bucket, wait)) {
@@ -84,7 +90,7 @@ static enum skv_move move_record(skv *store, uint64_t offset, uint64_t size, boo
     return slot ? SKV_MOVED : SKV_NOT_NAMED;
 }
 
-static enum skv_move move_table(skv *store, uint64_t offset, skv_wait *wait)
+static enum skv_move move_table(skv *store, uint64_t offset, enum skv_manner manner, skv_wait *wait)
 {
     const skv_meta *meta = (const skv_meta *)(const void *)(store->base + offset);
     uint64_t number = skv_load(&meta->owner), to = 0;
@@ -94,7 +100,7 @@ static enum skv_move move_table(skv *store, uint64_t offset, skv_wait *wait)
     uint64_t table = skv_load_acquire(&bucket->table), bytes = skv_table_bytes(skv_table_capacity(table));
     if (skv_table_offset(table) != offset)
         return SKV_NOT_NAMED;
-    if (skv_alloc(store, SKV_TABLES, bytes, SKV_FILL, wait, &to))
+    if (skv_alloc(store, SKV_TABLES, bytes, effort_of(manner), wait, &to))
         return SKV_NO_TARGET;
     if (skv_lock_bucket(store, bucket, wait)) {
         skv_free(store, to);
@@ -112,11 +118,11 @@ static enum skv_move move_table(skv *store, uint64_t offset, skv_wait *wait)
     return same ? SKV_MOVED : SKV_NOT_NAMED;
 }
 
-enum skv_move skv_move_block(skv *store, enum skv_family family, uint64_t offset, uint64_t size, bool drop, skv_wait *wait)
+enum skv_move skv_move_block(skv *store, enum skv_family family, uint64_t offset, uint64_t size, enum skv_manner manner, skv_wait *wait)
 {
     uint32_t parity = skv_busy_enter(store);
-    enum skv_move result = family == SKV_RECORDS ? move_record(store, offset, size, drop, wait)
-                                                 : move_table(store, offset, wait);
+    enum skv_move result = family == SKV_RECORDS ? move_record(store, offset, size, manner, wait)
+                                                 : move_table(store, offset, manner, wait);
     skv_busy_exit(store, parity);
     return result;
 }
@@ -126,7 +132,7 @@ enum skv_move skv_move_block(skv *store, enum skv_family family, uint64_t offset
 typedef struct page_move {
     skv *store;
     enum skv_family family;
-    bool drop;
+    enum skv_manner manner;
     skv_wait *wait;
     skv_evacuation *result;
 } page_move;
@@ -134,10 +140,11 @@ typedef struct page_move {
 static bool move_visited(void *context, uint64_t offset, uint32_t size)
 {
     page_move *move = context;
-    switch (skv_move_block(move->store, move->family, offset, size, move->drop, move->wait)) {
+    const bool drop = move->manner == SKV_DROP && move->family == SKV_RECORDS;
+    switch (skv_move_block(move->store, move->family, offset, size, move->manner, move->wait)) {
     case SKV_MOVED:
-        move->result->moved += !move->drop;
-        move->result->dropped += move->drop;
+        move->result->moved += !drop;
+        move->result->dropped += drop;
         return true;
     case SKV_NOT_NAMED:
         move->result->stuck++;
@@ -147,18 +154,18 @@ static bool move_visited(void *context, uint64_t offset, uint32_t size)
     }
 }
 
-bool skv_evacuate_page(skv *store, uint32_t page, bool drop, skv_evacuation *result, skv_wait *wait)
+bool skv_evacuate_page(skv *store, uint32_t page, enum skv_manner manner, skv_evacuation *result, skv_wait *wait)
 {
     if (!skv_page_close(store, page, wait))
         return false;
     SKV_CRASH("evacuate.closed");
-    return skv_evacuate_closed_page(store, page, drop, result, wait);
+    return skv_evacuate_closed_page(store, page, manner, result, wait);
 }
 
-bool skv_evacuate_closed_page(skv *store, uint32_t page, bool drop, skv_evacuation *result, skv_wait *wait)
+bool skv_evacuate_closed_page(skv *store, uint32_t page, enum skv_manner manner, skv_evacuation *result, skv_wait *wait)
 {
     uint64_t word = skv_load(&store->pages[page].word);
-    page_move move = {store, (enum skv_family)skv_pw_family(word), drop && skv_pw_family(word) == SKV_RECORDS, wait, result};
+    page_move move = {store, (enum skv_family)skv_pw_family(word), manner, wait, result};
     skv_page_walk(store, page, skv_pw_class(word), move_visited, &move);
     bool freed = skv_page_release_if_empty(store, page, wait);
     if (!freed)
@@ -227,7 +234,7 @@ bool skv_sparsest_page(const skv *store, bool drop, const uint32_t *skip, uint32
 
 #define IMPOSSIBLE UINT64_MAX
 
-static uint64_t page_cost(const skv *store, uint32_t page, bool drop)
+static uint64_t page_cost(const skv *store, uint32_t page, bool drop, bool tables)
 {
     uint64_t word = skv_load(&store->pages[page].word);
     if (skv_pw_state(word) == SKV_PAGE_FREE)
@@ -236,21 +243,23 @@ static uint64_t page_cost(const skv *store, uint32_t page, bool drop)
         return drop ? SKV_PAGE_SIZE : IMPOSSIBLE;
     if (!is_open(word))
         return IMPOSSIBLE;
+    if (!tables && skv_pw_family(word) == SKV_TABLES)
+        return IMPOSSIBLE;
     return skv_page_used_bytes(store, page, skv_pw_class(word)) + 1;
 }
 
 /* Start of the cheapest window of `pages` pages, or `end`. */
-static uint32_t cheapest_window(const skv *store, uint32_t pages, bool drop, uint32_t end)
+static uint32_t cheapest_window(const skv *store, uint32_t pages, bool drop, bool tables, uint32_t end)
 {
     uint64_t sum = 0, least = IMPOSSIBLE;
     uint32_t blocked = 0, best = end;
     const uint32_t first = store->reserve;
     for (uint32_t p = first; p < end; p++) {
-        uint64_t in = page_cost(store, p, drop);
+        uint64_t in = page_cost(store, p, drop, tables);
         blocked += in == IMPOSSIBLE;
         sum += in == IMPOSSIBLE ? 0 : in;
         if (p - first >= pages) {
-            uint64_t out = page_cost(store, p - pages, drop);
+            uint64_t out = page_cost(store, p - pages, drop, tables);
             blocked -= out == IMPOSSIBLE && blocked;
             sum -= out == IMPOSSIBLE || out > sum ? 0 : out;
         }
@@ -280,17 +289,19 @@ static bool empty_page(skv *store, uint32_t page, bool drop, skv_wait *wait)
     case SKV_PAGE_RUN:
     case SKV_PAGE_TAIL: {
         uint32_t head = head_of(store, page);
+        if (!drop)
+            return false;
         word = skv_load(&store->pages[head].word);
         uint64_t size = (uint64_t)skv_pw_run(word) << SKV_PAGE_SHIFT;
         if (skv_pw_state(word) != SKV_PAGE_RUN || skv_pw_family(word) != SKV_RECORDS)
             return false;
-        if (skv_move_block(store, SKV_RECORDS, skv_page_start(store, head), size, drop, wait) != SKV_MOVED)
+        if (skv_move_block(store, SKV_RECORDS, skv_page_start(store, head), size, SKV_DROP, wait) != SKV_MOVED)
             return false;
         skv_count(store, SKV_EVICTED, drop, true);
         return true;
     }
     default: {
-        bool empty = skv_evacuate_page(store, page, drop, &result, wait);
+        bool empty = skv_evacuate_page(store, page, drop ? SKV_DROP : SKV_ANYWHERE, &result, wait);
         skv_count(store, SKV_EVICTED, result.dropped, true);
         return empty;
     }
@@ -299,11 +310,22 @@ static bool empty_page(skv *store, uint32_t page, bool drop, skv_wait *wait)
 
 bool skv_evacuate_window(skv *store, uint32_t pages, bool drop, skv_wait *wait)
 {
-    uint32_t end = skv_committed_pages(store), start = cheapest_window(store, pages, drop, end);
+    /* Tables cannot be dropped, and perhaps there is nowhere to move them: better other windows. */
+    uint32_t end = skv_committed_pages(store), start = cheapest_window(store, pages, drop, false, end);
+    if (start >= end)
+        start = cheapest_window(store, pages, drop, true, end);
     if (start >= end)
         return false;
+    /* What is free in the window stays hidden meanwhile, or the blocks of one of its pages would
+     * go into another. */
     bool all = true;
     for (uint32_t p = start; p < start + pages; p++)
-        all = empty_page(store, p, drop, wait) && all;
+        skv_page_hide(store, p);
+    for (uint32_t p = start; p < start + pages && all; p++) {
+        all = empty_page(store, p, drop, wait);
+        skv_page_hide(store, p);
+    }
+    for (uint32_t p = start; p < start + pages; p++)
+        skv_page_refresh_kind(store, p);
     return all;
 }

@@ -10,17 +10,21 @@ enum skv_move {
     SKV_NO_TARGET,      /* no room elsewhere, or a lock could not be had                      */
 };
 
-/* Moves the record or table at `offset` (a block of `size` bytes), or, with `drop`, removes the item. */
-enum skv_move skv_move_block(skv *store, enum skv_family family, uint64_t offset, uint64_t size, bool drop, skv_wait *wait);
+/* How blocks are got rid of: into gaps of their class's pages, also into free pages, or by dropping
+ * their items (tables are moved then too). */
+enum skv_manner { SKV_INTO_GAPS, SKV_ANYWHERE, SKV_DROP };
+
+/* Moves the record or table at `offset` (a block of `size` bytes), or drops the item. */
+enum skv_move skv_move_block(skv *store, enum skv_family family, uint64_t offset, uint64_t size, enum skv_manner manner, skv_wait *wait);
 
 typedef struct skv_evacuation {
     uint64_t moved, dropped, stuck;
 } skv_evacuation;
 
 /* Moves (or drops) what a page holds; true if the page is free now.  It is closed meanwhile. */
-bool skv_evacuate_page(skv *store, uint32_t page, bool drop, skv_evacuation *result, skv_wait *wait);
+bool skv_evacuate_page(skv *store, uint32_t page, enum skv_manner manner, skv_evacuation *result, skv_wait *wait);
 /* The same for a page that this process has closed already; it is reopened if it cannot be freed. */
-bool skv_evacuate_closed_page(skv *store, uint32_t page, bool drop, skv_evacuation *result, skv_wait *wait);
+bool skv_evacuate_closed_page(skv *store, uint32_t page, enum skv_manner manner, skv_evacuation *result, skv_wait *wait);
 /* The page that costs least to empty, given room elsewhere (`drop`: given nothing); false = none. */
 bool skv_sparsest_page(const skv *store, bool drop, const uint32_t *skip, uint32_t skip_count, uint32_t *page);
 /* Empties `pages` contiguous pages, the cheapest such window; true if they are free now. */

@@ -513,8 +513,8 @@ static bool worth_making_room(skv_status status)
     return status == SKV_FULL || status == SKV_NO_SPACE || status == SKV_CGROUP_FULL;
 }
 
-/* For who moves blocks: never a new page, or nothing would be gained. */
-static skv_status fill_block(skv *store, uint32_t family, uint64_t size, skv_wait *wait, uint64_t *offset)
+/* For who moves blocks. */
+static skv_status fill_block(skv *store, uint32_t family, uint64_t size, enum search search, skv_wait *wait, uint64_t *offset)
 {
     uint32_t cls = skv_class_of((enum skv_family)family, size);
     skv_status status = SKV_OK;
@@ -522,7 +522,7 @@ static skv_status fill_block(skv *store, uint32_t family, uint64_t size, skv_wai
         *offset = 0;
         if (alloc_leased(store, family, cls, size, offset))
             return SKV_OK;
-        status = refill(store, family, cls, size, SEARCH_FILL, wait, offset);
+        status = refill(store, family, cls, size, search, wait, offset);
         if (status == SKV_OK && *offset)
             return SKV_OK;
     }
@@ -647,12 +647,12 @@ static skv_status alloc_run(skv *store, uint32_t family, uint64_t size, skv_wait
 skv_status skv_alloc(skv *store, enum skv_family family, uint64_t size, enum skv_effort effort, skv_wait *wait, uint64_t *offset)
 {
     if (skv_unlikely(size > SKV_PAGE_SIZE)) {
-        if (effort == SKV_FILL)
+        if (effort != SKV_MOVE)
             return take_run(store, family, (uint32_t)((size + SKV_PAGE_SIZE - 1) >> SKV_PAGE_SHIFT), wait, offset);
         return alloc_run(store, family, size, wait, offset);
     }
-    if (skv_unlikely(effort == SKV_FILL))
-        return fill_block(store, family, size, wait, offset);
+    if (skv_unlikely(effort != SKV_MOVE))
+        return fill_block(store, family, size, effort == SKV_FILL ? SEARCH_FILL : SEARCH_ANY, wait, offset);
     return alloc_block(store, family, size, wait, offset);
 }
 
@@ -757,6 +757,12 @@ void skv_free(skv *store, uint64_t offset)
 }
 
 /* ---- Closing pages for evacuation ----------------------------------------------------------- */
+
+void skv_page_hide(skv *store, uint32_t page)
+{
+    if (skv_load(&store->pages[page].word) == 0)
+        skv_store(&store->kinds[page], SKV_KIND_TAKEN);
+}
 
 bool skv_page_close(skv *store, uint32_t page, skv_wait *wait)
 {

@@ -107,8 +107,8 @@ bool skv_block_in_use(const skv *store, uint64_t offset);
 /* ---- Blocks ---- */
 
 /* How hard skv_alloc tries: FILL takes only what is free in pages of the class (or, for a run, among
- * free pages); MOVE also takes free pages, grows the region, evicts and evacuates. */
-enum skv_effort { SKV_FILL, SKV_MOVE };
+ * free pages); SPREAD also takes free pages; MOVE also grows the region, evicts and evacuates. */
+enum skv_effort { SKV_FILL, SKV_SPREAD, SKV_MOVE };
 
 skv_status skv_alloc(skv *store, enum skv_family family, uint64_t size, enum skv_effort effort, skv_wait *wait, uint64_t *offset);
 /* Whole pages among the reserved ones, for the intent of a removal in a full store. */
@@ -139,6 +139,8 @@ void skv_leases_return(skv *store);
 bool skv_gap_below(const skv *store, uint32_t page, uint32_t n);
 /* Gives a free page's memory back to the system (the caller is alone); how many pages. */
 uint32_t skv_punch_free_pages(skv *store, skv_wait *wait);
+/* Hides a free page from searches for one, or shows it again (what it is does not change). */
+void skv_page_hide(skv *store, uint32_t page);
 /* Frees an unowned (or own, evacuated) page if nothing in it is in use. */
 bool skv_page_release_if_empty(skv *store, uint32_t page, skv_wait *wait);
 /* Marks an unowned page so that nobody allocates in it, or gives it back. */

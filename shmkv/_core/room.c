@@ -6,6 +6,7 @@
  */
 #include "room.h"
 
+#include "compact.h"
 #include "evacuate.h"
 #include "procs.h"
 #include "sweep.h"
@@ -31,7 +32,7 @@ static skv_status empty_one_page(skv *store, bool drop, skv_wait *wait)
     uint32_t stuck[MAX_STUCK], count = 0, page;
     while (count < MAX_STUCK && skv_sparsest_page(store, drop, stuck, count, &page)) {
         skv_evacuation result = {0};
-        if (skv_evacuate_page(store, page, drop, &result, wait)) {
+        if (skv_evacuate_page(store, page, drop ? SKV_DROP : SKV_INTO_GAPS, &result, wait)) {
             if (result.dropped)
                 skv_count(store, SKV_EVICTED, result.dropped, true);
             return SKV_OK;
@@ -54,6 +55,7 @@ static skv_status collect(skv *store, skv_wait *wait)
     uint64_t dropped = 0;
     skv_reclaim_dead(store, &slots);
     skv_sweep_expired(store, store->bucket_count, &dropped, wait);
+    skv_shrink_tables(store, wait);
     skv_leases_return(store);
     return SKV_OK;
 }
@@ -64,7 +66,7 @@ skv_status skv_make_room(skv *store, uint64_t size, uint32_t round, skv_wait *wa
         return SKV_BUSY;        /* milliseconds: not under the GIL                            */
     if (store->evict && round < EVICT_ROUNDS && size <= SKV_PAGE_SIZE)
         return evict_items(store, size) == SKV_OK ? SKV_OK : collect(store, wait);
-    if (!store->evict && round == 0)
+    if (round == 0)
         return collect(store, wait);
     if (empty_pages(store, size, false, wait) == SKV_OK)
         return SKV_OK;

@@ -191,6 +191,143 @@ static void audit_before_the_repair(void)
     remove_box(&b);
 }
 
+/* ---- In the middle of a reader's walk ------------------------------------------------------------------------ */
+
+/* A page of the region is taken away from this process, and given back by the handler of the fault: so something happens
+ * exactly when a reader comes to it.  The reader holds no lock, hence the handler may do what it likes. */
+static uint8_t *trapped;
+static void (*trap_action)(void);
+static bool trap_sprung;
+
+static void on_fault(int number, siginfo_t *info, void *context)
+{
+    (void)context;
+    uint8_t *at = info->si_addr;
+    if (!trapped || at < trapped || at >= trapped + 4096) {
+        signal(number, SIG_DFL);
+        return;
+    }
+    mprotect(trapped, 4096, PROT_READ | PROT_WRITE);
+    trapped = NULL;
+    trap_sprung = true;
+    trap_action();
+}
+
+static void set_trap(uint8_t *page, void (*action)(void))
+{
+    struct sigaction act = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_NODEFER};
+    sigaction(SIGSEGV, &act, NULL);
+    trap_action = action;
+    trap_sprung = false;
+    REQUIRE(mprotect(page, 4096, PROT_NONE) == 0, "mprotect: %s", strerror(errno));
+    trapped = page;
+}
+
+#define STABLE 120u
+#define CHURNED 120u
+#define POOL   1500u
+
+static skv_bucket *one_bucket;
+static uint64_t pool[POOL];             /* numbers of keys in that bucket                     */
+static bool in_store[POOL];
+static rng churn_rng;
+
+static void pick_keys_of_one_bucket(void)
+{
+    key_text text;
+    uint32_t n = 0;
+    one_bucket = skv_bucket_of(b.store, key_for(b.store, 0, &text).hash);
+    for (uint64_t id = 0; n < POOL; id++)
+        if (skv_bucket_of(b.store, key_for(b.store, id, &text).hash) == one_bucket)
+            pool[n++] = id;
+}
+
+/* Other keys take the places of keys, until the table was rebuilt and lies where it lay before. */
+static void rebuild_and_come_back(void)
+{
+    uint64_t before = skv_load(&one_bucket->table), rebuilds = 0, last = before;
+    for (uint32_t i = 0; i < 100000 && (rebuilds < 2 || last != before); i++) {
+        uint32_t out, in;
+        do
+            out = STABLE + below(&churn_rng, POOL - STABLE);
+        while (!in_store[out]);
+        do
+            in = STABLE + below(&churn_rng, POOL - STABLE);
+        while (in_store[in]);
+        REQUIRE_OK(delete_id(b.store, pool[out]));
+        REQUIRE_OK(put_value(b.store, pool[in], 1, 30, 0));
+        in_store[out] = false;
+        in_store[in] = true;
+        rebuilds += skv_load(&one_bucket->table) != last;
+        last = skv_load(&one_bucket->table);
+    }
+}
+
+/* An audit notes what a table names.  In the middle of it the table is rebuilt twice, so that the bucket's table word is
+ * what it was, but entries lie elsewhere: none that is there all the time may be missed, or it is freed as a leak. */
+static void audit_of_a_rebuilt_table(void)
+{
+    make_box(&b, MIB, 0);
+    churn_rng.x = 7;
+    pick_keys_of_one_bucket();
+    memset(in_store, 0, sizeof in_store);
+    for (uint32_t i = 0; i < STABLE + CHURNED; i++) {
+        in_store[i] = true;
+        REQUIRE_OK(put_value(b.store, pool[i], 1, 30, 0));
+    }
+    for (uint32_t round = 0; round < 300; round++) {
+        skv_names names;
+        key_text text;
+        skv_view view;
+        uint64_t start = skv_table_offset(skv_load(&one_bucket->table));
+        uint8_t *page = b.store->base + (start + 4096) / 4096 * 4096;
+        set_trap(page, rebuild_and_come_back);
+        REQUIRE(skv_names_collect(b.store, &names), "no memory");
+        REQUIRE(trap_sprung, "the table does not reach the next page");
+        for (uint32_t i = 0; i < STABLE; i++) {
+            skv_key key = key_for(b.store, pool[i], &text);
+            skv_find(b.store, &key, &view);
+            uint64_t offset = (uint64_t)((const uint8_t *)view.record - b.store->base);
+            REQUIRE(view.record && skv_is_named(b.store, &names, offset), "round %u: key %d is live, and was missed", round, (int)pool[i]);
+        }
+        free(names.bits);
+    }
+    require_no_leaks(b.store);
+    remove_box(&b);
+}
+
+/* Grows the region, and overwrites the key with a record that lies in what was added; the writer is killed after its commit,
+ * before the bump. */
+static void overwrite_in_new_pages(void)
+{
+    uint64_t end = skv_committed_pages(b.store);
+    for (uint64_t id = 1000; skv_committed_pages(b.store) == end; id++)
+        REQUIRE_OK(put_value(b.store, id, 1, 60000, 0));
+    put_and_die("put.published", pool[0], 2, 300000);
+}
+
+/* A reader looks up how far the region is allocated, and is held up.  The region grows, and the key, which was there all
+ * the time, gets a record in the new part.  The reader must not take it for missing. */
+static void read_across_growth(void)
+{
+    make_box(&b, 32 * MIB, 0);
+    pick_keys_of_one_bucket();
+    for (uint32_t i = 0; i < 400; i++)
+        REQUIRE_OK(put_value(b.store, pool[i], 1, 30, 0));
+    key_text text;
+    skv_view view;
+    skv_key key = key_for(b.store, pool[0], &text);
+    skv_find(b.store, &key, &view);
+    set_trap((uint8_t *)((uintptr_t)view.slot_b & ~(uintptr_t)4095), overwrite_in_new_pages);
+    skv_find(b.store, &key, &view);
+    REQUIRE(trap_sprung, "the reader came by");
+    bool valid = skv_validate(&view);
+    REQUIRE(view.record || !valid, "a key that was there all the time is missing, and the reader believes it");
+    REQUIRE(counter_of(b.store, pool[0], &f) == 2, "what was committed");
+    require_no_leaks(b.store);
+    remove_box(&b);
+}
+
 /* ---- The same place with another content ------------------------------------------------------------------ */
 
 static uint64_t replaced_id;
@@ -356,6 +493,8 @@ static const test tests[] = {
     {"audit_after_an_audit_in_vain_run", audit_after_an_audit_in_vain_run},
     {"audit_after_a_killed_audit", audit_after_a_killed_audit},
     {"audit_before_the_repair", audit_before_the_repair},
+    {"audit_of_a_rebuilt_table", audit_of_a_rebuilt_table},
+    {"read_across_growth", read_across_growth},
     {"touch_of_a_replaced_value", touch_of_a_replaced_value},
     {"move_of_a_replaced_run", move_of_a_replaced_run},
     {"reclaim_while_others_wait", reclaim_while_others_wait},
