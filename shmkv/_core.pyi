@@ -97,7 +97,9 @@ class Handle:
     def _reclaim(self) -> int: ...
     def _set_clock(self, now_ms: int) -> None: ...
     def _now_ms(self) -> int: ...
-    def _load_tsv(self, buffer: Any, on_bad: int, first_line: int, ttl_ms: int) -> tuple[int, int, int, list[tuple[int, str]]]:
+    def _load_tsv(
+        self, buffer: Any, on_bad: int, first_line: int, ttl_ms: int
+    ) -> tuple[int, int, int, list[tuple[int, str]]]:
         """Parse and store whole lines `key TAB value LF` of a buffer, holding no GIL (see _core/import.c).
 
         Returns (pairs stored, lines seen, bytes consumed, [(line number, reason)]); on_bad 0 = stop at the first
