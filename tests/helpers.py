@@ -215,11 +215,10 @@ def end_all_children() -> None:
 
 
 def sealed(key: str | bytes, number: int, size: int = 40) -> bytes:
-    """A value that tells whose it is and whether it is whole; at least 20 bytes."""
+    """A value of about `size` bytes, at least 20, that tells whose it is and whether it is whole."""
     raw = key.encode() if isinstance(key, str) else key
-    body = number.to_bytes(8, "little") + size.to_bytes(4, "little")
-    body += bytes((number + i) & 0xFF for i in range(min(size, 64))) * (size // 64 + 1)
-    body = body[: max(size - 8, 12)]
+    head = number.to_bytes(8, "little")
+    body = head + size.to_bytes(4, "little") + head * max(size // 8 - 2, 0)
     return body + zlib.crc32(raw).to_bytes(4, "little") + zlib.crc32(body).to_bytes(4, "little")
 
 

@@ -368,8 +368,9 @@ static uint32_t find_free_page(skv *store, uint32_t end)
 /* Turns the page into this process's lease, or, where leases are used up, takes one block in it. */
 static bool use_page_locked(skv *store, uint32_t page, uint32_t family, uint32_t cls, uint64_t size, uint64_t *offset)
 {
-    /* A page of units may lack a gap of the next size: it is never kept by one process. */
-    bool lease = cls != SKV_UNIT_CLASS && skv_load(&store->header->leased_pages) < store->lease_limit;
+    /* A page of units may lack a gap of the next size, and the reserved one is for all: these are
+     * never kept by one process. */
+    bool lease = cls != SKV_UNIT_CLASS && page >= store->reserve && skv_load(&store->header->leased_pages) < store->lease_limit;
     uint32_t owner = lease ? skv_load(&store->slot) + 1 : 0;
     SKV_CRASH("page.found");
     set_word(store, page, skv_pw_make(SKV_PAGE_BLOCKS, family, cls, owner, 0));
@@ -576,12 +577,12 @@ bool skv_gap_below(const skv *store, uint32_t page, uint32_t n)
 }
 
 /* The head's word is the commit; tails and kinds follow from it. */
-static skv_status take_run_between(skv *store, uint32_t family, uint32_t n, uint32_t low, uint32_t end, skv_wait *wait, uint64_t *offset)
+static skv_status take_run(skv *store, uint32_t family, uint32_t n, skv_wait *wait, uint64_t *offset)
 {
     skv_status status = lock_pages(store, wait);
     if (status)
         return status;
-    uint32_t page = find_free_run(store, n, low, end);
+    uint32_t end = skv_committed_pages(store), page = find_free_run(store, n, store->reserve, end);
     if (page < end) {
         SKV_CRASH("run.found");
         atomic_fetch_add_explicit(&store->pages[page].generation, 1, memory_order_relaxed);
@@ -598,18 +599,21 @@ static skv_status take_run_between(skv *store, uint32_t family, uint32_t n, uint
     return page < end ? SKV_OK : SKV_FULL;
 }
 
-static skv_status take_run(skv *store, uint32_t family, uint32_t n, skv_wait *wait, uint64_t *offset)
-{
-    return take_run_between(store, family, n, store->reserve, skv_committed_pages(store), wait, offset);
-}
-
 skv_status skv_alloc_reserved(skv *store, uint64_t size, skv_wait *wait, uint64_t *offset)
 {
+    const uint32_t cls = skv_class_of(SKV_TABLES, size);
+    skv_status status = lock_pages(store, wait);
+    if (status)
+        return status;
     uint32_t end = skv_committed_pages(store) < store->reserve ? skv_committed_pages(store) : store->reserve;
-    uint64_t n = (size + SKV_PAGE_SIZE - 1) >> SKV_PAGE_SHIFT;
-    if (n > end)
-        return SKV_FULL;
-    return take_run_between(store, SKV_TABLES, (uint32_t)n, 0, end, wait, offset);
+    status = SKV_FULL;
+    for (uint32_t page = 0; page < end && status == SKV_FULL; page++) {
+        bool usable = skv_load(&store->pages[page].word) == 0 || is_open_page(store, page, SKV_TABLES, cls);
+        if (usable && use_page_locked(store, page, SKV_TABLES, cls, size, offset))
+            status = SKV_OK;
+    }
+    unlock_pages(store);
+    return status;
 }
 
 /* Free pages at the end of the committed ones count towards a run that growth completes. */

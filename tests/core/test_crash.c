@@ -5,13 +5,12 @@
  *       1 is every acknowledged step there, and the one in flight there as a whole or not at all?
  *       2 does the next operation on the same keys succeed within 100 ms?
  *       3 is the store clean, and after compact() without leaks?
+ *       It is also stopped there (SIGSTOP), and readers must see the same, at once.
  *       Scenarios that begin with a dead process (its locks, intents and leaks) kill the repairer itself.
  * How:  a model of what the keys hold; a step changes it by one atomic change.  The child acknowledges each step in
  *       shared memory.  Prints "killed POINT TIMES" for each point, so that the runner sees that none was left out.
  */
 #include "util.h"
-
-void (*skv_crash_hook)(const char *name);
 
 #define IDS        1200u        /* keys with values of ours                                   */
 #define INTS       4u           /* keys with integers: INT_BASE + i                           */
@@ -334,29 +333,35 @@ static double go_on(shop *w, state *m)
     return took > longest ? took : longest;
 }
 
-/* Everything that must hold after the child's end; the longest time that an operation took. */
-static double judge(shop *w, bool killed)
+/* What the store holds: all acknowledged steps, and the one in flight (if there is one) as a whole or not at all. */
+static state *what_it_holds(shop *w, bool in_flight, found *f)
 {
     static state before, after;
     static seen now;
-    found f = {0};
     before = w->model;
     for (uint32_t i = 0; i < sh->acked; i++)
         apply(&before, &w->steps[i]);
     after = before;
-    if (killed && sh->acked < w->step_count)
+    if (in_flight && sh->acked < w->step_count)
         apply(&after, &w->steps[sh->acked]);
-    look(w, &now, &f);
-    const char *not_after = difference(w, &now, &after), *not_before;
-    state *m = &after;
-    if (not_after) {
-        char kept[200];
-        snprintf(kept, sizeof kept, "%s", not_after);
-        not_before = difference(w, &now, &before);
-        REQUIRE(!not_before, "after %u steps: neither before (%s) nor after (%s)", (unsigned)sh->acked, not_before, kept);
-        m = &before;
-    }
+    look(w, &now, f);
     scan_agrees(w, &now);
+    const char *not_after = difference(w, &now, &after), *not_before;
+    if (!not_after)
+        return &after;
+    char kept[200];
+    snprintf(kept, sizeof kept, "%s", not_after);
+    not_before = difference(w, &now, &before);
+    REQUIRE(!not_before, "after %u steps: neither before (%s) nor after (%s)", (unsigned)sh->acked, not_before, kept);
+    return &before;
+}
+
+/* Everything that must hold after the child's end; the longest time that an operation took. */
+static double judge(shop *w, bool killed)
+{
+    static seen now;
+    found f = {0};
+    state *m = what_it_holds(w, killed, &f);
     double longest = go_on(w, m);
     look(w, &now, &f);
     const char *wrong = difference(w, &now, m);
@@ -734,6 +739,42 @@ static double run_once(const scenario *s, const char *name, uint32_t nth)
     return longest;
 }
 
+static void stop_hook(const char *name)
+{
+    if (point_number(name) == fatal_point && --passes_left == 0)
+        kill(getpid(), SIGSTOP);
+}
+
+/* A writer that is stopped anywhere holds up no reader: all keys, a scan and the count are had at once, and are right. */
+static void read_past_a_stopped_writer(const scenario *s, const char *name)
+{
+    static shop w;
+    static char text[120];
+    found f = {0};
+    int status;
+    snprintf(text, sizeof text, "%s, stopped at %s", s->name, name);
+    now_testing = text;
+    s->set_up(&w);
+    if (!w.alone) {
+        fatal_point = point_number(name);
+        passes_left = 1;
+        sh->acked = 0;
+        skv_crash_hook = stop_hook;
+        pid_t pid = start_child(child_work, &w, 30);
+        skv_crash_hook = NULL;
+        REQUIRE(waitpid(pid, &status, WUNTRACED) == pid && WIFSTOPPED(status), "status %x", (unsigned)status);
+        double start = now_s();
+        what_it_holds(&w, true, &f);
+        double took = now_s() - start;
+        REQUIRE(took < 1.0 * SLOW, "%u reads and a scan took %.0f ms", IDS, took * 1e3);
+        kill(pid, SIGCONT);
+        finish_child(pid);
+        judge(&w, false);
+        free(f.value);
+    }
+    remove_box(&w.b);
+}
+
 /* A machine under load may delay an operation; a protocol that waits does so each time. */
 static void try_pass(const scenario *s, const char *name, uint32_t nth)
 {
@@ -758,6 +799,8 @@ static void run_scenario(const scenario *s)
     for (uint32_t i = 0; i < length; i++)
         counts[trace[i]]++;
     for (uint32_t p = 0; p < POINTS; p++) {
+        if (counts[p])
+            read_past_a_stopped_writer(s, sh->points[p].name);
         for (uint32_t nth = 1; nth <= counts[p]; nth++) {
             if (nth > passes && nth != counts[p])
                 continue;

@@ -9,8 +9,6 @@
 #include "procs.h"
 #include "util.h"
 
-void (*skv_crash_hook)(const char *name);
-
 static const char *hook_point;
 static void (*hook_action)(void);
 
