@@ -52,6 +52,7 @@ _B_HASH_MASK: Final = ((1 << 21) - 1) << 40
 _BYTES_KEY_HASH: Final = 0x9E3779B97F4A7C15  # "a" and b"a" are two keys
 
 _PROCS: Final = 1023
+_REMOVAL_AT: Final = 96  # of a row of the process table: the intent of a removal, which has no entries
 _PROC: Final = struct.Struct("=I 60x Q Q 176x")  # state; intent, status
 _BATCH_IDLE, _BATCH_COMMITTED = 0, 2
 _BUCKET: Final = struct.Struct("=I I Q Q Q I I Q Q Q")
@@ -346,10 +347,15 @@ class _Walk:
         for slot, state, offset, batch in self.rows():
             # Of a dead process the block may have been freed already: whether it is in use is not asked.
             outside = offset < self.header.pages_offset or offset + _INTENT.size > self.end
-            if state == 1 and batch != _BATCH_IDLE and outside:
+            if state == 1 and batch != _BATCH_IDLE and outside and not self.is_in_row(offset):
                 self.found.add("I6", f"process slot {slot} has a batch in flight, but no intent ({offset} is no place)")
         for offset in self.txns:
-            self.note_intent(offset)
+            if not self.is_in_row(offset):
+                self.note_intent(offset)
+
+    def is_in_row(self, offset: int) -> bool:
+        row, within = divmod(offset - self.header.procs_offset, _PROC.size)
+        return 0 <= row < _PROCS and within == _REMOVAL_AT
 
     def entries_of(self, offset: int) -> memoryview | None:
         """The entries of the intent at `offset`; None if there is none."""

@@ -145,7 +145,7 @@ static void batch_end(batch *b, bool entered)
     for (uint32_t i = 0; entered && i < b->group_count; i++)
         skv_free(store, b->groups[i].spare);
     if (entered) {
-        skv_free(store, b->intent);
+        skv_free(store, b->removing ? 0 : b->intent);
         skv_busy_exit(store, b->parity);
     }
     free(b->items);
@@ -155,24 +155,15 @@ static void batch_end(batch *b, bool entered)
     free(b->taken);
 }
 
-/* Removals must not fail for want of room: they are what makes some. */
-static skv_status alloc_intent(batch *b, uint64_t size, bool removing)
-{
-    if (!removing)
-        return skv_alloc(b->store, SKV_TABLES, size, SKV_MOVE, b->wait, &b->intent);
-    skv_status status = skv_alloc(b->store, SKV_TABLES, size, SKV_FILL, b->wait, &b->intent);
-    if (status == SKV_FULL)
-        status = skv_alloc_reserved(b->store, size, b->wait, &b->intent);
-    if (status == SKV_FULL)
-        status = skv_alloc(b->store, SKV_TABLES, size, SKV_MOVE, b->wait, &b->intent);
-    return status;
-}
-
 static skv_status prepare(batch *b)
 {
-    skv_status status = alloc_intent(b, skv_intent_size(b->removing ? 0 : b->count), b->removing);
+    if (b->removing) {          /* must not fail for want of room: it is what makes some       */
+        b->intent = skv_removal_intent(b->store, skv_load(&b->store->slot));
+        return SKV_OK;
+    }
+    skv_status status = skv_alloc(b->store, SKV_TABLES, skv_intent_size(b->count), SKV_MOVE, b->wait, &b->intent);
     SKV_CRASH("batch.intent_allocated");
-    for (uint32_t i = 0; status == SKV_OK && !b->removing && i < b->count; i++)
+    for (uint32_t i = 0; status == SKV_OK && i < b->count; i++)
         status = skv_prepare_record(b->store, b->items[i], SKV_MOVE, b->wait, &b->items[i]->record);
     return status;
 }
@@ -578,8 +569,6 @@ skv_status skv_delete_many(skv *store, skv_item *items, uint32_t count, uint32_t
         return store->read_only ? SKV_READ_ONLY : SKV_OK;
     batch b;
     skv_status status = run_batch(store, items, count, true, wait, &b);
-    if (status && skv_audit_helps(store, status, wait))
-        status = run_batch(store, items, count, true, wait, &b);
     if (status)
         return status;
     *removed = b.removed;
@@ -641,9 +630,8 @@ static skv_status run_clear(batch *b, uint64_t *tables, uint64_t *freed)
 {
     for (uint32_t i = 0; i < b->group_count; i++)
         b->groups[i] = (group){.bucket = &b->store->buckets[i]};
-    skv_status status = alloc_intent(b, skv_intent_size(0), true);
-    if (status == SKV_OK)
-        status = lock_groups(b);
+    b->intent = skv_removal_intent(b->store, skv_load(&b->store->slot));
+    skv_status status = lock_groups(b);
     if (status)
         return status;
     clear_locked(b, tables);
@@ -662,7 +650,7 @@ skv_status skv_clear(skv *store, skv_wait *wait)
         status = lock_batches(store, wait);
     if (status)
         return status;
-    batch b = {.store = store, .wait = wait, .group_count = (uint32_t)store->bucket_count};
+    batch b = {.store = store, .wait = wait, .removing = true, .group_count = (uint32_t)store->bucket_count};
     uint64_t *tables = malloc(store->bucket_count * sizeof *tables), freed = 0;
     b.groups = malloc(store->bucket_count * sizeof *b.groups);
     bool entered = tables && b.groups;

@@ -28,7 +28,7 @@
 
 #define GRACE_MS      1000u
 #define BATCH_PART    8u        /* an eighth of the pages is closed at a time                 */
-#define BATCH_LEAST   64u
+#define BATCH_LEAST   4u
 
 /* ---- What is named ---------------------------------------------------------------------- */
 

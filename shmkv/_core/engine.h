@@ -26,7 +26,6 @@ struct skv {
     skv_page   *pages;          /* descriptors; valid below header->committed_pages only      */
     uint64_t    pages_offset;
     uint32_t    page_count;
-    uint32_t    reserve;        /* the first pages, kept for what makes a full store emptier  */
     uint32_t    lease_limit;    /* pages that all processes together may lease                */
     uint32_t    bucket_shift;   /* bucket = hash >> bucket_shift                              */
     uint64_t    bucket_count;

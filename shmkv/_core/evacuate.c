@@ -253,17 +253,16 @@ static uint32_t cheapest_window(const skv *store, uint32_t pages, bool drop, boo
 {
     uint64_t sum = 0, least = IMPOSSIBLE;
     uint32_t blocked = 0, best = end;
-    const uint32_t first = store->reserve;
-    for (uint32_t p = first; p < end; p++) {
+    for (uint32_t p = 0; p < end; p++) {
         uint64_t in = page_cost(store, p, drop, tables);
         blocked += in == IMPOSSIBLE;
         sum += in == IMPOSSIBLE ? 0 : in;
-        if (p - first >= pages) {
+        if (p >= pages) {
             uint64_t out = page_cost(store, p - pages, drop, tables);
             blocked -= out == IMPOSSIBLE && blocked;
             sum -= out == IMPOSSIBLE || out > sum ? 0 : out;
         }
-        if (p - first + 1 >= pages && !blocked && sum < least) {
+        if (p + 1 >= pages && !blocked && sum < least) {
             least = sum;
             best = p + 1 - pages;
         }

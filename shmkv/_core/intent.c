@@ -15,7 +15,9 @@ typedef struct seen {
 
 static bool open_intent(const skv *store, uint64_t txn, seen *out)
 {
-    if (txn % SKV_UNIT || !skv_in_pages(store, txn, sizeof(skv_intent)))
+    uint64_t row = (txn - store->fixed.procs_offset) / sizeof(skv_proc);
+    const bool in_row = row < SKV_PROCS && txn == skv_removal_intent(store, (uint32_t)row);
+    if (!in_row && (txn % SKV_UNIT || !skv_in_pages(store, txn, sizeof(skv_intent))))
         return false;
     skv_intent head;
     const skv_intent *intent = (const skv_intent *)(const void *)(store->base + txn);
@@ -27,7 +29,7 @@ static bool open_intent(const skv *store, uint64_t txn, seen *out)
     out->owner = skv_load(&head.meta.owner);
     out->generation = skv_load(&head.meta.detail);
     return skv_load(&head.meta.kind) == SKV_META_INTENT && out->owner < SKV_PROCS
-           && skv_in_pages(store, txn, skv_intent_size(head.count));
+           && (in_row ? head.count == 0 : skv_in_pages(store, txn, skv_intent_size(head.count)));
 }
 
 uint32_t skv_intent_owner(const skv *store, uint64_t txn)

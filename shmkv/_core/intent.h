@@ -17,6 +17,12 @@
 
 #include "engine.h"
 
+/* Offset of the intent in a process's row, which removals use: they need no list, and so no room. */
+static inline uint64_t skv_removal_intent(const skv *store, uint32_t slot)
+{
+    return store->fixed.procs_offset + slot * (uint64_t)sizeof(skv_proc) + offsetof(skv_proc, removal);
+}
+
 /* True: the intent decides about this key, `view` holds its answer (or the miss).
  * False: the slots do; `view->status_word` is set either way when the status was looked at. */
 bool skv_overlay_find(const skv *store, uint64_t txn, const skv_key *key, skv_view *view);

@@ -149,13 +149,15 @@ typedef struct skv_proc {
     _Atomic uint64_t intent;            /* offset in bytes of the batch's intent, or 0        */
     _Atomic uint64_t status;            /* batch generation << 2 | enum skv_batch_status      */
     _Atomic uint32_t busy[2];           /* operations in flight by parity of `epoch`          */
-    uint64_t reserved2[5];
+    uint64_t reserved2;
+    uint64_t removal[4];                /* the skv_intent of a removal: needs no allocation   */
 
     _Atomic uint64_t counters[SKV_COUNTERS];
     _Atomic uint64_t shared_counters[SKV_COUNTERS];
 } skv_proc;
 
 static_assert(sizeof(skv_proc) == 256, "four cache lines");
+static_assert(offsetof(skv_proc, removal) == 96, "aligned to 16, as every intent");
 static_assert(offsetof(skv_proc, intent) == 64, "the batch has its own line");
 static_assert(offsetof(skv_proc, counters) == 128, "counters have their own lines");
 
@@ -249,6 +251,7 @@ typedef struct skv_intent {
 } skv_intent;
 
 static_assert(sizeof(skv_intent_entry) == 32 && sizeof(skv_intent) == 32, "no padding");
+static_assert(sizeof(skv_intent) <= sizeof(((skv_proc *)0)->removal), "it fits the row");
 
 /* ---- Records ------------------------------------------------------------------------- */
 

@@ -133,8 +133,6 @@ static void point_at_areas(skv *store, uint8_t *base)
     store->pages = (skv_page *)(void *)(base + fixed->descriptors_offset);
     store->pages_offset = fixed->pages_offset;
     store->page_count = (uint32_t)fixed->pages;
-    /* clear() and delete_many() need an intent (of 32 bytes), also when nothing is free. */
-    store->reserve = 1;
     /* A sixteenth of the pages may be leased: what idle processes keep can then never matter. */
     store->lease_limit = store->page_count / 16;
     store->bucket_shift = 64u - fixed->bucket_bits;

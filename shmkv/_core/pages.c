@@ -353,7 +353,7 @@ static uint32_t find_open_page(skv *store, uint8_t kind, uint32_t family, uint32
 static uint32_t find_free_page(skv *store, uint32_t end)
 {
     uint32_t hand = skv_load(&store->header->free_hand);
-    for (uint32_t page = find_kind(store, SKV_KIND_FREE, hand < store->reserve ? store->reserve : hand, end); page < end;
+    for (uint32_t page = find_kind(store, SKV_KIND_FREE, hand, end); page < end;
          page = find_kind(store, SKV_KIND_FREE, page + 1, end)) {
         if (skv_load(&store->pages[page].word) == 0) {
             skv_store(&store->header->free_hand, page + 1);
@@ -368,9 +368,8 @@ static uint32_t find_free_page(skv *store, uint32_t end)
 /* Turns the page into this process's lease, or, where leases are used up, takes one block in it. */
 static bool use_page_locked(skv *store, uint32_t page, uint32_t family, uint32_t cls, uint64_t size, uint64_t *offset)
 {
-    /* A page of units may lack a gap of the next size, and the reserved one is for all: these are
-     * never kept by one process. */
-    bool lease = cls != SKV_UNIT_CLASS && page >= store->reserve && skv_load(&store->header->leased_pages) < store->lease_limit;
+    /* A page of units may lack a gap of the next size: it is never kept by one process. */
+    bool lease = cls != SKV_UNIT_CLASS && skv_load(&store->header->leased_pages) < store->lease_limit;
     uint32_t owner = lease ? skv_load(&store->slot) + 1 : 0;
     SKV_CRASH("page.found");
     set_word(store, page, skv_pw_make(SKV_PAGE_BLOCKS, family, cls, owner, 0));
@@ -446,8 +445,6 @@ static skv_status commit_range(skv *store, uint64_t offset, uint64_t len)
 static skv_status grow_locked(skv *store, uint32_t from, uint32_t pages)
 {
     uint32_t step = pages > SKV_GROW_STEP_PAGES ? pages : SKV_GROW_STEP_PAGES;
-    if (from < store->reserve)
-        step += store->reserve - from;
     if (step > store->page_count - from)
         step = store->page_count - from;
     uint64_t descriptors = store->fixed.descriptors_offset + from * (uint64_t)sizeof(skv_page);
@@ -557,10 +554,10 @@ static skv_status alloc_block(skv *store, uint32_t family, uint64_t size, skv_wa
 
 /* ---- Runs ---------------------------------------------------------------------------------- */
 
-/* First fit: `n` free pages in a row from `low` on and below `end`, or `end`. */
-static uint32_t find_free_run(const skv *store, uint32_t n, uint32_t low, uint32_t end)
+/* First fit: `n` free pages in a row below `end`, or `end`. */
+static uint32_t find_free_run(const skv *store, uint32_t n, uint32_t end)
 {
-    for (uint32_t page = find_kind(store, SKV_KIND_FREE, low, end); page < end;) {
+    for (uint32_t page = find_kind(store, SKV_KIND_FREE, 0, end); page < end;) {
         uint32_t length = 0;
         while (length < n && page + length < end && skv_load(&store->pages[page + length].word) == 0)
             length++;
@@ -573,7 +570,7 @@ static uint32_t find_free_run(const skv *store, uint32_t n, uint32_t low, uint32
 
 bool skv_gap_below(const skv *store, uint32_t page, uint32_t n)
 {
-    return find_free_run(store, n, store->reserve, skv_committed_pages(store)) < page;
+    return find_free_run(store, n, skv_committed_pages(store)) < page;
 }
 
 /* The head's word is the commit; tails and kinds follow from it. */
@@ -582,7 +579,7 @@ static skv_status take_run(skv *store, uint32_t family, uint32_t n, skv_wait *wa
     skv_status status = lock_pages(store, wait);
     if (status)
         return status;
-    uint32_t end = skv_committed_pages(store), page = find_free_run(store, n, store->reserve, end);
+    uint32_t end = skv_committed_pages(store), page = find_free_run(store, n, end);
     if (page < end) {
         SKV_CRASH("run.found");
         atomic_fetch_add_explicit(&store->pages[page].generation, 1, memory_order_relaxed);
@@ -599,28 +596,11 @@ static skv_status take_run(skv *store, uint32_t family, uint32_t n, skv_wait *wa
     return page < end ? SKV_OK : SKV_FULL;
 }
 
-skv_status skv_alloc_reserved(skv *store, uint64_t size, skv_wait *wait, uint64_t *offset)
-{
-    const uint32_t cls = skv_class_of(SKV_TABLES, size);
-    skv_status status = lock_pages(store, wait);
-    if (status)
-        return status;
-    uint32_t end = skv_committed_pages(store) < store->reserve ? skv_committed_pages(store) : store->reserve;
-    status = SKV_FULL;
-    for (uint32_t page = 0; page < end && status == SKV_FULL; page++) {
-        bool usable = skv_load(&store->pages[page].word) == 0 || is_open_page(store, page, SKV_TABLES, cls);
-        if (usable && use_page_locked(store, page, SKV_TABLES, cls, size, offset))
-            status = SKV_OK;
-    }
-    unlock_pages(store);
-    return status;
-}
-
 /* Free pages at the end of the committed ones count towards a run that growth completes. */
 static uint32_t pages_to_grow(const skv *store, uint32_t n)
 {
     uint32_t end = skv_committed_pages(store), tail = 0;
-    while (tail < n && tail + store->reserve < end && skv_load(&store->pages[end - 1 - tail].word) == 0)
+    while (tail < n && tail < end && skv_load(&store->pages[end - 1 - tail].word) == 0)
         tail++;
     return n - tail;
 }
@@ -814,7 +794,7 @@ uint32_t skv_punch_free_pages(skv *store, skv_wait *wait)
     uint32_t end = skv_committed_pages(store), punched = 0;
     if (lock_pages(store, wait))
         return 0;
-    for (uint32_t page = store->reserve; page < end; page++) {
+    for (uint32_t page = 0; page < end; page++) {
         if (skv_load(&store->pages[page].word) != 0)
             continue;
         set_word(store, page, skv_pw_make(SKV_PAGE_PUNCHED, 0, 0, 0, 0));

@@ -111,8 +111,6 @@ bool skv_block_in_use(const skv *store, uint64_t offset);
 enum skv_effort { SKV_FILL, SKV_SPREAD, SKV_MOVE };
 
 skv_status skv_alloc(skv *store, enum skv_family family, uint64_t size, enum skv_effort effort, skv_wait *wait, uint64_t *offset);
-/* A block in the reserved page, for the intent of a removal in a full store. */
-skv_status skv_alloc_reserved(skv *store, uint64_t size, skv_wait *wait, uint64_t *offset);
 /* In one given page (the caller owns it); false when it is full. */
 bool skv_alloc_in_page(skv *store, uint32_t page, uint32_t cls, uint64_t size, uint32_t *word, uint64_t *offset);
 void skv_free(skv *store, uint64_t offset);

@@ -362,15 +362,23 @@ static skv_status put_once(skv *store, skv_item *item, enum skv_put_condition co
     return status;
 }
 
+#define AUDIT_SLICES 250u       /* of 20 ms, behind another process's compaction               */
+
+/* Only the dead leak, and each audit looks at the whole store: so not without a reason.  While another
+ * process audits or compacts, what it has closed is missed: then its end is worth waiting for. */
 bool skv_audit_helps(skv *store, skv_status status, skv_wait *wait)
 {
     if (status != SKV_FULL && status != SKV_NO_SPACE && status != SKV_CGROUP_FULL)
         return false;
-    /* Only the dead leak, and each audit looks at the whole store. */
-    if (!wait->block || skv_load(&store->header->deaths) == skv_load(&store->header->audited_deaths))
+    const bool leaks = skv_load(&store->header->deaths) != skv_load(&store->header->audited_deaths);
+    if (!wait->block || (!leaks && !skv_lock_held(&store->header->compact_lock)))
         return false;
     uint64_t freed = 0;
-    return skv_audit(store, &freed, wait) == SKV_OK && freed > 0;
+    skv_status audited = SKV_BUSY;
+    uint32_t slices = 0;
+    for (; slices < AUDIT_SLICES && audited == SKV_BUSY; slices++)
+        audited = skv_audit(store, &freed, wait);
+    return audited == SKV_OK && (freed > 0 || slices > 1 || !leaks);
 }
 
 skv_status skv_put(skv *store, skv_item *item, enum skv_put_condition condition, uint64_t version, skv_wait *wait)

@@ -454,6 +454,7 @@ static void calm(void)
     REQUIRE(sh->longest_write_ns < LIMIT_NS + noise, "a write took %.1f ms", (double)sh->longest_write_ns / 1e6);
     REQUIRE(sh->longest_read_ns < LIMIT_NS + noise, "a read took %.1f ms", (double)sh->longest_read_ns / 1e6);
     REQUIRE(sh->writes > 100 && sh->reads > 100, "no progress");
+    free(f.value);
     remove_box(&b);
 }
 
