@@ -365,6 +365,23 @@ void skv_shrink_tables(skv *store, skv_wait *wait)
     }
 }
 
+/* Where growth had no time for huge pages.  Ranges in which memory was given back stay as they are: a
+ * huge page would take it again. */
+static void gather_huge_pages(skv *store)
+{
+    const uint32_t pages = (uint32_t)(SKV_HUGE_PAGE >> SKV_PAGE_SHIFT), end = skv_committed_pages(store);
+    uint64_t first = (store->pages_offset + SKV_HUGE_PAGE - 1) & ~(SKV_HUGE_PAGE - 1);
+    if (store->size < SKV_HUGE_FROM || !store->os.gather)
+        return;
+    for (uint32_t page = skv_page_of(store, first); page + pages <= end; page += pages) {
+        uint32_t punched = 0;
+        for (uint32_t i = 0; i < pages; i++)
+            punched += skv_pw_state(skv_load(&store->pages[page + i].word)) == SKV_PAGE_PUNCHED;
+        if (!punched)
+            store->os.gather(store->os.context, skv_page_start(store, page), SKV_HUGE_PAGE);
+    }
+}
+
 static void give_back(skv *store, skv_compact_report *report, skv_wait *wait)
 {
     if (!store->os.acquire_alone(store->os.context))
@@ -389,6 +406,7 @@ static skv_status compact_locked(skv *store, skv_compact_report *report, skv_wai
     gather_blocks(store, report, wait);
     lower_runs(store, report, wait);
     give_back(store, report, wait);
+    gather_huge_pages(store);
     return SKV_OK;
 }
 

@@ -42,6 +42,8 @@
 #define SKV_PAGE_SHIFT       16                           /* 64 KiB: 16 to a 1 MiB growth step */
 #define SKV_PAGE_SIZE        (1u << SKV_PAGE_SHIFT)
 #define SKV_GROW_STEP_PAGES  16u
+#define SKV_HUGE_PAGE        (UINT64_C(2) << 20)          /* large stores grow in these, aligned  */
+#define SKV_HUGE_FROM        (UINT64_C(64) << 20)         /* size of a large store                */
 #define SKV_UNIT             16u                          /* offsets count units of 16 bytes  */
 
 #define SKV_MAX_KEY          65535u

@@ -185,10 +185,34 @@ static skv_status read_in(uint8_t *base, const skv_fixed *fixed)
     return result < 0 && errno == EFAULT ? SKV_CORRUPT : SKV_OK;
 }
 
+#define HUGE_PAGE ((uint64_t)2 << 20)
+
+/* At a multiple of 2 MiB, without which no part of it could ever be a huge page. */
+static void *map_aligned(uint64_t size, int protection, int fd)
+{
+    void *room = mmap(NULL, size + HUGE_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (room == MAP_FAILED)
+        return MAP_FAILED;
+    uint64_t low = (uint64_t)(uintptr_t)room, start = (low + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1);
+    void *base = mmap((void *)(uintptr_t)start, size, protection, MAP_SHARED | MAP_FIXED, fd, 0);
+    if (base == MAP_FAILED) {
+        int error = errno;
+        munmap(room, size + HUGE_PAGE);
+        errno = error;
+        return MAP_FAILED;
+    }
+    uint64_t end = (start + size + 4095) & ~UINT64_C(4095);
+    if (start > low)
+        munmap(room, start - low);
+    if (end < low + size + HUGE_PAGE)
+        munmap((void *)(uintptr_t)end, low + size + HUGE_PAGE - end);
+    return base;
+}
+
 static skv_status map_object(skv_region *region, const skv_fixed *fixed)
 {
     int protection = region->read_only ? PROT_READ : PROT_READ | PROT_WRITE;
-    void *base = mmap(NULL, fixed->size, protection, MAP_SHARED, region->fd, 0);
+    void *base = map_aligned(fixed->size, protection, region->fd);
     if (base == MAP_FAILED)
         return SKV_OS_ERROR;
     region->base = base;
@@ -208,6 +232,7 @@ static skv_status open_store(skv_region *region, const skv_fixed *fixed)
         .release_alone = skv_region_release_alone,
         .now_ms = skv_os_now_ms,
         .identify = skv_os_identify,
+        .gather = skv_region_gather,
         .futex_wait = skv_os_futex_wait,
         .futex_wake = skv_os_futex_wake,
         .claim_dead = skv_region_claim_dead,

@@ -233,6 +233,18 @@ static bool alloc_units(skv *store, uint32_t page, uint64_t size, uint64_t *offs
     return true;
 }
 
+/* The block that is allocated next, so that its lines have come when it is written: the next lock
+ * would wait for those stores. */
+static void prefetch_next(const skv *store, uint32_t page, uint32_t cls, uint32_t w, uint64_t clear)
+{
+    if (!clear)
+        return;
+    uint64_t block = w * 64 + (uint32_t)__builtin_ctzll(clear);
+    const uint8_t *at = store->base + skv_page_start(store, page) + block * skv_class_size(cls);
+    __builtin_prefetch(at, 1);
+    __builtin_prefetch(at + 63, 1);
+}
+
 bool skv_alloc_in_page(skv *store, uint32_t page, uint32_t cls, uint64_t size, uint32_t *word, uint64_t *offset)
 {
     if (cls == SKV_UNIT_CLASS)
@@ -248,6 +260,7 @@ bool skv_alloc_in_page(skv *store, uint32_t page, uint32_t cls, uint64_t size, u
          * block did is over before its bytes are written again. */
         atomic_fetch_or_explicit(bits, bit, memory_order_acquire);
         *word = w;
+        prefetch_next(store, page, cls, w, clear & (clear - 1));
         *offset = skv_page_start(store, page) + (uint64_t)(w * 64 + (uint32_t)__builtin_ctzll(bit)) * skv_class_size(cls);
         return true;
     }
@@ -441,12 +454,23 @@ static skv_status commit_range(skv *store, uint64_t offset, uint64_t len)
     return store->os.commit(store->os.context, start, end - start);
 }
 
+/* How many pages the region grows by: at least `pages`; in a large store up to a multiple of 2 MiB,
+ * so that each step can become a huge page. */
+static uint32_t growth(const skv *store, uint32_t from, uint32_t pages)
+{
+    uint64_t step = pages > SKV_GROW_STEP_PAGES ? pages : SKV_GROW_STEP_PAGES;
+    if (store->size >= SKV_HUGE_FROM) {
+        uint64_t start = skv_page_start(store, from);
+        uint64_t end = (start + ((uint64_t)pages << SKV_PAGE_SHIFT) + SKV_HUGE_PAGE - 1) & ~(SKV_HUGE_PAGE - 1);
+        step = (end - start) >> SKV_PAGE_SHIFT;
+    }
+    return step > store->page_count - from ? store->page_count - from : (uint32_t)step;
+}
+
 /* Descriptors first: a page whose descriptor is not memory must never be below the mark. */
 static skv_status grow_locked(skv *store, uint32_t from, uint32_t pages)
 {
-    uint32_t step = pages > SKV_GROW_STEP_PAGES ? pages : SKV_GROW_STEP_PAGES;
-    if (step > store->page_count - from)
-        step = store->page_count - from;
+    uint32_t step = growth(store, from, pages);
     uint64_t descriptors = store->fixed.descriptors_offset + from * (uint64_t)sizeof(skv_page);
     SKV_CRASH("grow.locked");
     skv_status status = commit_range(store, descriptors, step * (uint64_t)sizeof(skv_page));

@@ -72,23 +72,32 @@ void skv_find_many(const skv *store, const skv_key *keys, skv_view *views, uint3
     }
 }
 
-/* Order matters: all of the second collect must lie after all of the first, and each key's counter
- * is read again after its record was. */
+static bool is_same(const skv *store, const skv_key *key, const skv_view *view)
+{
+    if (skv_likely(view->slot != NULL)) {
+        if (skv_load_acquire(&view->slot->a) != view->a)
+            return false;
+        if (skv_unlikely(view->expires_ms != 0)
+            && skv_load(skv_expiry_word(store, skv_slot_offset(view->a))) != view->expires_ms)
+            return false;
+        return skv_validate(view);
+    }
+    skv_view again;
+    skv_find(store, key, &again);
+    return again.record == view->record && again.seq == view->seq
+           && (!again.record || again.expires_ms == view->expires_ms)
+           && again.status_word == view->status_word && (!again.status_word || again.status == view->status)
+           && skv_validate(&again);
+}
+
+/* All of the second collect lies after all of the first, and each key's counter is read after its
+ * slot: unchanged, it also proves that what was copied of the record was whole. */
 bool skv_validate_many(const skv *store, const skv_key *keys, const skv_view *views, uint32_t count)
 {
+    skv_fence_acquire();
     for (uint32_t i = 0; i < count; i++)
-        if (!skv_validate(&views[i]))
+        if (!is_same(store, &keys[i], &views[i]))
             return false;
-    for (uint32_t i = 0; i < count; i++) {
-        skv_view again;
-        skv_find(store, &keys[i], &again);
-        if (again.record != views[i].record || again.seq != views[i].seq
-            || (again.record && again.expires_ms != views[i].expires_ms)
-            || again.status_word != views[i].status_word || (again.status_word && again.status != views[i].status))
-            return false;
-        if (!skv_validate(&again))
-            return false;
-    }
     return true;
 }
 

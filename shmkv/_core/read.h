@@ -48,6 +48,7 @@ SKV_HOT void skv_find(const skv *store, const skv_key *key, skv_view *view)
     skv_bucket *bucket = skv_bucket_of(store, key->hash);
     view->bucket = bucket;
     view->record = NULL;
+    view->slot = NULL;
     view->status_word = NULL;
     view->doom_counts = false;
     view->slot_b = NULL;
@@ -63,6 +64,8 @@ SKV_HOT void skv_find(const skv *store, const skv_key *key, skv_view *view)
     if (skv_unlikely(txn != 0) && view->doom_counts && (skv_load(&hit.slot->b) & SKV_B_DOOMED))
         return;
     skv_view_hit(store, view, &hit.head, hit.a);
+    view->slot = hit.slot;
+    view->a = hit.a;
     if (skv_unlikely(store->evict)) {
         view->slot_b = &hit.slot->b;
         view->b = skv_load(view->slot_b);
@@ -108,8 +111,8 @@ static inline void skv_prefetch_slots(const skv *store, const skv_key *key)
 void skv_prefetch_many(const skv *store, const skv_key *keys, uint32_t count);
 /* Finds all keys with their cache misses overlapped; validate each or all afterwards. */
 void skv_find_many(const skv *store, const skv_key *keys, skv_view *views, uint32_t count);
-/* The second half of a double collect: every key is probed again and must give the same record,
- * the same counter and the same expiry (Afek et al. 1993; model-checked, docs/decisions.md). */
+/* The second half of a double collect: every slot (for a miss: the whole probe) is read again and
+ * must give the same record, the same counter and the same expiry (Afek et al. 1993; model-checked, docs/decisions.md). */
 bool skv_validate_many(const skv *store, const skv_key *keys, const skv_view *views, uint32_t count);
 
 /* Try-locks the buckets of the keys and never waits for one: whoever holds the others is

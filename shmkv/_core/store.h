@@ -40,6 +40,8 @@ typedef struct skv_os {
     skv_status (*commit)(void *context, uint64_t offset, uint64_t len);
     /* Gives the memory of [offset, offset + len) back; only while `alone` holds. */
     void (*punch)(void *context, uint64_t offset, uint64_t len);
+    /* Asks for huge pages in [offset, offset + len), multiples of 2 MiB; may be NULL, may do nothing. */
+    void (*gather)(void *context, uint64_t offset, uint64_t len);
     /* True, and held until `release_alone`, if no other process is attached, read-only ones included. */
     bool (*acquire_alone)(void *context);
     void (*release_alone)(void *context);
@@ -112,6 +114,8 @@ typedef struct skv_view {
     uint64_t seq, status;
     const _Atomic uint64_t *status_word;
     bool doom_counts;           /* a committed removal: doomed slots are empty                */
+    const skv_slot *slot;       /* NULL = a miss, or an intent's answer                       */
+    uint64_t a;                 /* what its word A held                                       */
     _Atomic uint64_t *slot_b;   /* NULL = no clock bits to set                                */
     uint64_t b;                 /* what it held before the validation                         */
 } skv_view;

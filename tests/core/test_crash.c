@@ -21,7 +21,7 @@
 #define LIMIT_S    0.1
 
 static uint64_t seed = 1;
-static uint32_t passes = 3;     /* how many passes of each point are tried, besides the last  */
+static uint32_t passes = 3;     /* how many passes of each point are tried; the last one too, if more than one */
 
 /* ---- Steps and the model ---------------------------------------------------------------------- */
 
@@ -623,6 +623,7 @@ static void corpse_of(shop *w, const char *name, uint32_t nth, step fatal, bool 
 }
 
 static const step fatal_batch = {.kind = BATCH, .id = 10, .count = 8, .counter = 60, .len = 60};
+static const step fatal_removal = {.kind = BATCH_DELETE, .id = 8, .count = 8};
 static const step fatal_put = {.kind = PUT, .id = 12, .counter = 60, .len = 60};
 static const step fatal_new = {.kind = PUT, .id = 200, .counter = 60, .len = 5000};
 static const step fatal_run = {.kind = PUT, .id = 201, .counter = 60, .len = 150000};
@@ -630,6 +631,8 @@ static const step fatal_run = {.kind = PUT, .id = 201, .counter = 60, .len = 150
 static void corpse_announced(shop *w) { corpse_of(w, "batch.txn_set", 4, fatal_batch, false); }
 static void corpse_committed(shop *w) { corpse_of(w, "batch.committed", 1, fatal_batch, true); }
 static void corpse_half_applied(shop *w) { corpse_of(w, "batch.txn_cleared", 2, fatal_batch, true); }
+static void corpse_doomed(shop *w) { corpse_of(w, "batch.doomed", 1, fatal_removal, false); }
+static void corpse_half_removed(shop *w) { corpse_of(w, "batch.applied", 3, fatal_removal, true); }
 static void corpse_settled(shop *w) { corpse_of(w, "batch.unlocked", 1, fatal_batch, true); }
 static void corpse_clear(shop *w) { corpse_of(w, "clear.applied", 9, (step){.kind = CLEAR}, true); }
 static void corpse_put(shop *w) { corpse_of(w, "put.published", 1, fatal_put, true); }
@@ -706,6 +709,8 @@ static const scenario scenarios[] = {
     {"corpse_announced", corpse_announced},
     {"corpse_committed", corpse_committed},
     {"corpse_half_applied", corpse_half_applied},
+    {"corpse_doomed", corpse_doomed},
+    {"corpse_half_removed", corpse_half_removed},
     {"corpse_settled", corpse_settled},
     {"corpse_clear", corpse_clear},
     {"corpse_put", corpse_put},
@@ -799,10 +804,10 @@ static void run_scenario(const scenario *s)
     for (uint32_t i = 0; i < length; i++)
         counts[trace[i]]++;
     for (uint32_t p = 0; p < POINTS; p++) {
-        if (counts[p])
+        if (counts[p] && passes > 1)
             read_past_a_stopped_writer(s, sh->points[p].name);
         for (uint32_t nth = 1; nth <= counts[p]; nth++) {
-            if (nth > passes && nth != counts[p])
+            if (nth > passes && (nth != counts[p] || passes == 1))
                 continue;
             try_pass(s, sh->points[p].name, nth);
             done++;

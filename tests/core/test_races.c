@@ -314,9 +314,10 @@ static void read_across_growth(void)
         REQUIRE_OK(put_value(b.store, pool[i], 1, 30, 0));
     key_text text;
     skv_view view;
+    skv_hit hit;
     skv_key key = key_for(b.store, pool[0], &text);
-    skv_find(b.store, &key, &view);
-    set_trap((uint8_t *)((uintptr_t)view.slot_b & ~(uintptr_t)4095), overwrite_in_new_pages);
+    skv_probe(b.store, skv_load(&one_bucket->table), &key, &hit);
+    set_trap((uint8_t *)((uintptr_t)hit.slot & ~(uintptr_t)4095), overwrite_in_new_pages);
     skv_find(b.store, &key, &view);
     REQUIRE(trap_sprung, "the reader came by");
     bool valid = skv_validate(&view);

@@ -175,7 +175,7 @@ static void sizes(void)
     id = 0;
     skv_set_clock(s, 1);
     for (uint32_t len = 0; len < 400; len++, id++)
-        REQUIRE(get_id(s, id, &f) && f.len == len && memcmp(f.value, bytes + len, len) == 0, "length %u", len);
+        REQUIRE(get_id(s, id, &f) && f.len == len && (len == 0 || memcmp(f.value, bytes + len, len) == 0), "length %u", len);
     for (uint32_t i = 0; i < COUNT(around); i++)
         for (uint32_t len = around[i] - 45; len <= around[i] + 1; len++)
             if (around[i] < 65536 || len % 15 == 0) {
@@ -529,7 +529,8 @@ static void full_of_another_size(void)
     static const size_t lens[] = {50, 30000, 200, 300000, 40, 70000, 1000};
     for (uint32_t i = 0; i < COUNT(lens); i++) {
         uint64_t end = fill(b.store, 0, lens[i]);
-        REQUIRE(end * (lens[i] + 60) > 5 * MIB, "only %d values of %zu bytes fit", (int)end, lens[i]);
+        uint64_t block = lens[i] > 65000 ? (lens[i] + 65535) / 65536 * 65536 : lens[i] + 60;
+        REQUIRE(end * block > 5 * MIB, "only %d values of %zu bytes fit", (int)end, lens[i]);
         for (uint64_t id = 0; id < end; id++)
             REQUIRE_OK(delete_id(b.store, id));
     }
@@ -651,7 +652,7 @@ static void eviction(void)
         there += counter_of(s, id, &f) != 0;
     for (uint64_t id = 0; id < 50; id++)
         hot += counter_of(s, id, &f) != 0;
-    REQUIRE(there * 300 > 3 * MIB, "only %d items were kept", (int)there);
+    REQUIRE(there * 300 > 3 * MIB || there == 60000 / SLOW, "only %d items were kept", (int)there);
     REQUIRE(hot >= 45, "of 50 items that were read all the time %d were kept", (int)hot);
     require_clean(s);
     /* Other sizes, and larger than a page: the store goes on. */

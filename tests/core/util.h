@@ -288,7 +288,8 @@ static inline bool copy_view(const skv_view *view, found *out)
         out->value = realloc(out->value, out->room);
         REQUIRE(out->value, "no memory");
     }
-    skv_copy_racy(out->value, view->value, out->len);
+    if (out->len)
+        skv_copy_racy(out->value, view->value, out->len);
     return true;
 }
 
