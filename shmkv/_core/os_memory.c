@@ -233,7 +233,7 @@ static skv_status populate_allocated(uint8_t *at, uint64_t len)
 #endif
 
 #define HUGE_PAGE       ((uint64_t)2 << 20)
-#define HUGE_PATIENCE   (UINT64_C(3) * 1000000) /* ns that making one may take                  */
+#define HUGE_PATIENCE   (UINT64_C(20) * 1000000) /* ns that making one may take                  */
 #define HUGE_PAUSE      16u             /* commits without a try after one that took longer     */
 
 /* At ten million items most of a get is waiting for memory, and half of that for page tables: in

@@ -454,14 +454,16 @@ static skv_status commit_range(skv *store, uint64_t offset, uint64_t len)
     return store->os.commit(store->os.context, start, end - start);
 }
 
-/* How many pages the region grows by: at least `pages`; in a large store up to a multiple of 2 MiB,
- * so that each step can become a huge page. */
+/* How many pages the region grows by: at least `pages`; in a large store up to a multiple of 2 MiB
+ * (of 8, past 64 MiB), so that each step can become huge pages. */
 static uint32_t growth(const skv *store, uint32_t from, uint32_t pages)
 {
     uint64_t step = pages > SKV_GROW_STEP_PAGES ? pages : SKV_GROW_STEP_PAGES;
     if (store->size >= SKV_HUGE_FROM) {
         uint64_t start = skv_page_start(store, from);
-        uint64_t end = (start + ((uint64_t)pages << SKV_PAGE_SHIFT) + SKV_HUGE_PAGE - 1) & ~(SKV_HUGE_PAGE - 1);
+        /* The call that makes huge pages may wait some 4 ms, for one as for four of them. */
+        uint64_t unit = start >= SKV_HUGE_FROM ? 4 * SKV_HUGE_PAGE : SKV_HUGE_PAGE;
+        uint64_t end = (start + ((uint64_t)pages << SKV_PAGE_SHIFT) + unit - 1) & ~(unit - 1);
         step = (end - start) >> SKV_PAGE_SHIFT;
     }
     return step > store->page_count - from ? store->page_count - from : (uint32_t)step;
