@@ -168,16 +168,30 @@ static skv_status prepare(batch *b)
     return status;
 }
 
-/* Overlaps the cache misses of the locked part before it begins. */
-static void prefetch(const batch *b)
+/* Overlaps cache misses: buckets, slots and records of the items ahead, far enough that they arrive,
+ * near enough that they are still there. */
+#define AHEAD_BUCKET 24u
+#define AHEAD_SLOTS  16u
+#define AHEAD_RECORD 8u
+
+static void prefetch_ahead(const batch *b, uint32_t i)
+{
+    if (i + AHEAD_BUCKET < b->count)
+        __builtin_prefetch(skv_bucket_of(b->store, b->items[i + AHEAD_BUCKET]->key.hash), 1);
+    if (i + AHEAD_SLOTS < b->count)
+        skv_prefetch_slots(b->store, &b->items[i + AHEAD_SLOTS]->key);
+    if (i + AHEAD_RECORD < b->count)
+        skv_prefetch_record(b->store, &b->items[i + AHEAD_RECORD]->key);
+}
+
+/* The first ones, before any lock is held. */
+static void prefetch_first(const batch *b)
 {
     skv_key keys[32];
-    for (uint32_t from = 0; from < b->count; from += 32) {
-        uint32_t n = b->count - from < 32 ? b->count - from : 32;
-        for (uint32_t i = 0; i < n; i++)
-            keys[i] = b->items[from + i]->key;
-        skv_prefetch_many(b->store, keys, n);
-    }
+    uint32_t n = b->count < 32 ? b->count : 32;
+    for (uint32_t i = 0; i < n; i++)
+        keys[i] = b->items[i]->key;
+    skv_prefetch_many(b->store, keys, n);
 }
 
 /* ---- Locks --------------------------------------------------------------------------------------- */
@@ -191,6 +205,8 @@ static void unlock_groups(batch *b, uint32_t count)
 static skv_status lock_groups(batch *b)
 {
     for (uint32_t i = 0; i < b->group_count; i++) {
+        if (i + AHEAD_BUCKET < b->group_count)
+            __builtin_prefetch(b->groups[i + AHEAD_BUCKET].bucket, 1);
         skv_status status = skv_lock_bucket(b->store, b->groups[i].bucket, b->wait);
         if (status) {
             unlock_groups(b, i);
@@ -304,6 +320,7 @@ static void plan_group_locked(batch *b, group *g)
     }
     for (uint32_t i = g->first; i < g->first + g->count; i++) {
         skv_hit hit;
+        prefetch_ahead(b, i);
         skv_probe(b->store, table, &b->items[i]->key, &hit);
         if (b->removing)
             plan_removal_locked(b, g, &hit, slots);
@@ -511,7 +528,7 @@ static skv_status lock_batches(skv *store, const skv_wait *wait)
 static skv_status run_prepared(batch *b)
 {
     skv *store = b->store;
-    prefetch(b);
+    prefetch_first(b);
     skv_status status = lock_batches(store, b->wait);
     if (status)
         return status;

@@ -114,15 +114,6 @@ skv_status skv_alloc(skv *store, enum skv_family family, uint64_t size, enum skv
 /* In one given page (the caller owns it); false when it is full. */
 bool skv_alloc_in_page(skv *store, uint32_t page, uint32_t cls, uint64_t size, uint32_t *word, uint64_t *offset);
 void skv_free(skv *store, uint64_t offset);
-/* Brings the bitmap that skv_free will change into the cache. */
-static inline void skv_prefetch_free(const skv *store, uint64_t offset)
-{
-    uint64_t within = (offset - store->pages_offset) & (SKV_PAGE_SIZE - 1);
-    const skv_page *desc = &store->pages[skv_page_of(store, offset)];
-    __builtin_prefetch(desc);
-    /* Which word depends on the class; for the small blocks of a large store, about this one. */
-    __builtin_prefetch(&desc->bitmap[within >> 12], 1);
-}
 
 /* ---- Housekeeping ---- */
 

@@ -42,7 +42,7 @@ static uint64_t guess_record(const skv *store, uint64_t table, uint32_t tag)
     return 0;
 }
 
-static void prefetch_record(const skv *store, const skv_key *key)
+void skv_prefetch_record(const skv *store, const skv_key *key)
 {
     uint64_t table = skv_load_acquire(&skv_bucket_of(store, key->hash)->table);
     uint64_t offset = guess_record(store, table, skv_tag_of(key->hash));
@@ -59,7 +59,7 @@ void skv_prefetch_many(const skv *store, const skv_key *keys, uint32_t count)
     for (uint32_t i = 0; i < count; i++)
         skv_prefetch_slots(store, &keys[i]);
     for (uint32_t i = 0; i < count; i++)
-        prefetch_record(store, &keys[i]);
+        skv_prefetch_record(store, &keys[i]);
 }
 
 void skv_find_many(const skv *store, const skv_key *keys, skv_view *views, uint32_t count)

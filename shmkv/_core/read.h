@@ -107,6 +107,9 @@ static inline void skv_prefetch_slots(const skv *store, const skv_key *key)
     __builtin_prefetch(at + 64);
 }
 
+/* The record of the first slot whose tag fits. */
+void skv_prefetch_record(const skv *store, const skv_key *key);
+
 /* Brings what finding these keys touches into the cache, misses overlapped; no more than some 32 keys. */
 void skv_prefetch_many(const skv *store, const skv_key *keys, uint32_t count);
 /* Finds all keys with their cache misses overlapped; validate each or all afterwards. */

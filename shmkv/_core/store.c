@@ -258,7 +258,7 @@ static skv_status prepare_spare(skv_write *write, uint64_t capacity)
 static skv_status run_step_locked(skv_write *write, skv_locked_step step, void *context, uint64_t *wanted)
 {
     skv_hit hit;
-    skv_probe(write->store, skv_load(&write->bucket->table), write->key, &hit);
+    skv_probe_for(write->store, skv_load(&write->bucket->table), write->key, true, &hit);
     skv_status status = step(write, &hit, context);
     if (status == SKV_NEEDS_TABLE && install_table_locked(write, wanted)) {
         skv_probe(write->store, skv_load(&write->bucket->table), write->key, &hit);
@@ -299,7 +299,6 @@ static skv_status publish(skv_write *write, const skv_hit *hit, uint64_t offset,
     set_version_locked(write->store, offset, skv_load(&bucket->seq) + 1);
     note_expiry_locked(bucket, expires_ms);
     if (hit->slot) {
-        skv_prefetch_free(write->store, skv_slot_offset(hit->a));
         publish_over_locked(bucket, hit, a, b, value_len);
         drop_later(write, skv_slot_offset(hit->a));
     } else if (!publish_new_locked(write->store, bucket, a, b, value_len)) {

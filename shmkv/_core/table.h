@@ -144,6 +144,16 @@ static inline bool skv_head_has_key(const skv_head *head, const skv_key *key)
 
 /* ---- Probing ---- */
 
+/* Brings the bitmap that freeing the block at `offset` will change into the cache. */
+static inline void skv_prefetch_free(const skv *store, uint64_t offset)
+{
+    uint64_t within = (offset - store->pages_offset) & (SKV_PAGE_SIZE - 1);
+    const skv_page *page = &store->pages[(offset - store->pages_offset) >> SKV_PAGE_SHIFT];
+    __builtin_prefetch(page);
+    /* Which word depends on the class; for the small blocks of a large store, about this one. */
+    __builtin_prefetch(&page->bitmap[within >> 12], 1);
+}
+
 /* What a probe found for a key. */
 typedef struct skv_hit {
     skv_slot *slot;             /* NULL = the key is not here                                 */
@@ -151,7 +161,8 @@ typedef struct skv_hit {
     skv_head  head;
 } skv_hit;
 
-SKV_HOT void skv_probe(const skv *store, uint64_t table, const skv_key *key, skv_hit *hit)
+/* `replacing` (a constant): also fetch what freeing the found record will change. */
+SKV_HOT void skv_probe_for(const skv *store, uint64_t table, const skv_key *key, bool replacing, skv_hit *hit)
 {
     hit->slot = NULL;
     const uint64_t end = skv_committed_end(store);
@@ -175,6 +186,8 @@ SKV_HOT void skv_probe(const skv *store, uint64_t table, const skv_key *key, skv
         /* Where key and value begin depends on the head, so their line would be waited for after
          * the head's: half of all small records lie in two lines. */
         __builtin_prefetch(store->base + skv_slot_offset(a) + 63);
+        if (replacing)
+            skv_prefetch_free(store, skv_slot_offset(a));
         if (skv_read_head_below(store, skv_slot_offset(a), end, &hit->head) && skv_head_has_key(&hit->head, key)) {
             hit->slot = &slots[i];
             hit->a = a;
@@ -183,6 +196,11 @@ SKV_HOT void skv_probe(const skv *store, uint64_t table, const skv_key *key, skv
         if (++i == capacity)
             i = 0;
     }
+}
+
+SKV_HOT void skv_probe(const skv *store, uint64_t table, const skv_key *key, skv_hit *hit)
+{
+    skv_probe_for(store, table, key, false, hit);
 }
 
 /* Where an absent key goes: the first tombstone or empty slot of its probe path that `taken`
