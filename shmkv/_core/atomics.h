@@ -70,9 +70,9 @@ static inline void skv_write_racy(void *to, const void *from, size_t len)
 {
 #ifdef SKV_TSAN
     _Atomic uint8_t *out = to;
-    const uint8_t *in = from;
+    const _Atomic uint8_t *in = from;
     for (size_t i = 0; i < len; i++)
-        atomic_store_explicit(&out[i], in[i], memory_order_relaxed);
+        atomic_store_explicit(&out[i], atomic_load_explicit(&in[i], memory_order_relaxed), memory_order_relaxed);
 #else
     if (len)
         memcpy(to, from, len);

@@ -505,29 +505,31 @@ skv_status skv_grow(skv *store, uint32_t pages, skv_wait *wait)
     return status;
 }
 
-/* Gets the memory of one page back that compact() gave to the system. */
-static skv_status unpunch_one(skv *store, skv_wait *wait)
+/* Gets the memory of up to `count` pages back that compact() gave to the system. */
+static skv_status unpunch(skv *store, uint32_t count, skv_wait *wait)
 {
-    uint32_t end = skv_committed_pages(store);
-    if (find_kind(store, SKV_KIND_PUNCHED, 0, end) >= end)
+    uint32_t end = skv_committed_pages(store), page = find_kind(store, SKV_KIND_PUNCHED, 0, end);
+    if (page >= end)
         return SKV_FULL;
     if (!wait->block)
         return SKV_BUSY;
     skv_status status = lock_pages(store, wait);
     if (status)
         return status;
-    uint32_t page = find_kind(store, SKV_KIND_PUNCHED, 0, end);
-    if (page < end) {
+    uint32_t done = 0;
+    for (page = find_kind(store, SKV_KIND_PUNCHED, 0, end); page < end && done < count && !status;
+         page = find_kind(store, SKV_KIND_PUNCHED, page + 1, end)) {
         status = commit_range(store, skv_page_start(store, page), SKV_PAGE_SIZE);
-        if (status == SKV_OK) {
-            set_word(store, page, 0);
-            skv_store(&store->kinds[page], SKV_KIND_FREE);
-            if (skv_load(&store->header->free_hand) > page)
-                skv_store(&store->header->free_hand, page);
-        }
+        if (status)
+            break;
+        set_word(store, page, 0);
+        skv_store(&store->kinds[page], SKV_KIND_FREE);
+        if (skv_load(&store->header->free_hand) > page)
+            skv_store(&store->header->free_hand, page);
+        done++;
     }
     unlock_pages(store);
-    return status;
+    return done ? SKV_OK : status;
 }
 
 /* ---- Allocation --------------------------------------------------------------------------- */
@@ -563,7 +565,7 @@ static skv_status alloc_block(skv *store, uint32_t family, uint64_t size, skv_wa
             return SKV_OK;
         status = refill(store, family, cls, size, SEARCH_ROOMY_OR_FREE, wait, offset);
         if (worth_making_room(status))
-            status = unpunch_one(store, wait);
+            status = unpunch(store, 1, wait);
         if (worth_making_room(status))
             reason = status = skv_grow(store, 1, wait);
         if (worth_making_room(status))
@@ -645,7 +647,7 @@ static skv_status alloc_run(skv *store, uint32_t family, uint64_t size, skv_wait
         if (grow <= store->page_count - skv_committed_pages(store))
             reason = status = skv_grow(store, grow, wait);
         if (worth_making_room(status))
-            status = unpunch_one(store, wait);
+            status = unpunch(store, store->page_count, wait);      /* any may be in the gap      */
         if (worth_making_room(status))
             status = skv_make_room(store, size, round, wait);
         if (status)
