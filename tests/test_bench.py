@@ -35,7 +35,7 @@ def bench_stores() -> set[str]:
 @pytest.mark.parametrize("workers", [1, 3])
 def test_every_workload_runs_and_nothing_is_lost(workers: int) -> None:
     before = bench_stores()
-    words = ["bench", "--keys", "3000", "--seconds", "0.05", "--value-size", "16-200", "--workers", str(workers)]
+    words = ["bench", "--keys", "3000", "--seconds", "0.3", "--value-size", "16-200", "--workers", str(workers)]
     out, err, status = run_cli(*words, "--json")
     assert status == 0, err
     told = json.loads(out)

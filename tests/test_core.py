@@ -1,14 +1,15 @@
 """The engine's C programs (tests/core): built with every warning an error, plain and under sanitizers, and run.
 
-    plain   as it is shipped
-    points  with crash points, at which a process can be killed
-    asan    AddressSanitizer and UndefinedBehaviorSanitizer, with crash points
-    tsan    ThreadSanitizer; for the programs whose threads share memory (it does not see other processes)
+plain   as it is shipped
+points  with crash points, at which a process can be killed
+asan    AddressSanitizer and UndefinedBehaviorSanitizer, with crash points
+tsan    ThreadSanitizer; for the programs whose threads share memory (it does not see other processes)
 """
 
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import os
 import re
 import shutil
@@ -67,8 +68,11 @@ RUNS = [
     Run("test_threads", "tsan", "{seed} 4", 120),
     Run("test_processes", "plain", "{seed} 5", 90),
     Run("test_processes", "asan", "{seed} 3", 120),
+    Run("test_hostile", "asan", "1", 120),
     Run("test_races", "points"),
     Run("test_races", "asan", "", 120),
+    Run("test_hostile", "plain", "{seed} 40"),
+    Run("test_hostile", "asan", "{seed} 20", 90),
     Run("test_crash", "points", "{seed} 4", 120),
     Run("test_crash", "asan", "{seed} 1", 180),
 ]
@@ -163,10 +167,8 @@ def _execute(path: Path, run: Run, seed: int) -> str:
 
 def _kill_group(group: int) -> None:
     """What a failed program started (its session is its own)."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(group, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def _crash_points() -> set[str]:

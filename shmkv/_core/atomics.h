@@ -65,7 +65,8 @@ static inline void skv_copy_racy(void *to, const void *from, size_t len)
 #endif
 }
 
-/* Writes bytes that a reader of the block's former life may still be copying. */
+/* Writes bytes that a reader of the block's former life may still be copying.  `from` may lie in the region too, where
+ * such a reader may have set a clock bit long ago, unordered with everything. */
 static inline void skv_write_racy(void *to, const void *from, size_t len)
 {
 #ifdef SKV_TSAN

@@ -439,9 +439,10 @@ static void apply_group_locked(batch *b, group *g, uint32_t from)
     skv_slot *slots = skv_slots(b->store, skv_load(&bucket->table));
     for (uint32_t i = from; i < from + g->entries; i++) {
         const skv_intent_entry *entry = &b->entries[i];
+        /* A doomed slot stays doomed: a reader or a repair may meet it before A says so, or between the two. */
         if (skv_slot_is_live(entry->old_a) && !b->removing)
             skv_store_b_locked(&slots[entry->index], entry->new_b);
-        else
+        else if (!b->removing)
             skv_store(&slots[entry->index].b, entry->new_b);
         skv_store_release(&slots[entry->index].a, entry->new_a);
         SKV_CRASH("batch.applied");
@@ -615,7 +616,7 @@ static uint64_t free_table_and_records(skv *store, uint64_t table)
 
 static void empty_bucket_locked(skv_bucket *bucket)
 {
-    skv_store_release(&bucket->table, 0);
+    skv_publish_table_locked(bucket, 0);
     SKV_CRASH("clear.applied");
     skv_store(&bucket->count, 0);
     skv_store(&bucket->tombstones, 0);

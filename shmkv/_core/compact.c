@@ -67,9 +67,10 @@ static void note_intent(const skv *store, skv_names *names, uint64_t txn)
 /* Not one instant, and need not be: a name that comes later belongs to a block that was allocated
  * after the pages were closed. But a slot must not be missed while its item moves between
  * tables, so a bucket whose table changed under the walk is walked again. */
-static void note_bucket(const skv *store, skv_names *names, const skv_bucket *bucket)
+static bool note_bucket(const skv *store, skv_names *names, const skv_bucket *bucket)
 {
-    for (uint32_t tries = 0; tries < 1000; tries++) {
+    for (uint32_t tries = 0; tries < 10000; tries++) {
+        uint64_t rebuilds = skv_load_acquire(&bucket->rebuilds);
         uint64_t table = skv_load_acquire(&bucket->table), txn = skv_load_acquire(&bucket->txn);
         const skv_slot *slots = skv_slots(store, table);
         if (slots)
@@ -82,9 +83,11 @@ static void note_bucket(const skv *store, skv_names *names, const skv_bucket *bu
         if (txn)
             note_intent(store, names, txn);
         skv_fence_acquire();
-        if (skv_load_acquire(&bucket->table) == table && skv_load_acquire(&bucket->txn) == txn)
-            return;
+        if (skv_load_acquire(&bucket->rebuilds) == rebuilds && skv_load_acquire(&bucket->table) == table
+            && skv_load_acquire(&bucket->txn) == txn)
+            return true;
     }
+    return false;
 }
 
 bool skv_names_collect(skv *store, skv_names *names)
@@ -94,7 +97,8 @@ bool skv_names_collect(skv *store, skv_names *names)
     if (!names->bits)
         return false;
     for (uint64_t i = 0; i < store->bucket_count; i++)
-        note_bucket(store, names, &store->buckets[i]);
+        if (!note_bucket(store, names, &store->buckets[i]))
+            return false;       /* what is missing here would be freed: better no audit at all */
     return true;
 }
 
@@ -159,7 +163,7 @@ static void close_batch(audit *a, uint32_t end)
 static void reopen_batch(audit *a)
 {
     for (uint32_t i = 0; i < a->page_count; i++)
-        if (!skv_page_release_if_empty(a->store, a->pages[i], a->wait))
+        if (!skv_page_release_if_empty(a->store, a->pages[i], true, a->wait))
             skv_page_reopen(a->store, a->pages[i]);
 }
 
@@ -340,7 +344,7 @@ static skv_status shrink_bucket(skv *store, uint64_t number, skv_wait *wait)
         if (skv_load(&bucket->count) <= items && skv_table_capacity(table) == capacity) {
             bool replaced = spare && skv_replace_table_locked(store, bucket, spare, wanted);
             if (!spare) {
-                skv_store_release(&bucket->table, 0);
+                skv_publish_table_locked(bucket, 0);
                 skv_store(&bucket->tombstones, 0);
                 skv_bump_locked(bucket);
             }

@@ -55,7 +55,13 @@ static enum skv_move move_record(skv *store, uint64_t offset, uint64_t size, enu
     uint64_t bytes = skv_record_size(head.key_len, head.value_len, head.flags & SKV_REC_EXPIRY), to = 0;
     if (bytes > size)
         return SKV_NOT_NAMED;
+#ifdef SKV_TSAN          /* the block may belong to an operation in flight that is writing it        */
+    uint8_t copy[SKV_MAX_KEY];
+    skv_copy_racy(copy, head.key, head.key_len);
+    skv_key key = skv_hash_key(store, copy, head.key_len, head.flags & SKV_REC_BYTES_KEY);
+#else
     skv_key key = skv_hash_key(store, head.key, head.key_len, head.flags & SKV_REC_BYTES_KEY);
+#endif
     skv_bucket *bucket = skv_bucket_of(store, key.hash);
     uint64_t a = skv_slot_word(skv_tag_of(key.hash), offset);
     if (!slot_that_names(store, skv_load_acquire(&bucket->table), a))
@@ -109,7 +115,7 @@ static enum skv_move move_table(skv *store, uint64_t offset, enum skv_manner man
     bool same = skv_load(&bucket->table) == table;
     if (same) {
         copy_block(store, to, offset, bytes);
-        skv_store_release(&bucket->table, skv_table_word(skv_table_capacity(table), to));
+        skv_publish_table_locked(bucket, skv_table_word(skv_table_capacity(table), to));
         SKV_CRASH("evacuate.table_published");
         skv_bump_locked(bucket);
     }
@@ -167,7 +173,7 @@ bool skv_evacuate_closed_page(skv *store, uint32_t page, enum skv_manner manner,
     uint64_t word = skv_load(&store->pages[page].word);
     page_move move = {store, (enum skv_family)skv_pw_family(word), manner, wait, result};
     skv_page_walk(store, page, skv_pw_class(word), move_visited, &move);
-    bool freed = skv_page_release_if_empty(store, page, wait);
+    bool freed = skv_page_release_if_empty(store, page, true, wait);
     if (!freed)
         skv_page_reopen(store, page);
     return freed;
@@ -234,13 +240,21 @@ bool skv_sparsest_page(const skv *store, bool drop, const uint32_t *skip, uint32
 
 #define IMPOSSIBLE UINT64_MAX
 
-static uint64_t page_cost(const skv *store, uint32_t page, bool drop, bool tables)
+/* The head of the run that `page` lies in. */
+static uint32_t head_of(const skv *store, uint32_t page)
+{
+    uint64_t word = skv_load(&store->pages[page].word);
+    uint32_t distance = skv_pw_state(word) == SKV_PAGE_TAIL ? skv_pw_run(word) : 0;
+    return distance <= page ? page - distance : page;
+}
+
+static uint64_t page_cost(const skv *store, uint32_t page, bool tables)
 {
     uint64_t word = skv_load(&store->pages[page].word);
     if (skv_pw_state(word) == SKV_PAGE_FREE)
         return 0;
     if (skv_pw_state(word) == SKV_PAGE_RUN || skv_pw_state(word) == SKV_PAGE_TAIL)
-        return drop ? SKV_PAGE_SIZE : IMPOSSIBLE;
+        return skv_pw_family(skv_load(&store->pages[head_of(store, page)].word)) == SKV_RECORDS ? SKV_PAGE_SIZE : IMPOSSIBLE;
     if (!is_open(word))
         return IMPOSSIBLE;
     if (!tables && skv_pw_family(word) == SKV_TABLES)
@@ -249,16 +263,16 @@ static uint64_t page_cost(const skv *store, uint32_t page, bool drop, bool table
 }
 
 /* Start of the cheapest window of `pages` pages, or `end`. */
-static uint32_t cheapest_window(const skv *store, uint32_t pages, bool drop, bool tables, uint32_t end)
+static uint32_t cheapest_window(const skv *store, uint32_t pages, bool tables, uint32_t end)
 {
     uint64_t sum = 0, least = IMPOSSIBLE;
     uint32_t blocked = 0, best = end;
     for (uint32_t p = 0; p < end; p++) {
-        uint64_t in = page_cost(store, p, drop, tables);
+        uint64_t in = page_cost(store, p, tables);
         blocked += in == IMPOSSIBLE;
         sum += in == IMPOSSIBLE ? 0 : in;
         if (p >= pages) {
-            uint64_t out = page_cost(store, p - pages, drop, tables);
+            uint64_t out = page_cost(store, p - pages, tables);
             blocked -= out == IMPOSSIBLE && blocked;
             sum -= out == IMPOSSIBLE || out > sum ? 0 : out;
         }
@@ -268,14 +282,6 @@ static uint32_t cheapest_window(const skv *store, uint32_t pages, bool drop, boo
         }
     }
     return best;
-}
-
-/* The head of the run that `page` lies in. */
-static uint32_t head_of(const skv *store, uint32_t page)
-{
-    uint64_t word = skv_load(&store->pages[page].word);
-    uint32_t distance = skv_pw_state(word) == SKV_PAGE_TAIL ? skv_pw_run(word) : 0;
-    return distance <= page ? page - distance : page;
 }
 
 static bool empty_page(skv *store, uint32_t page, bool drop, skv_wait *wait)
@@ -288,13 +294,12 @@ static bool empty_page(skv *store, uint32_t page, bool drop, skv_wait *wait)
     case SKV_PAGE_RUN:
     case SKV_PAGE_TAIL: {
         uint32_t head = head_of(store, page);
-        if (!drop)
-            return false;
         word = skv_load(&store->pages[head].word);
         uint64_t size = (uint64_t)skv_pw_run(word) << SKV_PAGE_SHIFT;
         if (skv_pw_state(word) != SKV_PAGE_RUN || skv_pw_family(word) != SKV_RECORDS)
             return false;
-        if (skv_move_block(store, SKV_RECORDS, skv_page_start(store, head), size, SKV_DROP, wait) != SKV_MOVED)
+        if (skv_move_block(store, SKV_RECORDS, skv_page_start(store, head), size, drop ? SKV_DROP : SKV_ANYWHERE, wait)
+            != SKV_MOVED)
             return false;
         skv_count(store, SKV_EVICTED, drop, true);
         return true;
@@ -310,9 +315,9 @@ static bool empty_page(skv *store, uint32_t page, bool drop, skv_wait *wait)
 bool skv_evacuate_window(skv *store, uint32_t pages, bool drop, skv_wait *wait)
 {
     /* Tables cannot be dropped, and perhaps there is nowhere to move them: better other windows. */
-    uint32_t end = skv_committed_pages(store), start = cheapest_window(store, pages, drop, false, end);
+    uint32_t end = skv_committed_pages(store), start = cheapest_window(store, pages, false, end);
     if (start >= end)
-        start = cheapest_window(store, pages, drop, true, end);
+        start = cheapest_window(store, pages, true, end);
     if (start >= end)
         return false;
     /* What is free in the window stays hidden meanwhile, or the blocks of one of its pages would

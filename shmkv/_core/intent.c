@@ -172,7 +172,7 @@ void skv_intent_settle_locked(skv *store, skv_bucket *bucket)
     if (open_intent(store, txn, &it) && is_committed(skv_load_acquire(&store->procs[it.owner].status), &it)) {
         uint64_t number = bucket_number(store, bucket);
         if (it.action == SKV_INTENT_CLEAR)
-            skv_store_release(&bucket->table, 0);
+            skv_publish_table_locked(bucket, 0);
         if (it.action == SKV_INTENT_REMOVE)
             remove_doomed_locked(store, bucket);
         for (uint32_t i = first_of_bucket(&it, number); it.action == SKV_INTENT_WRITE && i < it.count; i++) {

@@ -188,7 +188,7 @@ typedef struct skv_bucket {
     _Atomic uint32_t hand;              /* clock and sweep position in the table (hint)       */
     _Atomic uint64_t value_bytes;       /* derived                                            */
     _Atomic uint64_t earliest_expiry;   /* no item expires before it, ms; 0 = none does; derived */
-    uint64_t reserved;
+    _Atomic uint64_t rebuilds;          /* +1 before each store of `table`: who walks it sees one that came back */
 } skv_bucket;
 
 static_assert(sizeof(skv_bucket) == 64, "one cache line");

@@ -42,12 +42,12 @@ static bool spin_for(skv *store, _Atomic uint32_t *lock)
 
 bool skv_lock_take_from(skv *store, _Atomic uint32_t *lock, uint32_t dead_slot, skv_repair repair, void *guarded)
 {
-    uint32_t word = skv_load(lock);
-    if ((word & SKV_LOCK_OWNER_MASK) != dead_slot + 1)
-        return false;
-    uint32_t mine = skv_lock_name(store) | SKV_LOCK_RECOVERING | (word & SKV_LOCK_WAITERS);
-    if (!try_swap(lock, word, mine))
-        return false;
+    uint32_t word = skv_load(lock), mine;
+    do {                        /* others may begin to wait meanwhile, which changes a bit of the word */
+        if ((word & SKV_LOCK_OWNER_MASK) != dead_slot + 1)
+            return false;
+        mine = skv_lock_name(store) | SKV_LOCK_RECOVERING | (word & SKV_LOCK_WAITERS);
+    } while (!atomic_compare_exchange_weak_explicit(lock, &word, mine, memory_order_acquire, memory_order_relaxed));
     SKV_CRASH("repair.taken");
     if (repair)
         repair(store, guarded);
@@ -60,7 +60,7 @@ bool skv_lock_take_from(skv *store, _Atomic uint32_t *lock, uint32_t dead_slot, 
 static bool take_if_dead(skv *store, _Atomic uint32_t *lock, uint32_t word, skv_repair repair, void *guarded)
 {
     uint32_t owner = (word & SKV_LOCK_OWNER_MASK) - 1;
-    if (owner >= SKV_PROCS || owner == skv_load(&store->slot))
+    if (owner >= SKV_PROCS || owner == skv_lock_slot(store) || skv_lock_slot(store) == SKV_NO_PROC)
         return false;
     if (!store->os.claim_dead(store->os.context, owner))
         return false;

@@ -22,9 +22,16 @@ typedef void (*skv_repair)(skv *store, void *guarded);
 uint32_t skv_thread_tag(void);
 skv_status skv_lock_slow(skv *store, _Atomic uint32_t *lock, skv_wait *wait, skv_repair repair, void *guarded);
 
+/* The slot that our locks name; SKV_NO_PROC while there is none: then none may be taken. */
+static inline uint32_t skv_lock_slot(skv *store)
+{
+    uint32_t slot = skv_load(&store->slot);
+    return skv_unlikely(slot == SKV_NO_PROC) ? store->adopting : slot;
+}
+
 static inline uint32_t skv_lock_name(skv *store)
 {
-    return (skv_load(&store->slot) + 1) | skv_thread_tag() << SKV_LOCK_TAG_SHIFT;
+    return (skv_lock_slot(store) + 1) | skv_thread_tag() << SKV_LOCK_TAG_SHIFT;
 }
 
 static inline bool skv_lock_held(const _Atomic uint32_t *lock)

@@ -149,6 +149,7 @@ static void init_local(skv *store)
     pthread_mutex_init(&store->batch_mutex, NULL);
     memset(store->leases, 0, sizeof store->leases);
     skv_store(&store->slot, SKV_NO_PROC);
+    store->adopting = SKV_NO_PROC;
     store->proc = &store->nobody;
 }
 

@@ -316,7 +316,7 @@ void skv_leases_return(skv *store)
             give_page_up(store, page - 1);
             skv_wait now = {.block = false};
             if (is_empty(store, page - 1, cls))
-                skv_page_release_if_empty(store, page - 1, &now);
+                skv_page_release_if_empty(store, page - 1, false, &now);
         }
     }
 }
@@ -505,31 +505,29 @@ skv_status skv_grow(skv *store, uint32_t pages, skv_wait *wait)
     return status;
 }
 
-/* Gets the memory of up to `count` pages back that compact() gave to the system. */
-static skv_status unpunch(skv *store, uint32_t count, skv_wait *wait)
+/* Gets the memory of one page back that compact() gave to the system. */
+static skv_status unpunch_one(skv *store, skv_wait *wait)
 {
-    uint32_t end = skv_committed_pages(store), page = find_kind(store, SKV_KIND_PUNCHED, 0, end);
-    if (page >= end)
+    uint32_t end = skv_committed_pages(store);
+    if (find_kind(store, SKV_KIND_PUNCHED, 0, end) >= end)
         return SKV_FULL;
     if (!wait->block)
         return SKV_BUSY;
     skv_status status = lock_pages(store, wait);
     if (status)
         return status;
-    uint32_t done = 0;
-    for (page = find_kind(store, SKV_KIND_PUNCHED, 0, end); page < end && done < count && !status;
-         page = find_kind(store, SKV_KIND_PUNCHED, page + 1, end)) {
+    uint32_t page = find_kind(store, SKV_KIND_PUNCHED, 0, end);
+    if (page < end) {
         status = commit_range(store, skv_page_start(store, page), SKV_PAGE_SIZE);
-        if (status)
-            break;
-        set_word(store, page, 0);
-        skv_store(&store->kinds[page], SKV_KIND_FREE);
-        if (skv_load(&store->header->free_hand) > page)
-            skv_store(&store->header->free_hand, page);
-        done++;
+        if (status == SKV_OK) {
+            set_word(store, page, 0);
+            skv_store(&store->kinds[page], SKV_KIND_FREE);
+            if (skv_load(&store->header->free_hand) > page)
+                skv_store(&store->header->free_hand, page);
+        }
     }
     unlock_pages(store);
-    return done ? SKV_OK : status;
+    return status;
 }
 
 /* ---- Allocation --------------------------------------------------------------------------- */
@@ -565,7 +563,7 @@ static skv_status alloc_block(skv *store, uint32_t family, uint64_t size, skv_wa
             return SKV_OK;
         status = refill(store, family, cls, size, SEARCH_ROOMY_OR_FREE, wait, offset);
         if (worth_making_room(status))
-            status = unpunch(store, 1, wait);
+            status = unpunch_one(store, wait);
         if (worth_making_room(status))
             reason = status = skv_grow(store, 1, wait);
         if (worth_making_room(status))
@@ -587,7 +585,8 @@ static uint32_t find_free_run(const skv *store, uint32_t n, uint32_t end)
 {
     for (uint32_t page = find_kind(store, SKV_KIND_FREE, 0, end); page < end;) {
         uint32_t length = 0;
-        while (length < n && page + length < end && skv_load(&store->pages[page + length].word) == 0)
+        while (length < n && page + length < end && skv_load(&store->pages[page + length].word) == 0
+               && skv_load(&store->kinds[page + length]) == SKV_KIND_FREE)      /* not hidden         */
             length++;
         if (length == n)
             return page;
@@ -633,6 +632,16 @@ static uint32_t pages_to_grow(const skv *store, uint32_t n)
     return n - tail;
 }
 
+/* Up to `n` pages, from the lowest on; SKV_OK if it was one at least. */
+static skv_status unpunch_some(skv *store, uint32_t n, skv_wait *wait)
+{
+    skv_status status = unpunch_one(store, wait);
+    for (uint32_t i = 1; i < n && status == SKV_OK; i++)
+        if (unpunch_one(store, wait))
+            break;
+    return status;
+}
+
 static skv_status alloc_run(skv *store, uint32_t family, uint64_t size, skv_wait *wait, uint64_t *offset)
 {
     uint64_t n = (size + SKV_PAGE_SIZE - 1) >> SKV_PAGE_SHIFT;
@@ -647,7 +656,7 @@ static skv_status alloc_run(skv *store, uint32_t family, uint64_t size, skv_wait
         if (grow <= store->page_count - skv_committed_pages(store))
             reason = status = skv_grow(store, grow, wait);
         if (worth_making_room(status))
-            status = unpunch(store, store->page_count, wait);      /* any may be in the gap      */
+            status = unpunch_some(store, (uint32_t)n, wait);
         if (worth_making_room(status))
             status = skv_make_room(store, size, round, wait);
         if (status)
@@ -707,13 +716,13 @@ static void free_page_locked(skv *store, uint32_t page)
         skv_store(&store->header->free_hand, page);
 }
 
-bool skv_page_release_if_empty(skv *store, uint32_t page, skv_wait *wait)
+bool skv_page_release_if_empty(skv *store, uint32_t page, bool closed, skv_wait *wait)
 {
     if (lock_pages(store, wait))
         return false;
     uint64_t word = skv_load(&store->pages[page].word);
     uint32_t owner = skv_pw_owner(word);
-    bool mine = owner == 0 || (skv_pw_evacuating(word) && owner == skv_load(&store->slot) + 1);
+    bool mine = closed ? skv_pw_evacuating(word) && owner == skv_load(&store->slot) + 1 : owner == 0;
     bool freed = skv_pw_state(word) == SKV_PAGE_BLOCKS && mine && is_empty(store, page, skv_pw_class(word));
     if (freed)
         free_page_locked(store, page);
@@ -727,7 +736,7 @@ static void note_freed(skv *store, uint32_t page, uint64_t word, uint64_t left)
     uint8_t kind = skv_load(&store->kinds[page]), room = kind_with_room(word);
     if (left == 0 && is_empty(store, page, skv_pw_class(word))) {
         skv_wait now = {.block = false};
-        if (skv_page_release_if_empty(store, page, &now))
+        if (skv_page_release_if_empty(store, page, false, &now))
             return;
     }
     if (kind == room || kind == SKV_KIND_TAKEN)

@@ -130,8 +130,9 @@ bool skv_gap_below(const skv *store, uint32_t page, uint32_t n);
 uint32_t skv_punch_free_pages(skv *store, skv_wait *wait);
 /* Hides a free page from searches for one, or shows it again (what it is does not change). */
 void skv_page_hide(skv *store, uint32_t page);
-/* Frees an unowned (or own, evacuated) page if nothing in it is in use. */
-bool skv_page_release_if_empty(skv *store, uint32_t page, skv_wait *wait);
+/* Frees a page if nothing in it is in use: one without owner, or, `closed`, one that the caller has closed
+ * (nobody else may free that, not even another thread of this process). */
+bool skv_page_release_if_empty(skv *store, uint32_t page, bool closed, skv_wait *wait);
 /* Marks an unowned page so that nobody allocates in it, or gives it back. */
 bool skv_page_close(skv *store, uint32_t page, skv_wait *wait);
 void skv_page_reopen(skv *store, uint32_t page);

@@ -27,6 +27,8 @@ static void start_row(skv *store, uint32_t slot)
     skv_store_release(&store->slot, slot);
 }
 
+static bool sweep_dead(skv *store, uint32_t slot);
+
 static bool take_free_row(skv *store)
 {
     for (uint32_t slot = 0; slot < SKV_PROCS; slot++) {
@@ -46,18 +48,30 @@ static bool take_free_row(skv *store)
     return false;
 }
 
+/* The table is full: a dead row becomes ours before it is swept, so that the locks that are taken over
+ * for its repair name somebody whose death can be told. */
+static bool adopt_dead_row(skv *store)
+{
+    for (uint32_t slot = 0; slot < SKV_PROCS; slot++) {
+        if (!store->os.claim_own(store->os.context, slot))
+            continue;
+        store->adopting = slot;
+        bool clean = skv_load_acquire(&store->procs[slot].state) == SKV_PROC_FREE || sweep_dead(store, slot);
+        if (clean)
+            start_row(store, slot);
+        store->adopting = SKV_NO_PROC;
+        if (clean)
+            return true;
+    }
+    return false;
+}
+
 static skv_status register_locked(skv *store)
 {
     if (skv_is_registered(store))
         return SKV_OK;
-    for (int round = 0; round < 2; round++) {
-        if (take_free_row(store))
-            return SKV_OK;
-        uint32_t reclaimed = 0;
-        skv_reclaim_dead(store, &reclaimed);
-        if (reclaimed == 0)
-            break;
-    }
+    if (take_free_row(store) || adopt_dead_row(store))
+        return SKV_OK;
     return SKV_NO_SLOT;
 }
 
@@ -71,32 +85,6 @@ skv_status skv_register(skv *store)
     skv_status status = register_locked(store);
     pthread_mutex_unlock(&store->register_mutex);
     return status;
-}
-
-static bool row_drained(skv *store, uint32_t slot, uint32_t parity)
-{
-    skv_proc *proc = &store->procs[slot];
-    if (skv_load_acquire(&proc->state) != SKV_PROC_USED || skv_load_acquire(&proc->busy[parity]) == 0)
-        return true;
-    if (slot == skv_load(&store->slot) || !store->os.claim_dead(store->os.context, slot))
-        return false;
-    store->os.release_dead(store->os.context, slot);    /* a dead one is in no operation      */
-    return true;
-}
-
-bool skv_grace_period(skv *store, uint32_t timeout_ms)
-{
-    uint64_t deadline = skv_monotonic_ns() + timeout_ms * UINT64_C(1000000);
-    uint64_t old = atomic_fetch_add_explicit(&store->header->epoch, 1, memory_order_seq_cst);
-    for (uint32_t slot = 0; slot < SKV_PROCS; slot++) {
-        while (!row_drained(store, slot, (uint32_t)(old & 1))) {
-            if (skv_monotonic_ns() >= deadline)
-                return false;
-            const struct timespec nap = {0, 50000};
-            nanosleep(&nap, NULL);
-        }
-    }
-    return true;
 }
 
 static void free_lock_of_dead(skv *store, _Atomic uint32_t *lock, uint32_t slot, skv_repair repair)
@@ -139,8 +127,12 @@ static bool reclaim_row(skv *store, uint32_t slot)
     return done;
 }
 
+/* Repairs take locks, and a lock must name its holder: so register first. */
 skv_status skv_reclaim_dead(skv *store, uint32_t *slots)
 {
+    skv_status status = skv_register(store);
+    if (status)
+        return status;
     uint32_t total = 0, done;
     uint32_t mine = skv_load(&store->slot);
     do {        /* a dead repairer's row may have to go before the row that it was repairing   */
@@ -153,4 +145,40 @@ skv_status skv_reclaim_dead(skv *store, uint32_t *slots)
     if (slots)
         *slots = total;
     return SKV_OK;
+}
+
+/* ---- Grace periods ---------------------------------------------------------------------------- */
+
+/* A dead process is in no operation once what it held is repaired; not before, because its last commit may
+ * lack the bump.  Both loads are seq_cst, as are the add and the load in skv_busy_enter: either they see our
+ * epoch, or we see them. */
+static bool row_drained(skv *store, uint32_t slot, uint32_t parity)
+{
+    skv_proc *proc = &store->procs[slot];
+    if (atomic_load_explicit(&proc->state, memory_order_seq_cst) != SKV_PROC_USED
+        || atomic_load_explicit(&proc->busy[parity], memory_order_seq_cst) == 0)
+        return true;
+    return slot != skv_load(&store->slot) && reclaim_row(store, slot);
+}
+
+static bool wait_for_parity(skv *store, uint64_t deadline)
+{
+    uint64_t old = atomic_fetch_add_explicit(&store->header->epoch, 1, memory_order_seq_cst);
+    for (uint32_t slot = 0; slot < SKV_PROCS; slot++) {
+        while (!row_drained(store, slot, (uint32_t)(old & 1))) {
+            if (skv_monotonic_ns() >= deadline)
+                return false;
+            const struct timespec nap = {0, 50000};
+            nanosleep(&nap, NULL);
+        }
+    }
+    return true;
+}
+
+/* Both parities: the grace period before this one may have ended in vain, or its caller may have died in it, and
+ * then operations of its parity are still in flight. */
+bool skv_grace_period(skv *store, uint32_t timeout_ms)
+{
+    uint64_t deadline = skv_monotonic_ns() + timeout_ms * UINT64_C(1000000);
+    return wait_for_parity(store, deadline) && wait_for_parity(store, deadline);
 }

@@ -119,7 +119,7 @@ bool skv_replace_table_locked(skv *store, skv_bucket *bucket, uint64_t new_table
         skv_store(&to[at].a, a);
     }
     SKV_CRASH("growth.filled");
-    skv_store_release(&bucket->table, word);    /* the commit; pairs with skv_find            */
+    skv_publish_table_locked(bucket, word);    /* the commit; pairs with skv_find            */
     SKV_CRASH("growth.published");
     skv_store(&bucket->tombstones, 0);
     skv_store(&bucket->hand, 0);
@@ -445,8 +445,10 @@ static skv_status add_to(const skv_hit *hit, int64_t delta, int64_t *result)
     if (hit->head.type != SKV_T_INT || hit->head.value_len != sizeof value)
         return SKV_NOT_INT;
     uint64_t bits = 0;
+    uint8_t bytes[8];
+    skv_copy_racy(bytes, hit->head.key + hit->head.key_len, sizeof bytes);
     for (uint32_t i = 0; i < 8; i++)    /* little-endian, whatever the machine is             */
-        bits |= (uint64_t)hit->head.key[hit->head.key_len + i] << (8 * i);
+        bits |= (uint64_t)bytes[i] << (8 * i);
     memcpy(&value, &bits, sizeof value);
     return __builtin_add_overflow(value, delta, result) ? SKV_OVERFLOW : SKV_OK;
 }
@@ -499,6 +501,7 @@ typedef struct touch_args {
     uint64_t expires_ms;        /* 0 = persist                                                */
     bool had_expiry;
     uint64_t copy_of;           /* word A of the item that `write->record` has room for       */
+    uint64_t room;              /* bytes that `write->record` was allocated for               */
     uint64_t needed;            /* out: bytes of the copy that is needed                      */
 } touch_args;
 
@@ -524,9 +527,11 @@ static skv_status touch_step(skv_write *write, const skv_hit *hit, void *context
     }
     if (args->expires_ms == 0)
         return SKV_OK;
-    if (!write->record || args->copy_of != hit->a) {
+    /* The place alone does not tell: a longer record of the same key may lie there by now. */
+    uint64_t needed = skv_record_size(hit->head.key_len, hit->head.value_len, true);
+    if (!write->record || args->copy_of != hit->a || args->room < needed) {
         args->copy_of = hit->a;
-        args->needed = skv_record_size(hit->head.key_len, hit->head.value_len, true);
+        args->room = args->needed = needed;
         return SKV_AGAIN;
     }
     skv_new_record record = {write->key, hit->head.key + hit->head.key_len, hit->head.value_len, hit->head.type,

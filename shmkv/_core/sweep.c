@@ -23,7 +23,7 @@ void skv_warm_slot(_Atomic uint64_t *slot_b, uint64_t b)
     uint32_t clock = skv_b_clock(b);
     /* The table may be gone by now and its block in other hands: only the very word that was seen
      * before the validation is changed, and never a zero, which any fresh memory holds. */
-    if (b == 0 || clock == 3 || (clock > 0 && ++reads % 8))
+    if (b == 0 || clock == 3 || (clock > 0 && ++reads % 8) || skv_load(slot_b) != b)
         return;
     /* A B that changed meanwhile keeps its new expiry; a lost CAS is dropped. */
     atomic_compare_exchange_strong_explicit(slot_b, &b, b + (UINT64_C(1) << SKV_CLOCK_SHIFT),

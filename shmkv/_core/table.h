@@ -188,7 +188,10 @@ SKV_HOT void skv_probe_for(const skv *store, uint64_t table, const skv_key *key,
         __builtin_prefetch(store->base + skv_slot_offset(a) + 63);
         if (replacing)
             skv_prefetch_free(store, skv_slot_offset(a));
-        if (skv_read_head_below(store, skv_slot_offset(a), end, &hit->head) && skv_head_has_key(&hit->head, key)) {
+        /* Beyond `end`: the region may have grown since, and the item have moved there. */
+        if ((skv_likely(skv_read_head_below(store, skv_slot_offset(a), end, &hit->head))
+             || skv_read_head(store, skv_slot_offset(a), &hit->head))
+            && skv_head_has_key(&hit->head, key)) {
             hit->slot = &slots[i];
             hit->a = a;
             return;
@@ -216,6 +219,15 @@ static inline uint64_t skv_place_locked(const skv_slot *slots, uint64_t capacity
             i = 0;
     }
     return capacity;
+}
+
+/* ---- Publishing ---- */
+
+/* The commit of a new table; pairs with skv_find, and with note_bucket in compact.c. */
+static inline void skv_publish_table_locked(skv_bucket *bucket, uint64_t word)
+{
+    skv_store_release(&bucket->rebuilds, skv_load(&bucket->rebuilds) + 1);
+    skv_store_release(&bucket->table, word);
 }
 
 /* ---- Load ---- */
