@@ -36,6 +36,8 @@ static inline uint32_t bitmap_words(uint32_t blocks)
 uint32_t skv_page_used(const skv *store, uint32_t page, uint32_t cls)
 {
     const skv_page *desc = &store->pages[page];
+    if (skv_unlikely(cls >= SKV_CLASSES))
+        return UINT32_MAX;      /* only in a damaged region: never empty, never with room     */
     if (cls == SKV_UNIT_CLASS)
         return popcount(skv_load(&desc->bitmap[0]));
     uint32_t used = 0;
@@ -76,6 +78,8 @@ static bool walk_units(const skv *store, uint32_t page, skv_block_visit visit, v
 
 bool skv_page_walk(const skv *store, uint32_t page, uint32_t cls, skv_block_visit visit, void *context)
 {
+    if (skv_unlikely(cls >= SKV_CLASSES))
+        return true;            /* only in a damaged region                                   */
     uint64_t start = skv_page_start(store, page);
     const skv_page *desc = &store->pages[page];
     if (cls == SKV_UNIT_CLASS)
