@@ -68,7 +68,6 @@ RUNS = [
     Run("test_threads", "tsan", "{seed} 4", 120),
     Run("test_processes", "plain", "{seed} 5", 90),
     Run("test_processes", "asan", "{seed} 3", 120),
-    Run("test_hostile", "asan", "1", 120),
     Run("test_races", "points"),
     Run("test_races", "asan", "", 120),
     Run("test_hostile", "plain", "{seed} 40"),
