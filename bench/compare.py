@@ -246,7 +246,7 @@ class Comparison:
             with self.sides(self.keys, fill=False) as (other, store):
                 theirs.append(other.ask("load") * 1e9 / self.keys)
                 ours.append(store.ask("load") * 1e9 / self.keys)
-        what = f"load of {self.keys:,} pairs, put_many of 10,000 against dict(iterator)"
+        what = f"load of {self.keys:,} pairs, put_many of 1,000 against dict(iterator)"
         self.result.add(ratio_row(what, ours, theirs, 0.80, note="making keys and values is in both"))
 
     def empty(self) -> None:

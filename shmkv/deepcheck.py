@@ -53,7 +53,7 @@ _BYTES_KEY_HASH: Final = 0x9E3779B97F4A7C15  # "a" and b"a" are two keys
 
 _PROCS: Final = 1023
 _REMOVAL_AT: Final = 96  # of a row of the process table: the intent of a removal, which has no entries
-_PROC: Final = struct.Struct("=I 60x Q Q 176x")  # state; intent, status
+_PROC: Final = struct.Struct("=I 36x Q 16x Q Q 176x")  # state, spare block; intent, status
 _BATCH_IDLE, _BATCH_COMMITTED = 0, 2
 _BUCKET: Final = struct.Struct("=I I Q Q Q I I Q Q Q")
 _RECORD: Final = struct.Struct("=I H B B Q")
@@ -294,15 +294,15 @@ class _Walk:
         if state != _READY:
             self.found.add("header", f"the store's state is {state}, not ready ({_READY})")
 
-    def rows(self) -> Iterator[tuple[int, int, int, int]]:
-        """(slot, state, intent, batch status) of the process table."""
+    def rows(self) -> Iterator[tuple[int, int, int, int, int]]:
+        """(slot, state, spare block, intent, batch status) of the process table."""
         start = self.header.procs_offset
         table = self.view[start : start + _PROCS * _PROC.size]
-        for slot, (state, intent, status) in enumerate(_PROC.iter_unpack(table)):
-            yield slot, state, intent, status & 3
+        for slot, (state, spare, intent, status) in enumerate(_PROC.iter_unpack(table)):
+            yield slot, state, spare, intent, status & 3
 
     def check_rows(self) -> None:
-        for slot, state, intent, batch in self.rows():
+        for slot, state, _, intent, batch in self.rows():
             self.used_rows[slot] = state == 1
             if state > 1:
                 self.found.add("I7", f"process slot {slot} has the state {state}")
@@ -344,7 +344,8 @@ class _Walk:
             _BucketWalk(self, number, _Bucket(*fields[:9])).run()
 
     def check_intents(self) -> None:
-        for slot, state, offset, batch in self.rows():
+        for slot, state, spare, offset, batch in self.rows():
+            self.note_spare(slot, state, spare)
             # Of a dead process the block may have been freed already: whether it is in use is not asked.
             outside = offset < self.header.pages_offset or offset + _INTENT.size > self.end
             if state == 1 and batch != _BATCH_IDLE and outside and not self.is_in_row(offset):
@@ -352,6 +353,11 @@ class _Walk:
         for offset in self.txns:
             if not self.is_in_row(offset):
                 self.note_intent(offset)
+
+    def note_spare(self, slot: int, state: int, offset: int) -> None:
+        """The block that a process keeps for its next put is no leak."""
+        if state == 1 and offset and not self.fault_of_block(offset, _RECORDS):
+            self.mark(offset, f"process slot {slot}, as its spare block,")
 
     def is_in_row(self, offset: int) -> bool:
         row, within = divmod(offset - self.header.procs_offset, _PROC.size)

@@ -124,7 +124,7 @@ C_LEVELS = {
     # the operating system at the edge
     "os": 3, "os_region": 3, "os_create": 3, "os_facts": 3, "os_liveness": 3, "os_memory": 3,
     # concepts
-    "table": 3, "pages": 3, "lock": 3, "procs": 3, "intent": 3, "repair": 3,
+    "table": 3, "pages": 3, "lock": 3, "procs": 3, "intent": 3, "repair": 3, "spare": 3,
     # reading and writing with them
     "read": 4, "write": 4,
     # operations on many items at once

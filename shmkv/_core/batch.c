@@ -44,36 +44,108 @@ typedef struct batch {
     uint32_t freed_count;
     uint64_t intent;
     uint32_t removed, expired;
-    uint32_t parity;
+    uint32_t busy;
 } batch;
 
 /* ---- Sorting -------------------------------------------------------------------------------- */
 
-static void merge(skv_item **from, skv_item **to, uint32_t low, uint32_t middle, uint32_t high)
+typedef struct keyed {
+    uint64_t hash;
+    skv_item *item;
+} keyed;
+
+#define RADIX_FROM  32u         /* items; fewer are sorted by insertion                       */
+#define SHORT_RUN   16u
+
+static void insertion_sort(keyed *items, uint32_t count)
+{
+    for (uint32_t i = 1; i < count; i++) {
+        keyed moved = items[i];
+        uint32_t at = i;
+        for (; at > 0 && items[at - 1].hash > moved.hash; at--)
+            items[at] = items[at - 1];
+        items[at] = moved;
+    }
+}
+
+static void merge(const keyed *from, keyed *to, uint32_t low, uint32_t middle, uint32_t high)
 {
     uint32_t a = low, b = middle;
     for (uint32_t i = low; i < high; i++) {
-        bool left = a < middle && (b >= high || from[a]->key.hash <= from[b]->key.hash);
+        bool left = a < middle && (b >= high || from[a].hash <= from[b].hash);
         to[i] = left ? from[a++] : from[b++];
     }
 }
 
-/* Bottom-up merge sort by hash: stable, so that of two equal keys the later stays later. */
-static void sort_items(skv_item **items, skv_item **scratch, uint32_t count)
+static void merge_sort(keyed *items, keyed *scratch, uint32_t count)
 {
-    skv_item **from = items, **to = scratch;
+    keyed *from = items, *to = scratch;
     for (uint32_t width = 1; width < count; width *= 2) {
         for (uint32_t low = 0; low < count; low += 2 * width) {
             uint32_t middle = low + width < count ? low + width : count;
             uint32_t high = middle + width < count ? middle + width : count;
             merge(from, to, low, middle, high);
         }
-        skv_item **swap = from;
+        keyed *swap = from;
         from = to;
         to = swap;
     }
     if (from != items)
         memcpy(items, from, count * sizeof *items);
+}
+
+static void sort_run(keyed *items, keyed *scratch, uint32_t count)
+{
+    if (count <= SHORT_RUN)
+        insertion_sort(items, count);
+    else
+        merge_sort(items, scratch, count);
+}
+
+static void radix_pass(const keyed *from, keyed *to, uint32_t count, uint32_t shift)
+{
+    uint32_t at[256] = {0}, sum = 0;
+    for (uint32_t i = 0; i < count; i++)
+        at[from[i].hash >> shift & 0xff]++;
+    for (uint32_t i = 0; i < 256; i++) {
+        uint32_t n = at[i];
+        at[i] = sum;
+        sum += n;
+    }
+    for (uint32_t i = 0; i < count; i++)
+        to[at[from[i].hash >> shift & 0xff]++] = from[i];
+}
+
+/* By hash, stable, so that of two equal keys the later stays later.  Two passes by its upper 16 bits, which
+ * no branch of depends on the data, and then the short runs that are equal in them. */
+static void sort_keyed(keyed *items, keyed *scratch, uint32_t count)
+{
+    if (count < RADIX_FROM) {
+        insertion_sort(items, count);
+        return;
+    }
+    radix_pass(items, scratch, count, 48);
+    radix_pass(scratch, items, count, 56);
+    for (uint32_t from = 0, end; from < count; from = end) {
+        for (end = from + 1; end < count && items[end].hash >> 48 == items[from].hash >> 48; end++)
+            continue;
+        if (end - from > 1)
+            sort_run(items + from, scratch, end - from);
+    }
+}
+
+static bool sort_items(skv_item *items, skv_item **sorted, uint32_t count)
+{
+    keyed *keys = malloc(2 * (size_t)count * sizeof *keys);
+    if (!keys)
+        return false;
+    for (uint32_t i = 0; i < count; i++)
+        keys[i] = (keyed){items[i].key.hash, &items[i]};
+    sort_keyed(keys, keys + count, count);
+    for (uint32_t i = 0; i < count; i++)
+        sorted[i] = keys[i].item;
+    free(keys);
+    return true;
 }
 
 static bool same_key(const skv_item *a, const skv_item *b)
@@ -111,26 +183,19 @@ static void make_groups(batch *b)
 static skv_status batch_init(batch *b, skv *store, skv_item *items, uint32_t count, bool removing, skv_wait *wait)
 {
     *b = (batch){.store = store, .wait = wait, .count = count, .removing = removing};
-    skv_item **scratch = malloc(count * sizeof *scratch);
     b->items = malloc(count * sizeof *b->items);
     b->groups = malloc(count * sizeof *b->groups);
     b->entries = malloc(count * sizeof *b->entries);
     b->freed = malloc((count * 3 + 1) * sizeof *b->freed);
     b->taken_slots = UINT64_C(1) << 16;
     b->taken = calloc(b->taken_slots / 64, sizeof *b->taken);
-    if (!scratch || !b->items || !b->groups || !b->entries || !b->freed || !b->taken) {
-        free(scratch);
+    if (!b->items || !b->groups || !b->entries || !b->freed || !b->taken || !sort_items(items, b->items, count))
         return SKV_NO_MEMORY;
-    }
-    for (uint32_t i = 0; i < count; i++) {
+    for (uint32_t i = 0; i < count; i++)
         items[i].record = 0;
-        b->items[i] = &items[i];
-    }
-    sort_items(b->items, scratch, count);
-    free(scratch);
     b->count = drop_repeated(b->items, count);
     make_groups(b);
-    b->parity = skv_busy_enter(store);
+    b->busy = skv_busy_enter(store, true);
     return SKV_OK;
 }
 
@@ -138,15 +203,15 @@ static skv_status batch_init(batch *b, skv *store, skv_item *items, uint32_t cou
 static void batch_end(batch *b, bool entered)
 {
     skv *store = b->store;
-    for (uint32_t i = 0; entered && i < b->freed_count; i++)
-        skv_free(store, b->freed[i]);
+    if (entered)
+        skv_free_many(store, b->freed, b->freed_count);
     for (uint32_t i = 0; entered && i < b->count; i++)
         skv_free(store, b->items[i]->record);
     for (uint32_t i = 0; entered && i < b->group_count; i++)
         skv_free(store, b->groups[i].spare);
     if (entered) {
         skv_free(store, b->removing ? 0 : b->intent);
-        skv_busy_exit(store, b->parity);
+        skv_busy_exit(store, b->busy);
     }
     free(b->items);
     free(b->groups);
@@ -163,36 +228,23 @@ static skv_status prepare(batch *b)
     }
     skv_status status = skv_alloc(b->store, SKV_TABLES, skv_intent_size(b->count), SKV_MOVE, b->wait, &b->intent);
     SKV_CRASH("batch.intent_allocated");
-    for (uint32_t i = 0; status == SKV_OK && i < b->count; i++)
-        status = skv_prepare_record(b->store, b->items[i], SKV_MOVE, b->wait, &b->items[i]->record);
-    return status;
+    return status ? status : skv_prepare_records(b->store, b->items, b->count, b->wait);
 }
 
-/* Overlaps cache misses: buckets, slots and records of the items ahead, far enough that they arrive,
- * near enough that they are still there. */
-#define AHEAD_BUCKET 24u
-#define AHEAD_SLOTS  16u
-#define AHEAD_RECORD 8u
+/* Overlaps cache misses: what the next items touch is fetched in short loops over all of them, so that their page
+ * walks go on side by side; one prefetch between two items of work would wait for each walk. */
+#define WINDOW 32u
 
-static void prefetch_ahead(const batch *b, uint32_t i)
+static void prefetch_window(const batch *b, uint32_t from)
 {
-    if (i + AHEAD_BUCKET < b->count)
-        __builtin_prefetch(skv_bucket_of(b->store, b->items[i + AHEAD_BUCKET]->key.hash), 1);
-    if (i + AHEAD_SLOTS < b->count)
-        skv_prefetch_slots(b->store, &b->items[i + AHEAD_SLOTS]->key);
-    if (i + AHEAD_RECORD < b->count)
-        skv_prefetch_record(b->store, &b->items[i + AHEAD_RECORD]->key);
-}
-
-/* The first ones, before any lock is held. */
-static void prefetch_first(const batch *b)
-{
-    skv_key keys[32];
-    uint32_t n = b->count < 32 ? b->count : 32;
+    skv_key keys[WINDOW];
+    uint32_t n = b->count - from < WINDOW ? b->count - from : WINDOW;
     for (uint32_t i = 0; i < n; i++)
-        keys[i] = b->items[i]->key;
+        keys[i] = b->items[from + i]->key;
     skv_prefetch_many(b->store, keys, n);
 }
+
+#define AHEAD_BUCKET 24u        /* groups ahead of the one whose bucket is looked at           */
 
 /* ---- Locks --------------------------------------------------------------------------------------- */
 
@@ -233,9 +285,9 @@ static uint32_t missing_locked(const batch *b, const group *g)
 /* Uses the spare table if the bucket lacks room for all its items; notes the need if there is none. */
 static void ensure_room_locked(batch *b, group *g)
 {
-    uint64_t capacity = skv_wanted_capacity_locked(b->store, g->bucket, g->count);
+    uint64_t capacity = skv_wanted_capacity(b->store, g->bucket, g->count);
     if (capacity && skv_load(&g->bucket->table))        /* perhaps they are overwrites         */
-        capacity = skv_wanted_capacity_locked(b->store, g->bucket, missing_locked(b, g));
+        capacity = skv_wanted_capacity(b->store, g->bucket, missing_locked(b, g));
     g->wanted = 0;
     if (b->removing || capacity == 0)
         return;
@@ -248,7 +300,7 @@ static void ensure_room_locked(batch *b, group *g)
         g->spare = 0;
         if (old)
             b->freed[b->freed_count++] = old;
-        capacity = skv_wanted_capacity_locked(b->store, g->bucket, missing_locked(b, g));
+        capacity = skv_wanted_capacity(b->store, g->bucket, missing_locked(b, g));
     }
     g->wanted = capacity;
 }
@@ -320,7 +372,8 @@ static void plan_group_locked(batch *b, group *g)
     }
     for (uint32_t i = g->first; i < g->first + g->count; i++) {
         skv_hit hit;
-        prefetch_ahead(b, i);
+        if (i % WINDOW == 0)
+            prefetch_window(b, i);
         skv_probe(b->store, table, &b->items[i]->key, &hit);
         if (b->removing)
             plan_removal_locked(b, g, &hit, slots);
@@ -346,8 +399,8 @@ static bool plan_locked(batch *b)
     return ready;
 }
 
-/* Allocates what plan_locked found missing.  No lock is held. */
-static skv_status prepare_tables(batch *b)
+/* Allocates what is wanted.  No lock is held. */
+static skv_status prepare_tables(batch *b, enum skv_effort effort)
 {
     /* Old tables of a round are no longer named: free them now, the array has room for one round. */
     for (uint32_t i = 0; i < b->freed_count; i++)
@@ -371,16 +424,33 @@ static skv_status prepare_tables(batch *b)
         g->spare = 0;
         g->capacity = g->wanted;
         uint64_t number = (uint64_t)(g->bucket - b->store->buckets);
-        skv_status status = skv_prepare_table(b->store, number, g->capacity, SKV_MOVE, b->wait, &g->spare);
+        skv_status status = skv_prepare_table(b->store, number, g->capacity, effort, b->wait, &g->spare);
         if (status)
             return status;
     }
     return SKV_OK;
 }
 
+/* Most keys of a load are new: the tables that they seem to need are made before the first plan, or half of
+ * it would be made twice.  Only a guess, from counts that change; what it lacks is found later. */
+static skv_status foresee_tables(batch *b)
+{
+    for (uint32_t i = 0; i < b->group_count; i++) {
+        group *g = &b->groups[i];
+        if (i + AHEAD_BUCKET < b->group_count)
+            __builtin_prefetch(b->groups[i + AHEAD_BUCKET].bucket, 1);
+        g->wanted = skv_wanted_capacity(b->store, g->bucket, g->count);
+    }
+    skv_status status = prepare_tables(b, SKV_SPREAD);
+    return status == SKV_NO_MEMORY ? status : SKV_OK;
+}
+
 /* On SKV_OK all buckets are locked and planned. */
 static skv_status lock_and_plan(batch *b)
 {
+    skv_status foreseen = b->removing ? SKV_OK : foresee_tables(b);
+    if (foreseen)
+        return foreseen;
     for (uint32_t round = 0; round < ROUNDS; round++) {
         skv_status status = lock_groups(b);
         if (status)
@@ -391,7 +461,7 @@ static skv_status lock_and_plan(batch *b)
         unlock_groups(b, b->group_count);
         if (b->damaged)
             return SKV_CORRUPT;
-        status = prepare_tables(b);
+        status = prepare_tables(b, SKV_MOVE);
         if (status)
             return status;
     }
@@ -529,7 +599,7 @@ static skv_status lock_batches(skv *store, const skv_wait *wait)
 static skv_status run_prepared(batch *b)
 {
     skv *store = b->store;
-    prefetch_first(b);
+    prefetch_window(b, 0);
     skv_status status = lock_batches(store, b->wait);
     if (status)
         return status;
@@ -674,7 +744,7 @@ skv_status skv_clear(skv *store, skv_wait *wait)
     bool entered = tables && b.groups;
     status = SKV_NO_MEMORY;
     if (entered) {
-        b.parity = skv_busy_enter(store);
+        b.busy = skv_busy_enter(store, true);
         status = run_clear(&b, tables, &freed);
         skv_count(store, SKV_DELETES, freed, wait->shared);
     }

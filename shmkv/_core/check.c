@@ -228,7 +228,7 @@ static void check_rows(skv_checker *check)
     if (check->may_lock) {      /* locks without a walk of their own: repaired here if need be */
         skv_lock_repair_if_dead(store, &store->header->pages_lock, skv_repair_pages, NULL);
         skv_lock_repair_if_dead(store, &store->header->grow_lock, NULL, NULL);
-        skv_lock_repair_if_dead(store, &store->header->compact_lock, NULL, NULL);
+        skv_lock_repair_if_dead(store, &store->header->compact_lock, skv_repair_compaction, NULL);
     }
     skv_check_thing(check, inspect_header, 0, NULL, NULL, NULL);
     for (uint32_t slot = 0; slot < SKV_PROCS; slot++) {

@@ -24,6 +24,7 @@
 #include "lock.h"
 #include "procs.h"
 #include "repair.h"
+#include "spare.h"
 #include "sweep.h"
 
 #define GRACE_MS      1000u
@@ -96,6 +97,8 @@ bool skv_names_collect(skv *store, skv_names *names)
     names->bits = calloc(names->units / 64 + 1, sizeof *names->bits);
     if (!names->bits)
         return false;
+    for (uint32_t slot = 0; slot < SKV_PROCS; slot++)
+        note_name(store, names, skv_load_acquire(&store->procs[slot].spare));
     for (uint64_t i = 0; i < store->bucket_count; i++)
         if (!note_bucket(store, names, &store->buckets[i]))
             return false;       /* what is missing here would be freed: better no audit at all */
@@ -224,12 +227,15 @@ static skv_status audit_all(skv *store, uint64_t *freed, skv_wait *wait)
     a.pages = malloc((end + 1) * sizeof *a.pages);
     a.runs = malloc((end + 1) * sizeof *a.runs);
     skv_status status = a.pages && a.runs ? SKV_OK : SKV_NO_MEMORY;
+    /* From the first grace period on nobody moves a spare block (spare.h): rows may be read at any time. */
+    atomic_store_explicit(&store->header->auditing, 1, memory_order_seq_cst);
     while (status == SKV_OK && a.next < end) {
         close_batch(&a, end);
         SKV_CRASH("audit.closed");
         status = audit_batch(&a);
         reopen_batch(&a);
     }
+    skv_store_release(&store->header->auditing, 0);
     if (status == SKV_OK)
         skv_store(&store->header->audited_deaths, deaths);
     free(a.pages);
@@ -243,7 +249,7 @@ static skv_status lock_compaction(skv *store, skv_wait *wait)
     skv_status status = store->read_only ? SKV_READ_ONLY : skv_register(store);
     if (status == SKV_OK && !wait->block)
         status = SKV_BUSY;
-    return status ? status : skv_lock(store, &store->header->compact_lock, wait, NULL, NULL);
+    return status ? status : skv_lock(store, &store->header->compact_lock, wait, skv_repair_compaction, NULL);
 }
 
 skv_status skv_audit(skv *store, uint64_t *freed, skv_wait *wait)
@@ -361,9 +367,9 @@ static skv_status shrink_bucket(skv *store, uint64_t number, skv_wait *wait)
 void skv_shrink_tables(skv *store, skv_wait *wait)
 {
     for (uint64_t i = 0; i < store->bucket_count; i++) {
-        uint32_t parity = skv_busy_enter(store);
+        uint32_t busy = skv_busy_enter(store, true);
         skv_status status = shrink_bucket(store, i, wait);
-        skv_busy_exit(store, parity);
+        skv_busy_exit(store, busy);
         if (status)
             return;
     }
@@ -386,12 +392,20 @@ static void gather_huge_pages(skv *store)
     }
 }
 
+/* Whoever attaches later meets no name that leads into such a page. */
 static void give_back(skv *store, skv_compact_report *report, skv_wait *wait)
 {
     if (!store->os.acquire_alone(store->os.context))
         return;
-    report->bytes_returned = (uint64_t)skv_punch_free_pages(store, wait) << SKV_PAGE_SHIFT;
+    report->bytes_to_return = (uint64_t)skv_mark_free_pages(store, wait) << SKV_PAGE_SHIFT;
     store->os.release_alone(store->os.context);
+}
+
+static void free_spares(skv *store)
+{
+    uint32_t busy = skv_busy_enter(store, true);
+    skv_spares_free(store);
+    skv_busy_exit(store, busy);
 }
 
 static skv_status compact_locked(skv *store, skv_compact_report *report, skv_wait *wait)
@@ -407,6 +421,7 @@ static skv_status compact_locked(skv *store, skv_compact_report *report, skv_wai
         return status;
     skv_shrink_tables(store, wait);
     skv_leases_return(store);
+    free_spares(store);
     gather_blocks(store, report, wait);
     lower_runs(store, report, wait);
     give_back(store, report, wait);
@@ -423,4 +438,12 @@ skv_status skv_compact(skv *store, skv_compact_report *report, skv_wait *wait)
     status = compact_locked(store, report, wait);
     skv_unlock(store, &store->header->compact_lock);
     return status;
+}
+
+skv_status skv_return_memory(skv *store, skv_wait *wait)
+{
+    skv_status status = store->read_only ? SKV_READ_ONLY : skv_register(store);
+    if (status)
+        return status;
+    return skv_punch_marked_pages(store, wait) ? SKV_OK : SKV_BUSY;
 }

@@ -13,7 +13,7 @@
 
 /* A page that this process allocates in, one for each family and class. */
 typedef struct skv_lease {
-    uint32_t page;              /* page number + 1, 0 = none; guarded by skv.lease_mutex      */
+    uint32_t page;              /* page number + 1, 0 = none; guarded by skv.lease_lock       */
     uint32_t word;              /* bitmap word to go on at                                    */
 } skv_lease;
 
@@ -43,9 +43,11 @@ struct skv {
     _Atomic uint64_t fake_now;  /* tests only, 0 = the real clock                             */
 
     pthread_mutex_t register_mutex;
-    pthread_mutex_t lease_mutex;        /* guards leases; held for a few instructions         */
     pthread_mutex_t batch_mutex;        /* one batch in flight per process                    */
+    _Atomic uint32_t lease_lock;        /* guards leases; held for a few instructions         */
     skv_lease   leases[SKV_FAMILIES][SKV_CLASSES];
+    uint64_t    spare;          /* offset of the block of spare.h, 0 = none; guarded by the GIL */
+    uint32_t    spare_class;
 };
 
 static inline skv_bucket *skv_bucket_of(const skv *store, uint64_t hash)

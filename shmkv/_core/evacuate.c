@@ -126,10 +126,10 @@ static enum skv_move move_table(skv *store, uint64_t offset, enum skv_manner man
 
 enum skv_move skv_move_block(skv *store, enum skv_family family, uint64_t offset, uint64_t size, enum skv_manner manner, skv_wait *wait)
 {
-    uint32_t parity = skv_busy_enter(store);
+    uint32_t busy = skv_busy_enter(store, true);
     enum skv_move result = family == SKV_RECORDS ? move_record(store, offset, size, manner, wait)
                                                  : move_table(store, offset, manner, wait);
-    skv_busy_exit(store, parity);
+    skv_busy_exit(store, busy);
     return result;
 }
 
@@ -312,6 +312,23 @@ static bool empty_page(skv *store, uint32_t page, bool drop, skv_wait *wait)
     }
 }
 
+/* Tables cannot be dropped, and need somewhere to go: the place of the fewest records outside the window. */
+static bool drop_a_page_outside(skv *store, uint32_t start, uint32_t pages, skv_wait *wait)
+{
+    uint32_t best = UINT32_MAX, least = UINT32_MAX;
+    for (uint32_t p = 0; p < skv_committed_pages(store); p++) {
+        uint64_t word = skv_load(&store->pages[p].word);
+        if ((p >= start && p < start + pages) || !is_open(word) || skv_pw_family(word) != SKV_RECORDS)
+            continue;
+        uint32_t used = skv_page_used(store, p, skv_pw_class(word));
+        if (used < least) {
+            least = used;
+            best = p;
+        }
+    }
+    return best != UINT32_MAX && empty_page(store, best, true, wait);
+}
+
 bool skv_evacuate_window(skv *store, uint32_t pages, bool drop, skv_wait *wait)
 {
     /* Tables cannot be dropped, and perhaps there is nowhere to move them: better other windows. */
@@ -326,7 +343,8 @@ bool skv_evacuate_window(skv *store, uint32_t pages, bool drop, skv_wait *wait)
     for (uint32_t p = start; p < start + pages; p++)
         skv_page_hide(store, p);
     for (uint32_t p = start; p < start + pages && all; p++) {
-        all = empty_page(store, p, drop, wait);
+        all = empty_page(store, p, drop, wait)
+              || (drop && drop_a_page_outside(store, start, pages, wait) && empty_page(store, p, drop, wait));
         skv_page_hide(store, p);
     }
     for (uint32_t p = start; p < start + pages; p++)

@@ -2,7 +2,8 @@
  *
  * What: finds lines, checks them, and puts the pairs that they hold.
  * How:  `loader` walks the text once, a group of lines at a time: the cache misses of a group
- *       are in flight together (skv_prefetch_many), then its pairs are put one by one, in order.
+ *       are in flight together (skv_prefetch_many), then its pairs are put one by one, in order
+ *       (skv_put_each).
  *       The counts in `*out` move with each put, so that they always tell what is stored.
  *       Keys and values point into the text, or, where an escape had to be undone, into
  *       `unescaped`: nothing else is copied before the engine does.
@@ -215,14 +216,6 @@ static enum skv_bad_line read_group(loader *l)
     return SKV_LINE_OK;
 }
 
-static void prefetch_group(const loader *l)
-{
-    skv_key keys[GROUP_LINES];
-    for (uint32_t i = 0; i < l->count; i++)
-        keys[i] = l->group[i].item.key;
-    skv_prefetch_many(l->store, keys, l->count);
-}
-
 /* ---- Counts that tell what is stored --------------------------------------------------- */
 
 /* A malformed line, the next one by `out->lines`: noted, and passed over or stopped at. */
@@ -244,25 +237,43 @@ static bool must_end(const skv_load_result *out)
     return out->stopped || out->bad_count == SKV_BAD_LINES;
 }
 
+/* Puts pairs of the group from the n-th on, up to one that fails; the count tells what is stored. */
+static skv_status store_from(loader *l, uint32_t n, uint64_t lines_before, skv_wait *wait, skv_load_result *out)
+{
+    skv_item *items[GROUP_LINES];
+    skv_key keys[GROUP_LINES];
+    uint32_t count = l->count - n, done;
+    for (uint32_t i = 0; i < count; i++) {
+        items[i] = &l->group[n + i].item;
+        keys[i] = items[i]->key;
+    }
+    skv_prefetch_many(l->store, keys, count);
+    skv_status status = skv_put_each(l->store, items, count, wait, &done);
+    if (done) {
+        const parsed *last = &l->group[n + done - 1];
+        out->stored += done;
+        out->lines = lines_before + last->lines;
+        out->consumed = (uint64_t)(last->after - l->text);
+    }
+    return status;
+}
+
 /* Puts the pairs of the group.  A value too large for this store makes its line malformed. */
 static skv_status store_group(loader *l, skv_wait *wait, skv_load_result *out)
 {
-    uint64_t lines_before = out->lines;
-    prefetch_group(l);
-    for (uint32_t i = 0; i < l->count && !must_end(out); i++) {
-        parsed *p = &l->group[i];
-        skv_status status = skv_put(l->store, &p->item, SKV_PUT_ANY, 0, wait);
-        if (status == SKV_TOO_LARGE) {
+    const uint64_t lines_before = out->lines, stored_before = out->stored;
+    uint32_t refused = 0;
+    while (out->stored - stored_before + refused < l->count && !must_end(out)) {
+        uint32_t next = (uint32_t)(out->stored - stored_before) + refused;
+        skv_status status = store_from(l, next, lines_before, wait, out);
+        if (status && status != SKV_TOO_LARGE)
+            return status;
+        if (status) {
+            const parsed *p = &l->group[(uint32_t)(out->stored - stored_before) + refused++];
             out->lines = lines_before + p->lines - 1;
             out->consumed = (uint64_t)(p->start - l->text);
             refuse(l, SKV_LINE_VALUE_TOO_LARGE, p->after, out);
-            continue;
         }
-        if (status)
-            return status;
-        out->stored++;
-        out->lines = lines_before + p->lines;
-        out->consumed = (uint64_t)(p->after - l->text);
     }
     if (!must_end(out)) {           /* empty lines behind the last pair                       */
         out->lines = lines_before + l->lines;

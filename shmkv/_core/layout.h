@@ -108,6 +108,7 @@ typedef struct skv_header {
     _Atomic uint32_t compact_lock;                  /* one audit or compaction at a time      */
     _Atomic uint32_t deaths;                        /* slots reclaimed so far: each may leak  */
     _Atomic uint32_t audited_deaths;                /* `deaths` at the last whole audit       */
+    _Atomic uint32_t auditing;                      /* an audit runs: see spare.h; a hint once its process died */
     _Alignas(64) _Atomic uint64_t evict_hand;       /* next bucket of the clock (hint)        */
     _Atomic uint64_t sweep_hand;                    /* next bucket of the expiry sweep (hint) */
     _Alignas(64) _Atomic uint32_t page_hand[SKV_FAMILIES][SKV_CLASSES]; /* hints              */
@@ -146,12 +147,13 @@ typedef struct skv_proc {
     _Atomic uint64_t start_time;        /* clock ticks since boot, field 22 of /proc/pid/stat */
     _Atomic uint64_t pid_namespace;     /* inode                                              */
     _Atomic uint64_t attached_wall_ms;
-    uint64_t reserved1[3];
+    _Atomic uint64_t spare;             /* offset of a block kept for the next put, or 0: spare.h */
+    uint64_t reserved1[2];
 
     _Atomic uint64_t intent;            /* offset in bytes of the batch's intent, or 0        */
     _Atomic uint64_t status;            /* batch generation << 2 | enum skv_batch_status      */
     _Atomic uint32_t busy[2];           /* operations in flight by parity of `epoch`          */
-    uint64_t reserved2;
+    _Atomic uint32_t alone[2];          /* the same of the thread that holds the GIL: 0 or 1  */
     uint64_t removal[4];                /* the skv_intent of a removal: needs no allocation   */
 
     _Atomic uint64_t counters[SKV_COUNTERS];

@@ -40,6 +40,18 @@ static bool spin_for(skv *store, _Atomic uint32_t *lock)
     return false;
 }
 
+/* Naps, because the holder may have lost the processor to this very thread. */
+void skv_lock_local_slow(_Atomic uint32_t *lock)
+{
+    const struct timespec nap = {0, 50000};
+    for (uint32_t tries = 1; skv_load(lock) || atomic_exchange_explicit(lock, 1, memory_order_acquire); tries++) {
+        if (tries % SPINS)
+            skv_pause();
+        else
+            nanosleep(&nap, NULL);
+    }
+}
+
 bool skv_lock_take_from(skv *store, _Atomic uint32_t *lock, uint32_t dead_slot, skv_repair repair, void *guarded)
 {
     uint32_t word = skv_load(lock), mine;

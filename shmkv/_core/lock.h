@@ -60,6 +60,21 @@ static inline void skv_unlock(skv *store, _Atomic uint32_t *lock)
         store->os.futex_wake(store->os.context, lock);
 }
 
+/* Locks among the threads of one process, for a few instructions: a mutex costs two calls and two atomic
+ * operations. */
+void skv_lock_local_slow(_Atomic uint32_t *lock);
+
+static inline void skv_lock_local(_Atomic uint32_t *lock)
+{
+    if (skv_unlikely(atomic_exchange_explicit(lock, 1, memory_order_acquire)))
+        skv_lock_local_slow(lock);
+}
+
+static inline void skv_unlock_local(_Atomic uint32_t *lock)
+{
+    skv_store_release(lock, 0);
+}
+
 /* If `lock` is held by a dead process: take it over, repair, unlock.  True if it was. */
 bool skv_lock_repair_if_dead(skv *store, _Atomic uint32_t *lock, skv_repair repair, void *guarded);
 /* The same for a dead slot whose liveness byte the caller already holds. */

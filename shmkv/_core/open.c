@@ -10,6 +10,7 @@
 
 #include "lock.h"
 #include "pages.h"
+#include "spare.h"
 
 /* ---- Layout ----------------------------------------------------------------------------- */
 
@@ -145,9 +146,10 @@ static void point_at_areas(skv *store, uint8_t *base)
 static void init_local(skv *store)
 {
     pthread_mutex_init(&store->register_mutex, NULL);
-    pthread_mutex_init(&store->lease_mutex, NULL);
     pthread_mutex_init(&store->batch_mutex, NULL);
+    skv_store(&store->lease_lock, 0);
     memset(store->leases, 0, sizeof store->leases);
+    store->spare = 0;           /* of a parent, which keeps it                                */
     skv_store(&store->slot, SKV_NO_PROC);
     store->adopting = SKV_NO_PROC;
     store->proc = &store->nobody;
@@ -175,12 +177,14 @@ skv_status skv_open(void *base, const skv_fixed *fixed, bool read_only, const sk
 void skv_close(skv *store)
 {
     if (skv_is_registered(store)) {
+        uint32_t busy = skv_busy_enter(store, true);
+        skv_spare_free(store, store->proc);
+        skv_busy_exit(store, busy);
         skv_leases_return(store);
         /* The liveness byte goes when os.c closes its description, after this store. */
         skv_store_release(&store->proc->state, SKV_PROC_FREE);
     }
     pthread_mutex_destroy(&store->register_mutex);
-    pthread_mutex_destroy(&store->lease_mutex);
     pthread_mutex_destroy(&store->batch_mutex);
     free(store);
 }

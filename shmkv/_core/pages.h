@@ -98,6 +98,9 @@ uint32_t skv_page_used(const skv *store, uint32_t page, uint32_t cls);
 /* Bytes in use of a page in state BLOCKS. */
 uint64_t skv_page_used_bytes(const skv *store, uint32_t page, uint32_t cls);
 
+/* Class of the block in use at `offset`; SKV_CLASSES if none of this family is there, or one that is not of a class. */
+uint32_t skv_class_of_block(const skv *store, enum skv_family family, uint64_t offset);
+
 /* Calls `visit` for each block in use of a page (state BLOCKS): its offset and size. */
 typedef bool (*skv_block_visit)(void *context, uint64_t offset, uint32_t size);
 bool skv_page_walk(const skv *store, uint32_t page, uint32_t cls, skv_block_visit visit, void *context);
@@ -111,9 +114,13 @@ bool skv_block_in_use(const skv *store, uint64_t offset);
 enum skv_effort { SKV_FILL, SKV_SPREAD, SKV_MOVE };
 
 skv_status skv_alloc(skv *store, enum skv_family family, uint64_t size, enum skv_effort effort, skv_wait *wait, uint64_t *offset);
+/* Up to `count` blocks of one size without a lock, from the page that this process leases; how many. */
+uint32_t skv_alloc_leased(skv *store, enum skv_family family, uint64_t size, uint32_t count, uint64_t *offsets);
 /* In one given page (the caller owns it); false when it is full. */
 bool skv_alloc_in_page(skv *store, uint32_t page, uint32_t cls, uint64_t size, uint32_t *word, uint64_t *offset);
 void skv_free(skv *store, uint64_t offset);
+/* The same for many, cache misses overlapped. */
+void skv_free_many(skv *store, const uint64_t *offsets, uint32_t count);
 
 /* ---- Housekeeping ---- */
 
@@ -126,8 +133,10 @@ void skv_pages_disown(skv *store, uint32_t slot);
 void skv_leases_return(skv *store);
 /* Are there `n` free pages in a row that begin before `page`? */
 bool skv_gap_below(const skv *store, uint32_t page, uint32_t n);
-/* Gives a free page's memory back to the system (the caller is alone); how many pages. */
-uint32_t skv_punch_free_pages(skv *store, skv_wait *wait);
+/* Marks free pages, so that they are committed before their next use (the caller is alone); how many. */
+uint32_t skv_mark_free_pages(skv *store, skv_wait *wait);
+/* Gives the memory of all marked pages back to the system.  Killed in between, it is given back by the next one. */
+bool skv_punch_marked_pages(skv *store, skv_wait *wait);
 /* Hides a free page from searches for one, or shows it again (what it is does not change). */
 void skv_page_hide(skv *store, uint32_t page);
 /* Frees a page if nothing in it is in use: one without owner, or, `closed`, one that the caller has closed

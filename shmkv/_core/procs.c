@@ -7,6 +7,7 @@
 #include "lock.h"
 #include "pages.h"
 #include "repair.h"
+#include "spare.h"
 
 /* A batch generation is never reused within a row, whatever process has it. */
 static void start_row(skv *store, uint32_t slot)
@@ -21,6 +22,9 @@ static void start_row(skv *store, uint32_t slot)
     skv_store(&proc->pid_namespace, pid_namespace);
     skv_store(&proc->busy[0], 0);
     skv_store(&proc->busy[1], 0);
+    skv_store(&proc->alone[0], 0);
+    skv_store(&proc->alone[1], 0);
+    skv_store(&proc->spare, 0);
     SKV_CRASH("register.filled");
     skv_store_release(&proc->state, SKV_PROC_USED);
     store->proc = proc;
@@ -93,13 +97,25 @@ static void free_lock_of_dead(skv *store, _Atomic uint32_t *lock, uint32_t slot,
         skv_unlock(store, lock);
 }
 
+/* The row forgets it first: whoever dies in between leaves a leak, and not a block that is freed twice. */
+static void free_spare_of_dead(skv *store, skv_proc *proc)
+{
+    if (!skv_is_registered(store)) {    /* about to adopt the row: in no operation that an audit waits for */
+        skv_store(&proc->spare, 0);
+        return;
+    }
+    uint32_t busy = skv_busy_enter(store, true);
+    skv_spare_free(store, proc);
+    skv_busy_exit(store, busy);
+}
+
 /* Walks all that a dead process may hold; the caller holds its liveness byte.  False: a bucket
  * still reads through its intent, behind the lock of another repairer; the row must stay. */
 static bool sweep_dead(skv *store, uint32_t slot)
 {
     free_lock_of_dead(store, &store->header->pages_lock, slot, skv_repair_pages);
     free_lock_of_dead(store, &store->header->grow_lock, slot, NULL);
-    free_lock_of_dead(store, &store->header->compact_lock, slot, NULL);
+    free_lock_of_dead(store, &store->header->compact_lock, slot, skv_repair_compaction);
     bool clean = true;
     for (uint64_t i = 0; i < store->bucket_count; i++)
         clean &= skv_sweep_bucket_of_dead(store, &store->buckets[i], slot);
@@ -109,6 +125,7 @@ static bool sweep_dead(skv *store, uint32_t slot)
     skv_pages_disown(store, slot);
     SKV_CRASH("reclaim.disowned");
     skv_proc *proc = &store->procs[slot];
+    free_spare_of_dead(store, proc);
     skv_store(&proc->intent, 0);        /* its block is a leak now, found by the next audit   */
     skv_store_release(&proc->status, (skv_load(&proc->status) | 3) + 1);
     atomic_fetch_add_explicit(&store->header->deaths, 1, memory_order_relaxed);
@@ -156,7 +173,8 @@ static bool row_drained(skv *store, uint32_t slot, uint32_t parity)
 {
     skv_proc *proc = &store->procs[slot];
     if (atomic_load_explicit(&proc->state, memory_order_seq_cst) != SKV_PROC_USED
-        || atomic_load_explicit(&proc->busy[parity], memory_order_seq_cst) == 0)
+        || (atomic_load_explicit(&proc->busy[parity], memory_order_seq_cst) == 0
+            && atomic_load_explicit(&proc->alone[parity], memory_order_seq_cst) == 0))
         return true;
     return slot != skv_load(&store->slot) && reclaim_row(store, slot);
 }

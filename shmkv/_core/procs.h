@@ -26,20 +26,35 @@ static inline void skv_count(skv *store, enum skv_counter which, uint64_t n, boo
 /* Announces an operation that may hold blocks which no slot names yet.  An audit first moves
  * the epoch on and then waits for the count of the old parity to drain; reading the epoch again
  * after the add makes sure that it waits for us.  (After McKenney's SRCU.) */
-static inline uint32_t skv_busy_enter(skv *store)
+#define SKV_BUSY_SHARED 2u      /* beside the parity, in what skv_busy_enter returns          */
+
+static inline void skv_busy_exit(skv *store, uint32_t entered)
 {
-    for (;;) {
-        uint64_t epoch = skv_load_acquire(&store->header->epoch);
-        atomic_fetch_add_explicit(&store->proc->busy[epoch & 1], 1, memory_order_seq_cst);
-        if (skv_likely(atomic_load_explicit(&store->header->epoch, memory_order_seq_cst) == epoch))
-            return (uint32_t)(epoch & 1);
-        atomic_fetch_sub_explicit(&store->proc->busy[epoch & 1], 1, memory_order_release);
-    }
+    skv_proc *proc = store->proc;
+    if (entered & SKV_BUSY_SHARED)
+        atomic_fetch_sub_explicit(&proc->busy[entered & 1], 1, memory_order_release);
+    else
+        skv_store_release(&proc->alone[entered & 1], 0);
 }
 
-static inline void skv_busy_exit(skv *store, uint32_t parity)
+/* Without `shared`, as in skv_count: then the caller is in no other operation, and leaves with a plain store. */
+static inline uint32_t skv_busy_enter(skv *store, bool shared)
 {
-    atomic_fetch_sub_explicit(&store->proc->busy[parity], 1, memory_order_release);
+    skv_proc *proc = store->proc;
+    for (;;) {
+        uint64_t epoch = skv_load_acquire(&store->header->epoch);
+        uint32_t entered = (uint32_t)(epoch & 1) | (shared ? SKV_BUSY_SHARED : 0);
+        if (shared) {
+            atomic_fetch_add_explicit(&proc->busy[entered & 1], 1, memory_order_seq_cst);
+        } else {
+            uint32_t inside = atomic_exchange_explicit(&proc->alone[entered & 1], 1, memory_order_seq_cst);
+            assert(!inside);
+            (void)inside;
+        }
+        if (skv_likely(atomic_load_explicit(&store->header->epoch, memory_order_seq_cst) == epoch))
+            return entered;
+        skv_busy_exit(store, entered);
+    }
 }
 
 /* True when every operation of a live process that had begun before the call has ended; waits at

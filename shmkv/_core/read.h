@@ -97,6 +97,11 @@ void skv_relax(skv *store, const skv_view *view, uint32_t tries);
 
 /* ---- Many keys: one snapshot ---- */
 
+static inline void skv_prefetch_bucket(const skv *store, const skv_key *key)
+{
+    __builtin_prefetch(skv_bucket_of(store, key->hash), 1);
+}
+
 static inline void skv_prefetch_slots(const skv *store, const skv_key *key)
 {
     uint64_t table = skv_load_acquire(&skv_bucket_of(store, key->hash)->table);

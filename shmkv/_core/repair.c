@@ -55,6 +55,12 @@ void skv_repair_bucket(skv *store, void *guarded)
     skv_bump_locked(bucket);
 }
 
+void skv_repair_compaction(skv *store, void *unused)
+{
+    (void)unused;
+    skv_store_release(&store->header->auditing, 0);
+}
+
 bool skv_sweep_bucket_of_dead(skv *store, skv_bucket *bucket, uint32_t slot)
 {
     if (skv_lock_take_from(store, &bucket->lock, slot, skv_repair_bucket, bucket))

@@ -9,6 +9,7 @@
 #include "compact.h"
 #include "evacuate.h"
 #include "procs.h"
+#include "spare.h"
 #include "sweep.h"
 
 #define EVICT_ROUNDS      6u
@@ -66,6 +67,7 @@ skv_status skv_make_room(skv *store, uint64_t size, uint32_t round, skv_wait *wa
         return SKV_BUSY;        /* milliseconds: not under the GIL                            */
     if (store->evict && round < EVICT_ROUNDS && size <= SKV_PAGE_SIZE)
         return evict_items(store, size) == SKV_OK ? SKV_OK : collect(store, wait);
+    skv_spares_free(store);     /* each keeps its page from being emptied                     */
     if (round == 0)
         return collect(store, wait);
     if (empty_pages(store, size, false, wait) == SKV_OK)

@@ -18,6 +18,7 @@
 #include "compact.h"
 #include "pages.h"
 #include "repair.h"
+#include "spare.h"
 #include "sweep.h"
 
 /* ---- Records ------------------------------------------------------------------------------ */
@@ -55,16 +56,65 @@ static void set_version_locked(skv *store, uint64_t offset, uint64_t version)
     skv_store(&((_Atomic uint64_t *)(void *)(store->base + offset))[1], version);
 }
 
+static skv_status alloc_record(skv *store, uint64_t size, enum skv_effort effort, skv_wait *wait, uint64_t *offset)
+{
+    *offset = skv_spare_take(store, size, wait);
+    return *offset ? SKV_OK : skv_alloc(store, SKV_RECORDS, size, effort, wait, offset);
+}
+
 skv_status skv_prepare_record(skv *store, const skv_item *item, enum skv_effort effort, skv_wait *wait, uint64_t *offset)
 {
     uint64_t size = skv_record_size(item->key.len, item->value_len, item->expires_ms != 0);
-    skv_status status = skv_alloc(store, SKV_RECORDS, size, effort, wait, offset);
+    skv_status status = alloc_record(store, size, effort, wait, offset);
     if (status)
         return status;
     SKV_CRASH("put.allocated");
     skv_new_record record = {&item->key, item->value, item->value_len, item->type, item->expires_ms, 0};
     skv_write_record(store, *offset, &record);
     SKV_CRASH("put.written");
+    return SKV_OK;
+}
+
+#define RECORDS_AT_ONCE 64u
+
+/* Blocks for items[0], ... of one size, as many as the leased page has, and one at least. */
+static skv_status alloc_records(skv *store, skv_item *const *items, uint32_t count, skv_wait *wait, uint32_t *done)
+{
+    uint64_t size = skv_record_size(items[0]->key.len, items[0]->value_len, items[0]->expires_ms != 0);
+    uint64_t offsets[RECORDS_AT_ONCE];
+    uint32_t same = 1;
+    while (same < count && skv_record_size(items[same]->key.len, items[same]->value_len, items[same]->expires_ms != 0) == size)
+        same++;
+    *done = skv_alloc_leased(store, SKV_RECORDS, size, same, offsets);
+    if (*done == 0) {
+        skv_status status = skv_alloc(store, SKV_RECORDS, size, SKV_MOVE, wait, &offsets[0]);
+        if (status)
+            return status;
+        *done = 1;
+    }
+    for (uint32_t i = 0; i < *done; i++)
+        items[i]->record = offsets[i];
+    SKV_CRASH("batch.allocated");
+    return SKV_OK;
+}
+
+/* First the blocks, then their bytes: each allocation is an atomic operation, and waits for the stores before it. */
+skv_status skv_prepare_records(skv *store, skv_item *const *items, uint32_t count, skv_wait *wait)
+{
+    for (uint32_t from = 0; from < count; from += RECORDS_AT_ONCE) {
+        uint32_t end = count - from < RECORDS_AT_ONCE ? count : from + RECORDS_AT_ONCE;
+        for (uint32_t i = from, done; i < end; i += done) {
+            skv_status status = alloc_records(store, items + i, end - i, wait, &done);
+            if (status)
+                return status;
+        }
+        for (uint32_t i = from; i < end; i++) {
+            const skv_item *item = items[i];
+            skv_new_record record = {&item->key, item->value, item->value_len, item->type, item->expires_ms, 0};
+            skv_write_record(store, item->record, &record);
+        }
+    }
+    SKV_CRASH("batch.written");
     return SKV_OK;
 }
 
@@ -127,7 +177,7 @@ bool skv_replace_table_locked(skv *store, skv_bucket *bucket, uint64_t new_table
     return true;
 }
 
-uint64_t skv_wanted_capacity_locked(const skv *store, const skv_bucket *bucket, uint64_t more)
+uint64_t skv_wanted_capacity(const skv *store, const skv_bucket *bucket, uint64_t more)
 {
     uint64_t number = (uint64_t)(bucket - store->buckets), capacity = skv_table_capacity(skv_load(&bucket->table));
     uint64_t live = skv_load(&bucket->count) + more;
@@ -162,12 +212,12 @@ static void publish_over_locked(skv_bucket *bucket, const skv_hit *hit, uint64_t
     skv_store(&bucket->value_bytes, skv_load(&bucket->value_bytes) + value_len - hit->head.value_len);
 }
 
-/* False: the table has no room, see skv_wanted_capacity_locked. */
+/* False: the table has no room, see skv_wanted_capacity. */
 static bool publish_new_locked(skv *store, skv_bucket *bucket, uint64_t a, uint64_t b, uint64_t value_len)
 {
     uint64_t table = skv_load(&bucket->table), capacity = skv_table_capacity(table);
     skv_slot *slots = skv_slots(store, table);
-    if (!slots || skv_wanted_capacity_locked(store, bucket, 1) != 0)
+    if (!slots || skv_wanted_capacity(store, bucket, 1) != 0)
         return false;
     uint64_t at = skv_place_locked(slots, capacity, skv_slot_tag(a), NULL);
     if (at == capacity)
@@ -201,19 +251,26 @@ void skv_remove_locked(skv *store, skv_bucket *bucket, skv_slot *slot, uint32_t 
 
 void skv_write_begin(skv_write *write, skv *store, const skv_key *key, skv_wait *wait)
 {
-    *write = (skv_write){.store = store, .key = key, .wait = wait, .bucket = skv_bucket_of(store, key->hash)};
-    write->parity = skv_busy_enter(store);
+    write->store = store;
+    write->key = key;
+    write->wait = wait;
+    write->bucket = skv_bucket_of(store, key->hash);
+    write->record = write->table = write->replaced = 0;
+    write->freed_count = 0;
 }
 
 /* Frees what the operation replaced or did not use; nothing names these blocks any more. */
 void skv_write_end(skv_write *write)
 {
     skv *store = write->store;
-    skv_free(store, write->record);
-    skv_free(store, write->table);
+    if (skv_likely(write->replaced))
+        skv_spare_keep(store, write->replaced, write->wait);
+    if (skv_unlikely(write->record))
+        skv_free(store, write->record);
+    if (skv_unlikely(write->table))
+        skv_free(store, write->table);
     for (uint32_t i = 0; i < write->freed_count; i++)
         skv_free(store, write->freed[i]);
-    skv_busy_exit(store, write->parity);
 }
 
 static void drop_later(skv_write *write, uint64_t offset)
@@ -229,7 +286,7 @@ skv_status skv_lock_bucket(skv *store, skv_bucket *bucket, skv_wait *wait)
 /* Gives a spare table to the bucket that lacks room, or says how large a one is needed. */
 static bool install_table_locked(skv_write *write, uint64_t *wanted)
 {
-    uint64_t capacity = skv_wanted_capacity_locked(write->store, write->bucket, 1);
+    uint64_t capacity = skv_wanted_capacity(write->store, write->bucket, 1);
     if (capacity == 0)
         return true;
     *wanted = capacity;
@@ -300,7 +357,7 @@ static skv_status publish(skv_write *write, const skv_hit *hit, uint64_t offset,
     note_expiry_locked(bucket, expires_ms);
     if (hit->slot) {
         publish_over_locked(bucket, hit, a, b, value_len);
-        drop_later(write, skv_slot_offset(hit->a));
+        write->replaced = skv_slot_offset(hit->a);
     } else if (!publish_new_locked(write->store, bucket, a, b, value_len)) {
         return SKV_NEEDS_TABLE;
     }
@@ -349,15 +406,16 @@ static skv_status ready_to_write(skv *store)
 static skv_status put_once(skv *store, skv_item *item, enum skv_put_condition condition, uint64_t version, skv_wait *wait)
 {
     skv_write write;
-    skv_status status;
+    uint32_t busy = skv_busy_enter(store, wait->shared);
     skv_write_begin(&write, store, &item->key, wait);
     skv_prefetch_slots(store, &item->key);      /* arrives while the record is written         */
-    status = skv_prepare_record(store, item, SKV_MOVE, wait, &write.record);
+    skv_status status = skv_prepare_record(store, item, SKV_MOVE, wait, &write.record);
     if (status == SKV_OK)
         status = skv_write_run(&write, put_step, &(put_args){item, condition, version});
     if (status == SKV_OK)
         skv_count(store, SKV_SETS, 1, wait->shared);
     skv_write_end(&write);
+    skv_busy_exit(store, busy);
     return status;
 }
 
@@ -393,6 +451,64 @@ skv_status skv_put(skv *store, skv_item *item, enum skv_put_condition condition,
     return status;
 }
 
+/* ---- Several puts ------------------------------------------------------------------------------ */
+
+static skv_status put_prepared(skv *store, skv_item *const *items, uint32_t count, skv_wait *wait, uint32_t *done)
+{
+    for (; *done < count; ++*done) {
+        skv_item *item = items[*done];
+        skv_write write;
+        skv_write_begin(&write, store, &item->key, wait);
+        write.record = item->record;
+        item->record = 0;
+        skv_status status = skv_write_run(&write, put_step, &(put_args){item, SKV_PUT_ANY, 0});
+        skv_write_end(&write);
+        if (status)
+            return status;
+    }
+    return SKV_OK;
+}
+
+/* One operation, for audits, and one allocation for many blocks: threads of a process meet less often. */
+static skv_status put_some(skv *store, skv_item *const *items, uint32_t count, skv_wait *wait, uint32_t *done)
+{
+    uint32_t first = *done, busy = skv_busy_enter(store, wait->shared);
+    for (uint32_t i = first; i < count; i++)
+        items[i]->record = 0;
+    skv_status status = skv_prepare_records(store, items + first, count - first, wait);
+    if (status == SKV_OK)
+        status = put_prepared(store, items, count, wait, done);
+    for (uint32_t i = *done; i < count; i++)
+        skv_free(store, items[i]->record);
+    skv_count(store, SKV_SETS, *done - first, wait->shared);
+    skv_busy_exit(store, busy);
+    return status;
+}
+
+skv_status skv_put_each(skv *store, skv_item *const *items, uint32_t count, skv_wait *wait, uint32_t *done)
+{
+    *done = 0;
+    skv_status status = ready_to_write(store), unfit = SKV_OK;
+    if (status)
+        return status;
+    for (uint32_t i = 0; i < count && !unfit; i++) {
+        if (!skv_item_fits(store, items[i])) {
+            unfit = SKV_TOO_LARGE;
+            count = i;
+        }
+    }
+    status = put_some(store, items, count, wait, done);
+    while (skv_unlikely(status > SKV_BUSY) && *done < count) {
+        /* Blocks for all of them may be more than there is room for: then one by one. */
+        status = skv_put(store, items[*done], SKV_PUT_ANY, 0, wait);
+        *done += status == SKV_OK;
+        if (status)
+            return status;
+        status = put_some(store, items, count, wait, done);
+    }
+    return status ? status : unfit;
+}
+
 /* ---- delete ------------------------------------------------------------------------------------ */
 
 typedef struct delete_args {
@@ -421,9 +537,11 @@ skv_status skv_delete(skv *store, const skv_key *key, uint64_t version, skv_wait
         return status;
     skv_write write;
     delete_args args = {version, false};
+    uint32_t busy = skv_busy_enter(store, wait->shared);
     skv_write_begin(&write, store, key, wait);
     status = skv_write_run(&write, delete_step, &args);
     skv_write_end(&write);
+    skv_busy_exit(store, busy);
     if (status == SKV_OK)
         skv_count(store, args.missing ? SKV_EXPIRED : SKV_DELETES, 1, wait->shared);
     return status == SKV_OK && args.missing ? SKV_MISSING : status;
@@ -483,14 +601,16 @@ skv_status skv_incr(skv *store, const skv_key *key, int64_t delta, int64_t creat
         return SKV_TOO_LARGE;
     skv_write write;
     incr_args args = {delta, create_value, expires_ms, 0};
+    uint32_t busy = skv_busy_enter(store, wait->shared);
     skv_write_begin(&write, store, key, wait);
     /* With room for an expiry, whether or not the item turns out to have one. */
-    status = skv_alloc(store, SKV_RECORDS, skv_record_size(key->len, 8, true), SKV_MOVE, wait, &write.record);
+    status = alloc_record(store, skv_record_size(key->len, 8, true), SKV_MOVE, wait, &write.record);
     if (status == SKV_OK)
         status = skv_write_run(&write, incr_step, &args);
     if (status == SKV_OK)
         skv_count(store, SKV_SETS, 1, wait->shared);
     skv_write_end(&write);
+    skv_busy_exit(store, busy);
     *result = args.result;
     return status;
 }
@@ -554,6 +674,7 @@ skv_status skv_touch(skv *store, const skv_key *key, uint64_t expires_ms, bool *
         return status;
     skv_write write;
     touch_args args = {.expires_ms = expires_ms};
+    uint32_t busy = skv_busy_enter(store, wait->shared);
     skv_write_begin(&write, store, key, wait);
     /* An item without an expiry word gets a copy that has one; another round if it changed. */
     for (uint32_t round = 0; round < 1000; round++) {
@@ -568,6 +689,7 @@ skv_status skv_touch(skv *store, const skv_key *key, uint64_t expires_ms, bool *
             break;
     }
     skv_write_end(&write);
+    skv_busy_exit(store, busy);
     if (had_expiry)
         *had_expiry = args.had_expiry;
     return status == SKV_AGAIN ? SKV_BUSY : status;

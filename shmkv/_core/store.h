@@ -132,10 +132,11 @@ typedef struct skv_item {
     uint64_t expires_ms;        /* absolute, boot time; 0 = never                             */
     /* private to the engine */
     uint64_t record;            /* offset in bytes of the prepared record, 0 = none           */
-    uint32_t order;
 } skv_item;
 
 skv_status skv_put(skv *store, skv_item *item, enum skv_put_condition condition, uint64_t version, skv_wait *wait);
+/* The puts of items[0], items[1], ... in order, each of its own; *done = how many were made, in every case. */
+skv_status skv_put_each(skv *store, skv_item *const *items, uint32_t count, skv_wait *wait, uint32_t *done);
 /* SKV_MISSING if there was none; with `version` != 0 only that version, else SKV_CONDITION. */
 skv_status skv_delete(skv *store, const skv_key *key, uint64_t version, skv_wait *wait);
 /* delta may be any; `create_value` is stored (with `expires_ms`) where the key is missing; *result is the new value. */
@@ -187,10 +188,14 @@ typedef struct skv_stats {
 skv_status skv_get_stats(skv *store, skv_stats *out);
 
 typedef struct skv_compact_report {
-    uint64_t expired, leaks, moved, pages_freed, bytes_returned;
+    uint64_t expired, leaks, moved, pages_freed;
+    uint64_t bytes_to_return;   /* by skv_return_memory, 0 = another process is attached      */
     uint32_t slots_reclaimed;
 } skv_compact_report;
 skv_status skv_compact(skv *store, skv_compact_report *report, skv_wait *wait);
+/* Gives back what skv_compact marked.  To be called when every read that another thread of this process had begun
+ * before skv_compact returned has ended: it may still look at a page that is free by now. */
+skv_status skv_return_memory(skv *store, skv_wait *wait);
 /* Drops what has expired in up to `buckets` buckets from the sweep hand on; *dropped may be NULL. */
 skv_status skv_sweep_expired(skv *store, uint64_t buckets, uint64_t *dropped, skv_wait *wait);
 /* Repairs what dead processes left (locks, intents, leases) and frees their slots. */

@@ -103,11 +103,11 @@ static skv_status sweep_bucket(skv *store, skv_bucket *bucket, uint64_t now, uin
         if (status)
             return status;
         visit found = {.count = 0};
-        uint32_t parity = skv_busy_enter(store);
+        uint32_t busy = skv_busy_enter(store, true);
         bool whole = sweep_slots_locked(store, bucket, now, UINT64_MAX, VISIT_REMOVES, &found);
         skv_unlock(store, &bucket->lock);
         free_found(store, &found);
-        skv_busy_exit(store, parity);
+        skv_busy_exit(store, busy);
         skv_count(store, SKV_EXPIRED, found.count, wait->shared);
         *dropped += found.count;
         if (whole)

@@ -24,14 +24,16 @@ typedef struct skv_new_record {
 void skv_write_record(skv *store, uint64_t offset, const skv_new_record *record);
 /* Allocates and fills a record; its version is set when it is published. */
 skv_status skv_prepare_record(skv *store, const skv_item *item, enum skv_effort effort, skv_wait *wait, uint64_t *offset);
+/* The same for many: `record` of each; those that have one after a failure are the caller's to free. */
+skv_status skv_prepare_records(skv *store, skv_item *const *items, uint32_t count, skv_wait *wait);
 bool skv_item_fits(const skv *store, const skv_item *item);
 
 skv_status skv_prepare_table(skv *store, uint64_t bucket, uint64_t capacity, enum skv_effort effort, skv_wait *wait, uint64_t *offset);
 /* Moves all slots into the empty table at `new_table` and publishes it; bumps.  The old one is the caller's to free.
  * False, with nothing changed, if they do not fit (a damaged count). */
 bool skv_replace_table_locked(skv *store, skv_bucket *bucket, uint64_t new_table, uint64_t capacity);
-/* 0 = `more` new keys fit; else the capacity of the table that should replace this one. */
-uint64_t skv_wanted_capacity_locked(const skv *store, const skv_bucket *bucket, uint64_t more);
+/* 0 = `more` new keys fit; else the capacity of the table that should replace this one.  A guess without the lock. */
+uint64_t skv_wanted_capacity(const skv *store, const skv_bucket *bucket, uint64_t more);
 
 /* After a write failed for want of room and gave everything back: did an audit free something? */
 bool skv_audit_helps(skv *store, skv_status status, skv_wait *wait);
@@ -58,7 +60,7 @@ skv_status skv_lock_bucket(skv *store, skv_bucket *bucket, skv_wait *wait);
 
 /* ---- One write ---- */
 
-#define SKV_FREED_AT_ONCE 12u   /* replaced record, old table, and what a sweep finds         */
+#define SKV_FREED_AT_ONCE 12u   /* deleted record, old table, and what a sweep finds          */
 
 typedef struct skv_write {
     skv           *store;
@@ -68,7 +70,7 @@ typedef struct skv_write {
     uint64_t       record;      /* prepared, not yet published; 0 = none                      */
     uint64_t       table;       /* spare table, 0 = none                                      */
     uint64_t       capacity;    /* of the spare table                                         */
-    uint32_t       parity;
+    uint64_t       replaced;    /* block of the record that was overwritten, 0 = none         */
     uint32_t       freed_count;
     uint64_t       freed[SKV_FREED_AT_ONCE];
 } skv_write;
@@ -76,6 +78,7 @@ typedef struct skv_write {
 /* What an operation does under the lock: SKV_OK = done and bumped; SKV_NEEDS_TABLE; SKV_AGAIN. */
 typedef skv_status (*skv_locked_step)(skv_write *write, const skv_hit *hit, void *context);
 
+/* The caller is in an operation (skv_busy_enter) from before the first to after the last of these. */
 void skv_write_begin(skv_write *write, skv *store, const skv_key *key, skv_wait *wait);
 skv_status skv_write_run(skv_write *write, skv_locked_step step, void *context);
 void skv_write_end(skv_write *write);

@@ -381,6 +381,7 @@ static double judge(shop *w, bool killed)
 static void open_shop(shop *w, uint64_t size, uint16_t flags)
 {
     memset(w, 0, sizeof *w);
+    one_thread = false;
     make_box(&w->b, size, flags);
     w->lossy = (flags & SKV_FLAG_EVICT) != 0;
 }
@@ -552,6 +553,42 @@ static void reclaim_house(shop *w)
     REQUIRE_OK(skv_reclaim_dead(w->b.store, &slots));
 }
 
+static void idle_audit_house(shop *w)
+{
+    uint64_t freed;
+    skv_status status;
+    INSIST(status, wait, skv_audit(w->b.store, &freed, &wait));
+    REQUIRE(status == SKV_OK && freed == 0, "an audit while a block is kept: status %d, %" PRIu64 " freed", (int)status, freed);
+}
+
+/* As under the GIL: each overwrite keeps the block that it replaces, for the next one. */
+static void overwrites(shop *w)
+{
+    open_shop(w, LEASED_PAGES, 0);
+    one_thread = true;
+    preload(w, 0, 40, 50);
+    for (uint64_t id = 0; id < 6; id++)
+        add_step(w, (step){.kind = PUT, .id = id, .counter = 100 + id, .len = 50 + id % 40});
+    add_step(w, (step){.kind = PUT, .id = 7, .counter = 110, .len = 700});             /* another class */
+    add_step(w, (step){.kind = PUT, .id = 7, .counter = 111, .len = 700});
+    add_step(w, (step){.kind = HOUSE, .house = idle_audit_house});
+    add_step(w, (step){.kind = PUT, .id = 7, .counter = 112, .len = 700});
+    add_step(w, (step){.kind = INCR, .id = 0, .counter = 40});
+    add_step(w, (step){.kind = INCR, .id = 0, .counter = 2});
+    add_step(w, (step){.kind = INCR, .id = 0, .counter = 3});
+    add_step(w, (step){.kind = PUT, .id = 8, .counter = 113, .len = 30000});
+    add_step(w, (step){.kind = PUT, .id = 8, .counter = 114, .len = 30000});
+    add_step(w, (step){.kind = DELETE, .id = 7});
+}
+
+static void corpse_with_a_spare(shop *w)
+{
+    step again[] = {{.kind = PUT, .id = 3, .counter = 60, .len = 53}, {.kind = PUT, .id = 4, .counter = 61, .len = 53}};
+    overwrites(w);
+    leave_corpse(w, "spare.kept", 2, again, 2, true);
+    add_step(w, (step){.kind = HOUSE, .house = reclaim_house});
+}
+
 static void leave_leaks(shop *w)
 {
     const step small = {.kind = PUT, .id = 400, .counter = 1, .len = 60};
@@ -692,6 +729,8 @@ typedef struct scenario {
 static const scenario scenarios[] = {
     {"puts_in_shared_pages", puts_in_shared_pages},
     {"puts_in_leased_pages", puts_in_leased_pages},
+    {"overwrites", overwrites},
+    {"corpse_with_a_spare", corpse_with_a_spare},
     {"growth_of_tables", growth_of_tables},
     {"growth_of_region", growth_of_region},
     {"runs", runs},

@@ -230,6 +230,7 @@ static void take_handle(bool fresh)
 static void worker_body(void *context)
 {
     worker *w = context;
+    one_thread = below(&w->r, 2);       /* with a spare block, or without                     */
     take_handle(w->fresh);
     settle_all(w->number, &w->f, "after a kill");
     watch time = {0};
@@ -320,6 +321,8 @@ static void keeper_body(void *context)
         switch (below(&r, stormy ? 6 : 5)) {
         case 0:
             status = skv_compact(b.store, &report, &wait);
+            if (status == SKV_OK)
+                status = skv_return_memory(b.store, &wait);
             REQUIRE(status == SKV_OK || status == SKV_BUSY, "status %d", (int)status);
             break;
         case 1:
@@ -508,6 +511,46 @@ static void idle_crowd(void)
     remove_box(&b);
 }
 
+static void spare_body(void *context)
+{
+    const uint32_t *number = context;
+    one_thread = true;
+    REQUIRE_OK(put_value(b.store, *number, 1, 300 + 200 * *number, 0));
+    REQUIRE_OK(put_value(b.store, *number, 2, 300 + 200 * *number, 0));
+    skv_leases_return(b.store);
+    REQUIRE(b.store->spare, "nothing is kept after an overwrite");
+    atomic_fetch_add(&sh->writes, 1);
+    pause();
+}
+
+/* A block that an idle process keeps for its next put keeps no page from others. */
+static void idle_spares(void)
+{
+    enum { IDLE = 6 };
+    pid_t pids[IDLE];
+    memset(sh, 0, sizeof *sh);
+    make_box(&b, 2 * MIB, 0);
+    uint64_t id = 100;
+    for (uint32_t i = 0; i < IDLE; i++) {           /* each block in another part of the store */
+        for (uint32_t n = 0; n < 42; n++)
+            REQUIRE_OK(put_value(b.store, id++, 1, 3000, 0));
+        pids[i] = start_child(spare_body, &i, 60);
+        while (atomic_load(&sh->writes) <= i)
+            usleep(1000);
+    }
+    for (uint64_t i = 0; i < id; i++)
+        REQUIRE(i >= IDLE && i < 100 ? true : delete_id(b.store, i) == SKV_OK, "no key %" PRIu64, i);
+    require_clean(b.store);
+    skv_status status = put_value(b.store, 1, 1, 520000, 0);
+    REQUIRE(status == SKV_OK, "a value of a quarter of the store: status %d", (int)status);
+    for (uint32_t i = 0; i < IDLE; i++) {
+        kill(pids[i], SIGKILL);
+        wait_child(pids[i]);
+    }
+    require_no_leaks(b.store);
+    remove_box(&b);
+}
+
 static void one_put_body(void *context)
 {
     const uint64_t *id = context;
@@ -576,6 +619,7 @@ static const test tests[] = {
     {"kills_and_stops", kills_and_stops},
     {"kills_in_an_evicting_store", kills_in_an_evicting_store},
     {"idle_crowd", idle_crowd},
+    {"idle_spares", idle_spares},
     {"more_deaths_than_slots", more_deaths_than_slots},
     {"twins", twins},
 };

@@ -205,10 +205,13 @@ static inline skv_wait patient(void)
     return (skv_wait){.block = true, .shared = true};
 }
 
+/* The first try is made as by a thread that holds the GIL: only one thread of a process writes (spare.h). */
+UNUSED static bool one_thread;
+
 /* As the binding does: first without waiting, then in slices, until it is done. */
 #define INSIST(status, wait, call)                                                               \
     do {                                                                                         \
-        skv_wait wait = {.block = false, .shared = true};                                        \
+        skv_wait wait = {.block = false, .shared = !one_thread};                                      \
         (status) = (call);                                                                       \
         while ((status) == SKV_BUSY) {                                                           \
             wait = patient();                                                                    \
@@ -257,6 +260,8 @@ UNUSED static skv_status compact_all(skv *store, skv_compact_report *report)
 {
     skv_status status;
     INSIST(status, wait, skv_compact(store, report, &wait));
+    if (status == SKV_OK)
+        INSIST(status, wait, skv_return_memory(store, &wait));
     return status;
 }
 

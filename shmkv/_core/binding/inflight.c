@@ -2,6 +2,7 @@
 #include "inflight.h"
 
 #include <pthread.h>
+#include <time.h>
 
 /* What this thread is in the middle of while it runs Python code. */
 static _Thread_local pause_frame *paused;
@@ -40,6 +41,36 @@ uint32_t handle_others_inside(Handle *handle)
     for (const pause_frame *frame = paused; frame; frame = frame->outer)
         inside -= frame->handle == handle;
     return inside;
+}
+
+/* Operations of other threads in all handles of `store`; the caller is in one, and runs no signal handler. */
+static uint32_t others_inside(const skv *store)
+{
+    uint32_t inside = 0;
+    pthread_mutex_lock(&list_mutex);
+    for (Handle *handle = all_handles; handle; handle = handle->next)
+        if (handle->store == store)
+            inside += atomic_load(&handle->in_flight);
+    pthread_mutex_unlock(&list_mutex);
+    for (const pause_frame *frame = paused; frame; frame = frame->outer)
+        inside -= frame->handle->store == store;
+    return inside - 1;
+}
+
+#define QUIET_NAPS 200u         /* of a millisecond                                           */
+
+/* Waits for an instant without any, which is more than is needed, but can be seen. */
+bool store_wait_for_others(const skv *store)
+{
+    const struct timespec nap = {0, 1000000};
+    for (uint32_t naps = 0; others_inside(store) > 0; naps++) {
+        if (naps == QUIET_NAPS)
+            return false;
+        Py_BEGIN_ALLOW_THREADS
+        nanosleep(&nap, NULL);
+        Py_END_ALLOW_THREADS
+    }
+    return true;
 }
 
 void handle_list_add(Handle *handle)

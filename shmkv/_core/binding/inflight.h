@@ -51,6 +51,9 @@ void handle_resume(const pause_frame *frame);
  * because one of them closed this handle); the operation must leave without touching the store. */
 bool handle_check_signals(Handle *handle);
 
+/* Waits, without the GIL, until every operation of another thread on `store` that was in flight at the call has
+ * ended, a fifth of a second at most: has it?  The caller is inside, and holds the GIL. */
+bool store_wait_for_others(const skv *store);
 /* Operations that a thread which closes `handle` has to wait for. */
 uint32_t handle_others_inside(Handle *handle);
 void handle_list_add(Handle *handle);

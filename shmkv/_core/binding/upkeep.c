@@ -167,19 +167,29 @@ static skv_status compact_step(skv *store, void *context, skv_wait *wait)
     return skv_compact(store, context, wait);
 }
 
+static skv_status return_step(skv *store, void *Py_UNUSED(context), skv_wait *wait)
+{
+    return skv_return_memory(store, wait);
+}
+
 PyObject *handle_compact(Handle *self, PyObject *Py_UNUSED(unused))
 {
     skv *store = handle_may_write(self) ? handle_enter(self) : NULL;
     if (!store)
         return NULL;
     skv_compact_report report = {0};
+    uint64_t bytes_returned = 0;
     int status = writing_run(self, store, compact_step, &report, true);
+    if (status == SKV_OK && report.bytes_to_return && store_wait_for_others(store)) {
+        status = writing_run(self, store, return_step, NULL, true);
+        bytes_returned = status == SKV_OK ? report.bytes_to_return : 0;
+    }
     handle_leave(self);
     if (status != SKV_OK)
         return skv_raise_status(self->state, status);
     const named_number numbers[] = {
         {"expired", report.expired}, {"leaks", report.leaks}, {"moved", report.moved}, {"pages_freed", report.pages_freed},
-        {"bytes_returned", report.bytes_returned}, {"slots_reclaimed", report.slots_reclaimed},
+        {"bytes_returned", bytes_returned}, {"slots_reclaimed", report.slots_reclaimed},
     };
     return add_numbers(PyDict_New(), numbers, Py_ARRAY_LENGTH(numbers));
 }

@@ -27,6 +27,7 @@ int storing_run(Handle *handle, const key_text *key, const skv_encoded *value, u
         .type = value->type,
         .expires_ms = skv_unlikely(ttl_ms) ? skv_now_ms(store) + ttl_ms : 0,
     };
+    skv_prefetch_bucket(store, &job->item.key);
     int status = writing_run(handle, store, store_step, job, value->len >= SKV_LONG_VALUE);
     handle_leave(handle);
     return status;
