@@ -222,9 +222,9 @@ def test_the_child_outlives_the_parent(store: Store) -> None:
 import os, sys, time
 from shmkv import Store
 store = Store.attach(sys.argv[1])
-store["parent"] = os.getpid()
+parent = os.getpid()
+store["parent"] = parent
 if os.fork() == 0:
-    parent = os.getppid()
     while os.getppid() == parent:
         time.sleep(0.001)
     for i in range(5000):

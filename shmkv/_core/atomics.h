@@ -80,6 +80,18 @@ static inline void skv_write_racy(void *to, const void *from, size_t len)
 #endif
 }
 
+/* Zeroes words that such a reader may be loading: each of them is seen whole, old or zero, as memset stores whole
+ * words at aligned places. */
+static inline void skv_clear_racy(_Atomic uint64_t *words, size_t count)
+{
+#ifdef SKV_TSAN
+    for (size_t i = 0; i < count; i++)
+        skv_store(&words[i], 0);
+#else
+    memset((void *)words, 0, count * sizeof *words);
+#endif
+}
+
 static inline void skv_pause(void)
 {
 #if defined(__x86_64__) || defined(__i386__)

@@ -19,14 +19,14 @@ static uint64_t round_up(uint64_t x, uint64_t unit)
     return (x + unit - 1) / unit * unit;
 }
 
-/* About one bucket for each 32 KiB, so that a full store of small items has some 400 in each;
+/* About one bucket for each 64 KiB, so that a full store of small items has some 800 in each;
  * bounded so that an empty store takes less than 1 MiB + 0.15 % of its size. */
 static uint32_t bucket_bits_for(uint64_t size)
 {
     uint64_t budget = size / 1000 * 7 / 5 + UINT64_C(650000);   /* bytes for buckets          */
     uint32_t bits = SKV_MIN_BUCKET_BITS;
     while (bits < SKV_MAX_BUCKET_BITS && (UINT64_C(1) << (bits + 1)) * sizeof(skv_bucket) <= budget
-           && (UINT64_C(1) << (bits + 1)) <= size >> 15)
+           && (UINT64_C(1) << (bits + 1)) <= size >> 16)
         bits++;
     return bits;
 }

@@ -144,11 +144,8 @@ skv_status skv_prepare_table(skv *store, uint64_t bucket, uint64_t capacity, enu
     skv_store(&meta->kind, SKV_META_TABLE);
     skv_store(&meta->owner, (uint32_t)bucket);
     skv_store(&meta->detail, capacity);
-    skv_slot *slots = (skv_slot *)meta + 1;
-    for (uint64_t i = 0; i < capacity; i++) {
-        skv_store(&slots[i].a, SKV_EMPTY);
-        skv_store(&slots[i].b, 0);
-    }
+    static_assert(SKV_EMPTY == 0 && sizeof(skv_slot) == 16, "an empty slot is two words of zeroes");
+    skv_clear_racy((_Atomic uint64_t *)(void *)(meta + 1), 2 * capacity);
     return SKV_OK;
 }
 

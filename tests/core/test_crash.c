@@ -617,7 +617,7 @@ static void compaction(shop *w)
 /* Most buckets lose all their items, and so their tables: what is left lies thinly in its pages. */
 static void compaction_of_tables(shop *w)
 {
-    open_shop(w, 32 * MIB, 0);
+    open_shop(w, 64 * MIB, 0);
     w->alone = true;
     preload(w, 0, IDS, 24);
     for (uint64_t id = 0; id < IDS; id++)

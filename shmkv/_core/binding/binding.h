@@ -20,11 +20,14 @@
 #include "../os.h"
 #include "../store.h"
 
-/* Do threads run without the GIL?  Then counting is always atomic (see skv_count). */
+/* Do threads run without the GIL?  Then counting is always atomic (see skv_count).  A test sets it to 1 on a
+ * build with the GIL, so that those ways are run on every Python. */
+#ifndef SKV_FREE_THREADED
 #ifdef Py_GIL_DISABLED
 #define SKV_FREE_THREADED 1
 #else
 #define SKV_FREE_THREADED 0
+#endif
 #endif
 
 #ifndef Py_BEGIN_CRITICAL_SECTION           /* before 3.13 the GIL is that                       */
