@@ -1,18 +1,10 @@
-"""The engine's C programs (tests/core): built with every warning an error, plain and under sanitizers, and run.
-
-plain   as it is shipped
-points  with crash points, at which a process can be killed
-asan    AddressSanitizer and UndefinedBehaviorSanitizer, with crash points
-tsan    ThreadSanitizer; for the programs whose threads share memory (it does not see other processes)
-"""
+"""The engine's C programs (tests/core): built with every warning an error, plain and under sanitizers, and run."""
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import os
 import re
-import shutil
 import signal
 import subprocess
 from collections.abc import Callable
@@ -20,25 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
-HERE = Path(__file__).resolve().parent
-ENGINE = HERE.parent / "shmkv" / "_core"
-PROGRAMS = HERE / "core"
-COMPILER = os.environ.get("CC") or "cc"
-WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Werror"]
-NOT_ENGINE = {"import.c"}  # the loader of files: it has tests of its own in Python
-
-FLAVOURS = {
-    "plain": ["-O2"],
-    "points": ["-O2", "-DSKV_CRASH_POINTS"],
-    "asan": ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DSKV_CRASH_POINTS"],
-    "tsan": ["-O1", "-g", "-fsanitize=thread"],
-}
-ENVIRONMENT = {
-    "ASAN_OPTIONS": "abort_on_error=0:detect_leaks=1",
-    "UBSAN_OPTIONS": "print_stacktrace=1",
-    "TSAN_OPTIONS": "halt_on_error=1",
-}
+from building import ENGINE, ENVIRONMENT, PROGRAMS, Builder, CannotBuildError, run_prefix
 
 # Crash points at which no test kills a process, each with its reason.
 NEVER_KILLED: dict[str, str] = {}
@@ -77,68 +51,26 @@ RUNS = [
 ]
 
 
-def _compile(arguments: list[str]) -> None:
-    done = subprocess.run(
-        [COMPILER, "-std=c11", "-D_GNU_SOURCE", f"-I{ENGINE}", *arguments], capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-
-
-def _works(flavour: str, folder: Path) -> bool:
-    """Can a program be built, linked and run in this flavour?"""
-    source = folder / f"empty-{flavour}.c"
-    source.write_text("int main(void) { return 0; }\n")
-    try:
-        _compile([*FLAVOURS[flavour], str(source), "-o", str(source.with_suffix(""))])
-    except AssertionError:
-        return False
-    return subprocess.run([*_prefix(flavour), str(source.with_suffix(""))], timeout=60).returncode == 0
-
-
-def _prefix(flavour: str) -> list[str]:
-    """ThreadSanitizer wants its shadow where a kernel with much address randomisation may have mapped something."""
-    return ["setarch", "-R"] if flavour == "tsan" and shutil.which("setarch") else []
-
-
 @pytest.fixture(scope="session")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
-    """`build(program, flavour)`: the path of the program; the engine is compiled once for each flavour."""
-    if not shutil.which(COMPILER):
-        pytest.skip(f"no C compiler ({COMPILER}) to build the engine's test programs with")
-    folder = tmp_path_factory.mktemp("core")
-    engines: dict[str, list[str]] = {}
-
-    def engine(flavour: str) -> list[str]:
-        if flavour not in engines:
-            if not _works(flavour, folder):
-                pytest.skip(f"{COMPILER} cannot build and run programs with {' '.join(FLAVOURS[flavour])} here")
-            sources = [source for source in sorted(ENGINE.glob("*.c")) if source.name not in NOT_ENGINE]
-            if "-DSKV_CRASH_POINTS" in FLAVOURS[flavour]:
-                sources.append(PROGRAMS / "crash_hook.c")
-            (folder / flavour).mkdir()
-            objects = [folder / flavour / f"{source.stem}.o" for source in sources]
-            with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-                jobs = [
-                    pool.submit(_compile, [*WARNINGS, *FLAVOURS[flavour], "-c", str(source), "-o", str(made)])
-                    for source, made in zip(sources, objects, strict=True)
-                ]
-            for job in jobs:
-                job.result()
-            engines[flavour] = [str(made) for made in objects]
-        return engines[flavour]
+    """`build(program, flavour)`: the path of the program."""
+    try:
+        builder = Builder(tmp_path_factory.mktemp("core"))
+    except CannotBuildError as error:
+        pytest.skip(str(error))
 
     def program(name: str, flavour: str) -> Path:
-        path = folder / flavour / name
-        objects = engine(flavour)
-        _compile([*WARNINGS, *FLAVOURS[flavour], str(PROGRAMS / f"{name}.c"), *objects, "-o", str(path), "-lpthread"])
-        return path
+        try:
+            return builder.program(name, flavour)
+        except CannotBuildError as error:
+            pytest.skip(str(error))
 
     return program
 
 
 def _execute(path: Path, run: Run, seed: int) -> str:
     """The program's output; it, its children and its regions are gone afterwards, whatever happens."""
-    command = [*_prefix(run.flavour), str(path), *run.arguments.format(seed=seed).split()]
+    command = [*run_prefix(run.flavour), str(path), *run.arguments.format(seed=seed).split()]
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
