@@ -4,6 +4,7 @@ plain   as it is shipped
 points  with crash points, at which a process can be killed
 asan    AddressSanitizer and UndefinedBehaviorSanitizer, with crash points
 tsan    ThreadSanitizer; for the programs whose threads share memory (it does not see other processes)
+traced  with a hook at each atomic operation and copy (tests/core/traced.h), and crash points
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ FLAVOURS = {
     "points": ["-O2", "-DSKV_CRASH_POINTS"],
     "asan": ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DSKV_CRASH_POINTS"],
     "tsan": ["-O1", "-g", "-fsanitize=thread"],
+    "traced": ["-O1", "-DSKV_CRASH_POINTS", "-include", str(PROGRAMS / "traced.h")],
 }
 # For the run of a program under sanitizers.
 ENVIRONMENT = {
@@ -39,9 +41,9 @@ class CannotBuildError(Exception):
     """The machine lacks something; the message says what."""
 
 
-def compile_c(arguments: list[str]) -> None:
+def compile_c(arguments: list[str], engine: Path = ENGINE) -> None:
     done = subprocess.run(
-        [COMPILER, "-std=c11", "-D_GNU_SOURCE", f"-I{ENGINE}", *arguments], capture_output=True, text=True, timeout=300
+        [COMPILER, "-std=c11", "-D_GNU_SOURCE", f"-I{engine}", *arguments], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
 
@@ -52,10 +54,11 @@ def run_prefix(flavour: str) -> list[str]:
 
 
 class Builder:
-    """Programs of tests/core; the engine is compiled once for each flavour and set of extra flags."""
+    """Programs of tests/core; the engine (of `engine`, a folder) is compiled once for each flavour and set of flags."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, engine: Path = ENGINE) -> None:
         self._folder = folder
+        self._source = engine
         self._engines: dict[tuple[str, ...], list[str]] = {}
         if not shutil.which(COMPILER):
             raise CannotBuildError(f"no C compiler ({COMPILER}) to build the engine's test programs with")
@@ -65,7 +68,8 @@ class Builder:
         objects = self._engine(flavour, extra)
         path = Path(objects[0]).parent / name
         source = str(PROGRAMS / f"{name}.c")
-        compile_c([*WARNINGS, *FLAVOURS[flavour], *extra, source, *objects, "-o", str(path), "-lpthread"])
+        flags = [*WARNINGS, *FLAVOURS[flavour], *extra]
+        compile_c([*flags, source, *objects, "-o", str(path), "-lpthread"], self._source)
         return path
 
     def _engine(self, flavour: str, extra: tuple[str, ...]) -> list[str]:
@@ -74,13 +78,14 @@ class Builder:
             self._require_working(flavour)
             where = self._folder / "-".join(key).replace("/", "_")
             where.mkdir(parents=True)
-            sources = [source for source in sorted(ENGINE.glob("*.c")) if source.name not in NOT_ENGINE]
+            sources = [source for source in sorted(self._source.glob("*.c")) if source.name not in NOT_ENGINE]
             if "-DSKV_CRASH_POINTS" in FLAVOURS[flavour]:
                 sources.append(PROGRAMS / "crash_hook.c")
             objects = [where / f"{source.stem}.o" for source in sources]
+            flags = [*WARNINGS, *FLAVOURS[flavour], *extra, "-c"]
             with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
                 jobs = [
-                    pool.submit(compile_c, [*WARNINGS, *FLAVOURS[flavour], *extra, "-c", str(source), "-o", str(made)])
+                    pool.submit(compile_c, [*flags, str(source), "-o", str(made)], self._source)
                     for source, made in zip(sources, objects, strict=True)
                 ]
             for job in jobs:

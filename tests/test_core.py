@@ -44,6 +44,7 @@ RUNS = [
     Run("test_processes", "asan", "{seed} 3", 120),
     Run("test_races", "points"),
     Run("test_races", "asan", "", 120),
+    Run("test_orders", "traced"),
     Run("test_hostile", "plain", "1 40"),
     Run("test_hostile", "asan", "1 20", 90),
     Run("test_crash", "points", "{seed} 4", 120),

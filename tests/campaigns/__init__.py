@@ -1,0 +1,1 @@
+"""The long run behind docs/reliability.md: `python -m tests.campaigns`."""

@@ -1,0 +1,55 @@
+"""What the long run has found so far: one file for each campaign, committed with the page that shows it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from .campaign import Campaign, Figures, join
+
+FOLDER = Path(__file__).resolve().parent / "results"
+
+
+@dataclass
+class Result:
+    parts_done: int = 0
+    seconds: float = 0.0
+    figures: Figures = field(default_factory=dict)
+    violations: list[str] = field(default_factory=list)
+    when: str = ""
+    commit: str = ""
+    machine: str = ""
+
+    def add(self, figures: Figures, seconds: float) -> None:
+        self.figures = join(self.figures, figures)
+        self.parts_done += 1
+        self.seconds += seconds
+        self.when = time.strftime("%Y-%m-%d", time.gmtime())
+        self.commit = _commit()
+        self.machine = f"{os.cpu_count()} cores, {platform.system()} {platform.release()}, {platform.machine()}"
+
+
+def _commit() -> str:
+    """The commit that was tested, with a mark if the tree had changes."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    done = subprocess.run(command, cwd=FOLDER.parent, capture_output=True, text=True, timeout=30)
+    return done.stdout.strip()
+
+
+def load(campaign: Campaign) -> Result:
+    path = FOLDER / f"{campaign.name}.json"
+    return Result(**json.loads(path.read_text())) if path.exists() else Result()
+
+
+def save(campaign: Campaign, result: Result) -> None:
+    """By a rename, so that a run that is stopped leaves the old file or the new one."""
+    FOLDER.mkdir(exist_ok=True)
+    path = FOLDER / f"{campaign.name}.json"
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps(asdict(result), indent=1) + "\n")
+    fresh.replace(path)
