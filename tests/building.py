@@ -9,10 +9,15 @@ traced  with a hook at each atomic operation and copy (tests/core/traced.h), and
 
 from __future__ import annotations
 
+import atexit
 import concurrent.futures
+import functools
+import hashlib
 import os
 import shutil
 import subprocess
+import tempfile
+import threading
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -53,6 +58,18 @@ def run_prefix(flavour: str) -> list[str]:
     return ["setarch", "-R"] if flavour == "tsan" and shutil.which("setarch") else []
 
 
+@functools.cache
+def object_cache() -> Path:
+    """A folder for this process's object files, gone at its end."""
+    folder = tempfile.mkdtemp(prefix="shmkv-objects-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
+def _folder_name(key: tuple[str, ...]) -> str:
+    return "-".join(key).replace("/", "_")
+
+
 class Builder:
     """Programs of tests/core; the engine (of `engine`, a folder) is compiled once for each flavour and set of flags."""
 
@@ -66,7 +83,7 @@ class Builder:
     def program(self, name: str, flavour: str, *extra: str) -> Path:
         """The path of tests/core/NAME.c, built; `extra` flags go to the engine and to the program."""
         objects = self._engine(flavour, extra)
-        path = Path(objects[0]).parent / name
+        path = self._folder / _folder_name((flavour, *extra)) / name
         source = str(PROGRAMS / f"{name}.c")
         flags = [*WARNINGS, *FLAVOURS[flavour], *extra]
         compile_c([*flags, source, *objects, "-o", str(path), "-lpthread"], self._source)
@@ -76,22 +93,26 @@ class Builder:
         key = (flavour, *extra)
         if key not in self._engines:
             self._require_working(flavour)
-            where = self._folder / "-".join(key).replace("/", "_")
-            where.mkdir(parents=True)
+            (self._folder / _folder_name(key)).mkdir(parents=True)
             sources = [source for source in sorted(self._source.glob("*.c")) if source.name not in NOT_ENGINE]
             if "-DSKV_CRASH_POINTS" in FLAVOURS[flavour]:
                 sources.append(PROGRAMS / "crash_hook.c")
-            objects = [where / f"{source.stem}.o" for source in sources]
-            flags = [*WARNINGS, *FLAVOURS[flavour], *extra, "-c"]
+            flags = [*WARNINGS, *FLAVOURS[flavour], *extra]
             with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-                jobs = [
-                    pool.submit(compile_c, [*flags, str(source), "-o", str(made)], self._source)
-                    for source, made in zip(sources, objects, strict=True)
-                ]
-            for job in jobs:
-                job.result()
-            self._engines[key] = [str(made) for made in objects]
+                self._engines[key] = list(pool.map(lambda source: self._object(source, flags), sources))
         return self._engines[key]
+
+    def _object(self, source: Path, flags: list[str]) -> str:
+        """Compiled once for each text and each set of flags: one fault in one file leaves the others as they are."""
+        told = hashlib.sha256(" ".join(flags).encode())
+        for text in (source, *sorted(self._source.glob("*.h")), *sorted(PROGRAMS.glob("*.h"))):
+            told.update(text.read_bytes())
+        made = object_cache() / f"{source.stem}-{told.hexdigest()[:24]}.o"
+        if not made.exists():
+            fresh = made.with_suffix(f".{threading.get_ident()}.o")
+            compile_c([*flags, "-c", str(source), "-o", str(fresh)], self._source)
+            fresh.replace(made)
+        return str(made)
 
     def _require_working(self, flavour: str) -> None:
         """A program can be built, linked and run in this flavour."""

@@ -1,0 +1,598 @@
+"""Faults that are put into the engine, one at a time: each has to make a test fail.
+
+A fault is a piece of the source's text and what stands there instead, so that the engine that is shipped carries
+no trace of it.  The text occurs once in its file; where the engine changes, the table says so by failing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Killer:
+    """A run of a program of tests/core that is expected to fail."""
+
+    program: str
+    flavour: str
+    arguments: str = ""
+
+    def __str__(self) -> str:
+        return " ".join(filter(None, [f"{self.program} ({self.flavour})", self.arguments]))
+
+
+ORDERS = Killer("test_orders", "traced")
+STORE = Killer("test_store", "plain", "1")
+CHECK = Killer("test_check", "plain", "1")
+CRASH = Killer("test_crash", "points", "1 1")
+RACES = Killer("test_races", "points")
+THREADS = Killer("test_threads", "plain", "1 2")
+PROCESSES = Killer("test_processes", "plain", "1 2")
+HOSTILE = Killer("test_hostile", "asan", "1 20")
+HASH = Killer("test_hash", "plain")
+# Tried in this order after the one that is expected.
+ALL = (ORDERS, STORE, RACES, CHECK, CRASH, THREADS, PROCESSES, HOSTILE, HASH)
+
+
+@dataclass(frozen=True)
+class Mutant:
+    name: str
+    fault: str  # what is wrong with it, for the table
+    file: str  # below shmkv/_core
+    old: str
+    new: str
+    killer: Killer = ORDERS  # expected; tried first
+
+
+def mutant(name: str, fault: str, file: str, old: str, new: str, killer: Killer = ORDERS) -> Mutant:
+    return Mutant(name, fault, file, old, new, killer)
+
+
+FENCE = "    skv_fence_release();\n"
+# ---- Orders and fences ---------------------------------------------------------------------------
+
+MEMORY = (
+    mutant(
+        "record-fence",
+        "no fence before a block is written",
+        "store.c",
+        f"{FENCE}    _Atomic uint64_t *words",
+        "    _Atomic uint64_t *words",
+    ),
+    mutant(
+        "table-fence",
+        "no fence before a table is written",
+        "store.c",
+        "    skv_fence_release();        /* as in skv_write_record                                     */\n"
+        "    skv_meta *meta",
+        "    skv_meta *meta",
+    ),
+    mutant(
+        "copy-fence",
+        "no fence before a block is moved",
+        "evacuate.c",
+        "    skv_fence_release();        /* as in skv_write_record                                     */\n",
+        "",
+    ),
+    mutant(
+        "intent-fence",
+        "no fence before an intent is written",
+        "batch.c",
+        "    skv_fence_release();        /* as in skv_write_record                                     */\n",
+        "",
+    ),
+    mutant(
+        "validate-fence",
+        "no fence between copy and validation",
+        "read.h",
+        "    skv_fence_acquire();        /* pairs with the release fence before a block is written anew */\n",
+        "",
+    ),
+    mutant(
+        "bump-relaxed",
+        "the bump does not release",
+        "write.h",
+        "skv_store_release(&bucket->seq",
+        "skv_store(&bucket->seq",
+    ),
+    mutant(
+        "overwrite-relaxed",
+        "an overwrite does not release",
+        "store.c",
+        "skv_store_release(&hit->slot->a, a);",
+        "skv_store(&hit->slot->a, a);",
+    ),
+    mutant(
+        "insert-relaxed",
+        "a new item is published without a release",
+        "store.c",
+        "skv_store_release(&slots[at].a, a);",
+        "skv_store(&slots[at].a, a);",
+    ),
+    mutant(
+        "table-relaxed",
+        "a table is published without a release",
+        "table.h",
+        "skv_store_release(&bucket->table, word);",
+        "skv_store(&bucket->table, word);",
+    ),
+    mutant(
+        "status-relaxed",
+        "the commit of a batch does not release",
+        "batch.c",
+        "skv_store_release(&store->proc->status",
+        "skv_store(&store->proc->status",
+    ),
+    mutant(
+        "find-relaxed",
+        "the counter is read without an acquire",
+        "read.h",
+        "view->seq = skv_load_acquire(",
+        "view->seq = skv_load(",
+    ),
+    mutant(
+        "probe-relaxed",
+        "a slot is read without an acquire",
+        "table.h",
+        "uint64_t a = skv_load_acquire(&slots[i].a);     /* pairs",
+        "uint64_t a = skv_load(&slots[i].a);     /* pairs",
+    ),
+    mutant(
+        "unlock-relaxed",
+        "a lock is given up without a release",
+        "lock.h",
+        "atomic_exchange_explicit(lock, 0, memory_order_release)",
+        "atomic_exchange_explicit(lock, 0, memory_order_relaxed)",
+    ),
+    mutant(
+        "free-relaxed",
+        "a block is freed without a release",
+        "pages.c",
+        "~bit, memory_order_release) & ~bit;",
+        "~bit, memory_order_relaxed) & ~bit;",
+    ),
+    mutant(
+        "take-relaxed",
+        "a block is taken without an acquire",
+        "pages.c",
+        "atomic_fetch_or_explicit(bits, taken, memory_order_acquire);",
+        "atomic_fetch_or_explicit(bits, taken, memory_order_relaxed);",
+    ),
+    mutant(
+        "grow-relaxed",
+        "the region's growth is published without a release",
+        "pages.c",
+        "skv_store_release(&store->header->committed_pages, from + step);",
+        "skv_store(&store->header->committed_pages, from + step);",
+    ),
+    mutant(
+        "busy-relaxed",
+        "an operation is announced without the order that audits rely on",
+        "procs.h",
+        "atomic_fetch_add_explicit(&proc->busy[entered & 1], 1, memory_order_seq_cst);",
+        "atomic_fetch_add_explicit(&proc->busy[entered & 1], 1, memory_order_acquire);",
+    ),
+    mutant(
+        "epoch-once",
+        "the epoch is not read again after the announcement",
+        "procs.h",
+        "if (skv_likely(atomic_load_explicit(&store->header->epoch, memory_order_seq_cst) == epoch))",
+        "if (skv_likely(epoch == epoch + 0 * entered))",
+    ),
+)
+
+# ---- Steps that are swapped or left out -----------------------------------------------------------
+
+STEPS = (
+    mutant(
+        "no-bump",
+        "an overwrite is not bumped",
+        "store.c",
+        '    skv_bump_locked(bucket);\n    SKV_CRASH("put.bumped");',
+        '    SKV_CRASH("put.bumped");',
+    ),
+    mutant(
+        "free-before-bump",
+        "the old record is freed before the bump",
+        "store.c",
+        "        write->replaced = skv_slot_offset(hit->a);",
+        "        skv_free(write->store, skv_slot_offset(hit->a));",
+    ),
+    mutant(
+        "b-after-a",
+        "a new item's B comes after its A",
+        "store.c",
+        '    skv_store(&slots[at].b, b);\n    SKV_CRASH("put.hinted");\n'
+        "    skv_store_release(&slots[at].a, a);         /* the commit; pairs with skv_probe           */\n",
+        '    skv_store_release(&slots[at].a, a);\n    skv_store(&slots[at].b, b);\n    SKV_CRASH("put.hinted");\n',
+    ),
+    mutant(
+        "delete-no-bump",
+        "a delete is not bumped",
+        "store.c",
+        "    skv_bump_locked(write->bucket);\n    drop_later(write",
+        "    drop_later(write",
+    ),
+    mutant(
+        "bump-before-txn",
+        "a batch bumps before it names its intent",
+        "batch.c",
+        "        skv_store_release(&b->groups[i].bucket->txn, b->intent);\n"
+        '        SKV_CRASH("batch.txn_set");\n        skv_bump_locked(b->groups[i].bucket);\n',
+        "        skv_bump_locked(b->groups[i].bucket);\n"
+        "        skv_store_release(&b->groups[i].bucket->txn, b->intent);\n"
+        '        SKV_CRASH("batch.txn_set");\n',
+    ),
+    mutant(
+        "txn-after-bump",
+        "a batch clears its intent's name after the last bump",
+        "batch.c",
+        '    skv_store_release(&bucket->txn, 0);\n    SKV_CRASH("batch.txn_cleared");\n    skv_bump_locked(bucket);\n',
+        '    skv_bump_locked(bucket);\n    skv_store_release(&bucket->txn, 0);\n    SKV_CRASH("batch.txn_cleared");\n',
+    ),
+    mutant(
+        "never-pending",
+        "a batch is committed before its intent is named",
+        "batch.c",
+        '    set_status(store, generation, SKV_BATCH_PENDING);\n    SKV_CRASH("batch.pending");',
+        '    set_status(store, generation, SKV_BATCH_COMMITTED);\n    SKV_CRASH("batch.pending");',
+    ),
+    mutant(
+        "unlock-early",
+        "a batch's buckets are unlocked before it is applied",
+        "batch.c",
+        "    uint32_t from = 0;\n    for (uint32_t i = 0; i < b->group_count; i++) {\n        apply_group_locked",
+        "    uint32_t from = 0;\n    unlock_groups(b, b->group_count);\n"
+        "    for (uint32_t i = 0; i < b->group_count; i++) {\n        apply_group_locked",
+    ),
+    mutant(
+        "lock-order",
+        "a batch locks its buckets in no order",
+        "batch.c",
+        "        skv_status status = skv_lock_bucket(b->store, b->groups[i].bucket, b->wait);",
+        "        skv_status status = skv_lock_bucket(b->store, b->groups[b->group_count - 1 - i].bucket, b->wait);",
+    ),
+    mutant(
+        "no-lock",
+        "a write does not lock its bucket",
+        "store.c",
+        "        skv_status status = skv_lock_bucket(store, write->bucket, write->wait);",
+        "        skv_status status = SKV_OK;",
+    ),
+    mutant(
+        "same-generation",
+        "two batches of a process share a generation",
+        "batch.c",
+        "(skv_load(&store->proc->status) >> 2) + 1;",
+        "(skv_load(&store->proc->status) >> 2);",
+    ),
+    mutant(
+        "no-rebuild-count",
+        "a table's replacement is not counted",
+        "table.h",
+        "    skv_store_release(&bucket->rebuilds, skv_load(&bucket->rebuilds) + 1);\n",
+        "",
+    ),
+    mutant(
+        "descriptors-last",
+        "the region's end moves before its pages are allocated",
+        "pages.c",
+        '    SKV_CRASH("grow.descriptors");\n',
+        '    skv_store_release(&store->header->committed_pages, from + step);\n    SKV_CRASH("grow.descriptors");\n',
+    ),
+    mutant(
+        "table-under-lock",
+        "the region is not re-read for a record beyond its old end",
+        "table.h",
+        "             || skv_read_head(store, skv_slot_offset(a), &hit->head))",
+        "             || false)",
+        RACES,
+    ),
+)
+
+# ---- Reading ---------------------------------------------------------------------------------------
+
+READING = (
+    mutant(
+        "no-validation",
+        "a read is not validated",
+        "read.h",
+        "    return skv_load_acquire(&view->bucket->seq) == view->seq\n",
+        "    return view->seq == view->seq\n",
+    ),
+    mutant(
+        "no-status-check",
+        "a read through an intent does not look at its status again",
+        "read.h",
+        "           && (skv_likely(!view->status_word) || skv_load_acquire(view->status_word) == view->status);",
+        "           && (skv_likely(!view->status_word) || true);",
+    ),
+    mutant(
+        "no-overlay",
+        "a reader does not look into a committed intent",
+        "read.h",
+        "    if (skv_unlikely(txn != 0) && skv_overlay_find(store, txn, key, view))\n        return;\n",
+        "",
+    ),
+    mutant(
+        "doomed-seen",
+        "a reader sees what a committed delete_many removed",
+        "intent.c",
+        "    view->doom_counts = it.action == SKV_INTENT_REMOVE;\n",
+        "",
+        CRASH,
+    ),
+    mutant(
+        "any-generation",
+        "an intent counts as committed whatever its generation",
+        "intent.c",
+        "    return status == (it->generation << 2 | SKV_BATCH_COMMITTED);",
+        "    return (status & 3) == SKV_BATCH_COMMITTED && it->generation > 0;",
+        CRASH,
+    ),
+    mutant(
+        "collect-once",
+        "a batch of reads is not collected twice",
+        "read.c",
+        "        if (!is_same(store, &keys[i], &views[i]))\n            return false;\n",
+        "        if (skv_unlikely(!keys[i].data))\n            return is_same(store, &keys[i], &views[i]);\n",
+        PROCESSES,
+    ),
+    mutant(
+        "expiry-not-compared",
+        "the second collect does not look at the expiry",
+        "read.c",
+        "            && skv_load(skv_expiry_word(store, skv_slot_offset(view->a))) != view->expires_ms)",
+        "            && view->expires_ms == 1)",
+        RACES,
+    ),
+    mutant(
+        "expired-alive",
+        "what has expired is still found",
+        "read.h",
+        "skv_now_ms(store) >= expires_ms;",
+        "skv_now_ms(store) > expires_ms + 10;",
+        STORE,
+    ),
+    mutant(
+        "probe-stops",
+        "a probe stops at a tombstone",
+        "table.h",
+        "        if (a == SKV_EMPTY)\n            return;\n        if (skv_slot_tag(a) != tag ||",
+        "        if (a == SKV_EMPTY || a == SKV_TOMBSTONE)\n            return;\n        if (skv_slot_tag(a) != tag ||",
+        STORE,
+    ),
+    mutant(
+        "tag-is-key",
+        "two keys with one tag are taken for one",
+        "table.h",
+        "            && skv_head_has_key(&hit->head, key)) {",
+        "            && hit->head.key_len == key->len) {",
+        STORE,
+    ),
+    mutant(
+        "warm-anything",
+        "a late reader sets a clock bit in whatever lies there now",
+        "sweep.c",
+        "    if (b == 0 || clock == 3 || (clock > 0 && ++reads % 8) || skv_load(slot_b) != b)\n        return;",
+        "    if (clock == 3 || (clock > 0 && ++reads % 8))\n        return;\n    b = skv_load(slot_b);",
+        RACES,
+    ),
+)
+
+# ---- Repair and death --------------------------------------------------------------------------------
+
+REPAIR = (
+    mutant(
+        "no-recount",
+        "a repair does not count anew",
+        "repair.c",
+        '    skv_recount_locked(store, bucket);\n    SKV_CRASH("repair.counted");',
+        '    SKV_CRASH("repair.counted");',
+        CRASH,
+    ),
+    mutant(
+        "repair-no-bump",
+        "a repair does not bump",
+        "repair.c",
+        '    SKV_CRASH("repair.counted");\n    skv_bump_locked(bucket);',
+        '    SKV_CRASH("repair.counted");',
+        RACES,
+    ),
+    mutant(
+        "repair-drops",
+        "a repair drops a committed intent",
+        "intent.c",
+        "    if (open_intent(store, txn, &it) && is_committed(",
+        "    if (it.count == UINT32_MAX && open_intent(store, txn, &it) && is_committed(",
+        CRASH,
+    ),
+    mutant(
+        "repair-applies",
+        "a repair applies an intent that was not committed",
+        "intent.c",
+        "    if (open_intent(store, txn, &it) && is_committed(",
+        "    if (open_intent(store, txn, &it) || is_committed(",
+        CRASH,
+    ),
+    mutant(
+        "b-not-mended",
+        "a repair does not mend B",
+        "repair.c",
+        "    if (b != mended)\n        skv_store(&slot->b, mended);",
+        "    if (b == mended + 1)\n        skv_store(&slot->b, mended);",
+        CRASH,
+    ),
+    mutant(
+        "no-takeover",
+        "nobody takes a dead process's lock",
+        "lock.c",
+        "    if (!store->os.claim_dead(store->os.context, owner))\n        return false;\n"
+        "    bool taken = skv_lock_take_from(store, lock, owner, repair, guarded);",
+        "    if (owner < SKV_PROCS || !store->os.claim_dead(store->os.context, owner))\n        return false;\n"
+        "    bool taken = skv_lock_take_from(store, lock, owner, repair, guarded);",
+        CRASH,
+    ),
+    mutant(
+        "takeover-no-repair",
+        "a dead process's lock is taken and nothing repaired",
+        "lock.c",
+        "    if (repair)\n        repair(store, guarded);\n",
+        "    if (repair && dead_slot == SKV_PROCS)\n        repair(store, guarded);\n",
+        CRASH,
+    ),
+    mutant(
+        "takeover-gives-up",
+        "a takeover gives up when others begin to wait",
+        "lock.c",
+        "    } while (!atomic_compare_exchange_weak_explicit(lock, &word, mine, memory_order_acquire, ",
+        "        if (skv_load(lock) != word)\n            return false;\n"
+        "    } while (!atomic_compare_exchange_weak_explicit(lock, &word, mine, memory_order_acquire, ",
+        RACES,
+    ),
+    mutant(
+        "row-freed-early",
+        "a dead process's row is freed while its intent is in use",
+        "procs.c",
+        "    if (!clean)\n        return false;\n",
+        "",
+        CRASH,
+    ),
+    mutant(
+        "pages-not-disowned",
+        "a dead process keeps its pages",
+        "procs.c",
+        "    skv_pages_disown(store, slot);\n",
+        "",
+        CRASH,
+    ),
+    mutant(
+        "tails-not-repaired",
+        "a takeover of the allocator leaves the tails of a run",
+        "pages.c",
+        "                set_word(store, page + i, skv_pw_make(SKV_PAGE_TAIL, 0, 0, 0, i));\n"
+        "                skv_store(&store->kinds[page + i], SKV_KIND_RUN);\n            }\n        } else",
+        "                skv_store(&store->kinds[page + i], SKV_KIND_RUN);\n            }\n        } else",
+        CRASH,
+    ),
+    mutant(
+        "one-grace-period",
+        "an audit waits for one parity only",
+        "procs.c",
+        "    return wait_for_parity(store, deadline) && wait_for_parity(store, deadline);",
+        "    return wait_for_parity(store, deadline);",
+        RACES,
+    ),
+    mutant(
+        "audit-at-once",
+        "an audit does not wait for operations in flight",
+        "compact.c",
+        "    if (skv_grace_period(store, GRACE_MS)) {",
+        "    if (store) {",
+        RACES,
+    ),
+    mutant(
+        "wake-nobody",
+        "who unlocks wakes nobody",
+        "lock.h",
+        "    if (skv_unlikely(old & SKV_LOCK_WAITERS))",
+        "    if (skv_unlikely(old == SKV_LOCK_WAITERS))",
+        STORE,
+    ),
+)
+
+# ---- Bounds and counts ----------------------------------------------------------------------------------
+
+BOUNDS = (
+    mutant(
+        "record-unbounded",
+        "a record's length is not bounded",
+        "table.h",
+        "    return skv_likely(skv_record_size(record.key_len, record.value_len, has_expiry) <= end - offset);",
+        "    return skv_likely(record.key_len <= end - offset);",
+        HOSTILE,
+    ),
+    mutant(
+        "table-unbounded",
+        "a table word is not bounded",
+        "table.h",
+        "offset < store->pages_offset || offset + skv_table_bytes(capacity) > end))\n        return;",
+        "offset < store->pages_offset || offset > end))\n        return;",
+        HOSTILE,
+    ),
+    mutant(
+        "intent-unbounded",
+        "an intent's length is not bounded",
+        "intent.c",
+        "           && (in_row ? head.count == 0 : skv_in_pages(store, txn, skv_intent_size(head.count)));",
+        "           && (in_row ? head.count == 0 : skv_in_pages(store, txn, sizeof head));",
+        HOSTILE,
+    ),
+    mutant(
+        "entry-unbounded",
+        "an intent's slot index is not bounded",
+        "intent.c",
+        "    if (!slots || entry->index >= skv_table_capacity(table))",
+        "    if (!slots)",
+        HOSTILE,
+    ),
+    mutant(
+        "count-not-kept",
+        "an insert does not count",
+        "store.c",
+        "    skv_store(&bucket->count, skv_load(&bucket->count) + 1);\n",
+        "",
+        STORE,
+    ),
+    mutant(
+        "load-limit",
+        "a table is filled to the last slot",
+        "table.h",
+        "    return capacity * (179 + spread) >> 8;",
+        "    return capacity + 0 * spread;",
+        CHECK,
+    ),
+    mutant(
+        "units-overlap",
+        "a block of units is one unit too short",
+        "pages.c",
+        "    uint32_t at = find_units(skv_load(&desc->bitmap[0]), n);",
+        "    n -= n > 1;\n    uint32_t at = find_units(skv_load(&desc->bitmap[0]), n);",
+        STORE,
+    ),
+    mutant(
+        "spare-any-class",
+        "a spare block is reused for another size",
+        "spare.h",
+        "store->spare_class == skv_class_of(SKV_RECORDS, size) && !skv_load",
+        "store->spare_class <= SKV_CLASSES && skv_class_of(SKV_RECORDS, size) < SKV_CLASSES && !skv_load",
+        STORE,
+    ),
+    mutant(
+        "spare-kept-twice",
+        "a spare block stays in the process after it was taken",
+        "spare.h",
+        "    store->spare = 0;\n    /* Acquire",
+        "    /* Acquire",
+        STORE,
+    ),
+    mutant(
+        "spare-not-asked",
+        "a spare block is used although another process took it",
+        "spare.h",
+        "memory_order_acq_rel) != spare))\n        return 0;",
+        "memory_order_acq_rel) == 1))\n        return 0;",
+        RACES,
+    ),
+    mutant(
+        "later-loses",
+        "of two equal keys in a batch the earlier wins",
+        "batch.c",
+        "        if (!later)\n            items[kept++] = items[i];",
+        "        later = false;\n        for (uint32_t j = 0; j < kept && !later; j++)\n"
+        "            later = same_key(items[i], items[j]);\n        if (!later)\n            items[kept++] = items[i];",
+        STORE,
+    ),
+)
+
+MUTANTS = MEMORY + STEPS + READING + REPAIR + BOUNDS
