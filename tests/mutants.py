@@ -323,20 +323,12 @@ READING = (
         CRASH,
     ),
     mutant(
-        "any-generation",
-        "an intent counts as committed whatever its generation",
-        "intent.c",
-        "    return status == (it->generation << 2 | SKV_BATCH_COMMITTED);",
-        "    return (status & 3) == SKV_BATCH_COMMITTED && it->generation > 0;",
-        CRASH,
-    ),
-    mutant(
         "collect-once",
         "a batch of reads is not collected twice",
         "read.c",
         "        if (!is_same(store, &keys[i], &views[i]))\n            return false;\n",
         "        if (skv_unlikely(!keys[i].data))\n            return is_same(store, &keys[i], &views[i]);\n",
-        PROCESSES,
+        RACES,
     ),
     mutant(
         "expiry-not-compared",
@@ -404,7 +396,7 @@ REPAIR = (
         "a repair drops a committed intent",
         "intent.c",
         "    if (open_intent(store, txn, &it) && is_committed(",
-        "    if (it.count == UINT32_MAX && open_intent(store, txn, &it) && is_committed(",
+        "    if (open_intent(store, txn, &it) && it.count == UINT32_MAX && is_committed(",
         CRASH,
     ),
     mutant(
@@ -421,7 +413,7 @@ REPAIR = (
         "repair.c",
         "    if (b != mended)\n        skv_store(&slot->b, mended);",
         "    if (b == mended + 1)\n        skv_store(&slot->b, mended);",
-        CRASH,
+        RACES,
     ),
     mutant(
         "no-takeover",
@@ -431,7 +423,7 @@ REPAIR = (
         "    bool taken = skv_lock_take_from(store, lock, owner, repair, guarded);",
         "    if (owner < SKV_PROCS || !store->os.claim_dead(store->os.context, owner))\n        return false;\n"
         "    bool taken = skv_lock_take_from(store, lock, owner, repair, guarded);",
-        CRASH,
+        RACES,
     ),
     mutant(
         "takeover-no-repair",

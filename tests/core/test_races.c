@@ -189,6 +189,75 @@ static void audit_before_the_repair(void)
     remove_box(&b);
 }
 
+/* ---- Snapshots -------------------------------------------------------------------------------------------- */
+
+#define LATER (UINT64_C(1) << 38)
+
+static void touch_body(void *context)
+{
+    key_text text;
+    skv_status status;
+    (void)context;
+    skv_key key = key_for(b.store, 7, &text);
+    at_point("touch.published", die);
+    INSIST(status, wait, skv_touch(b.store, &key, LATER + 1, NULL, &wait));
+    REQUIRE_OK(status);
+}
+
+static void touch_and_die(void)
+{
+    int status = wait_child(start_child(touch_body, NULL, 10));
+    REQUIRE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, "touch.published is not passed");
+}
+
+static void overwrite_and_die(void) { put_and_die("put.published", 7, 2, 60); }
+
+/* A reader collects the first of two keys.  That is changed by a process which is killed after the commit, before the bump;
+ * somebody sees the change and puts the second key.  Then the reader collects the second: old and new are no snapshot,
+ * although both counters are what they were. */
+static void snapshot_beside_a_corpse(void (*change)(void))
+{
+    key_text texts[2];
+    skv_view views[2];
+    make_box(&b, MIB, 0);
+    uint64_t other = 8;
+    skv_key keys[2] = {key_for(b.store, 7, &texts[0]), key_for(b.store, other, &texts[1])};
+    while (skv_bucket_of(b.store, keys[1].hash) == skv_bucket_of(b.store, keys[0].hash))
+        keys[1] = key_for(b.store, ++other, &texts[1]);
+    REQUIRE_OK(put_value(b.store, 7, 1, 60, LATER));
+    skv_find(b.store, &keys[0], &views[0]);
+    change();
+    REQUIRE_OK(put_value(b.store, other, 2, 60, 0));
+    skv_find(b.store, &keys[1], &views[1]);
+    REQUIRE(views[0].record && views[1].record, "both are there");
+    REQUIRE(!skv_validate_many(b.store, keys, views, 2), "an old and a new value are taken for one snapshot");
+    require_no_leaks(b.store);
+    remove_box(&b);
+}
+
+static void snapshot_beside_a_dead_put(void) { snapshot_beside_a_corpse(overwrite_and_die); }
+static void snapshot_beside_a_dead_touch(void) { snapshot_beside_a_corpse(touch_and_die); }
+
+/* ---- Hints that a death leaves behind ------------------------------------------------------------------------ */
+
+/* An item with a ttl is overwritten by one without; the writer is killed after the commit, before the hint in word B says
+ * so.  When the ttl would have been over, a sweep must not take the new item for expired. */
+static void persisted_by_a_corpse(void)
+{
+    uint64_t dropped;
+    make_box(&b, MIB, 0);
+    skv_set_clock(b.store, LATER - 1);
+    REQUIRE_OK(put_value(b.store, 7, 1, 60, LATER));
+    overwrite_and_die();
+    skv_set_clock(b.store, LATER + 1);
+    skv_wait wait = patient();
+    REQUIRE_OK(skv_reclaim_dead(b.store, NULL));
+    REQUIRE_OK(skv_sweep_expired(b.store, b.store->bucket_count, &dropped, &wait));
+    REQUIRE(counter_of(b.store, 7, &f) == 2 && dropped == 0, "what was put without a ttl");
+    require_no_leaks(b.store);
+    remove_box(&b);
+}
+
 /* ---- In the middle of a reader's walk ------------------------------------------------------------------------ */
 
 /* A page of the region is taken away from this process, and given back by the handler of the fault: so something happens
@@ -492,6 +561,9 @@ static const test tests[] = {
     {"audit_after_an_audit_in_vain_run", audit_after_an_audit_in_vain_run},
     {"audit_after_a_killed_audit", audit_after_a_killed_audit},
     {"audit_before_the_repair", audit_before_the_repair},
+    {"snapshot_beside_a_dead_put", snapshot_beside_a_dead_put},
+    {"snapshot_beside_a_dead_touch", snapshot_beside_a_dead_touch},
+    {"persisted_by_a_corpse", persisted_by_a_corpse},
     {"audit_of_a_rebuilt_table", audit_of_a_rebuilt_table},
     {"read_across_growth", read_across_growth},
     {"touch_of_a_replaced_value", touch_of_a_replaced_value},
