@@ -448,7 +448,7 @@ REPAIR = (
         "procs.c",
         "    if (!clean)\n        return false;\n",
         "",
-        CRASH,
+        RACES,
     ),
     mutant(
         "pages-not-disowned",
@@ -489,7 +489,6 @@ REPAIR = (
         "lock.h",
         "    if (skv_unlikely(old & SKV_LOCK_WAITERS))",
         "    if (skv_unlikely(old == SKV_LOCK_WAITERS))",
-        STORE,
     ),
 )
 

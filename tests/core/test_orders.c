@@ -745,7 +745,35 @@ static void full_store(void)
     remove_box(&b);
 }
 
+static uint32_t wakes;
+
+static void count_wake(void *context, _Atomic uint32_t *word)
+{
+    (void)context;
+    (void)word;
+    wakes++;
+}
+
+/* A waiter sleeps in slices, so one that nobody wakes still goes on, and only its delay would tell. */
+static void who_unlocks_wakes(void)
+{
+    make_box(&b, MIB, 0);
+    REQUIRE_OK(skv_register(b.store));
+    b.store->os.futex_wake = count_wake;
+    _Atomic uint32_t *lock = &b.store->buckets[0].lock;
+    for (uint32_t waiting = 0; waiting < 2; waiting++) {
+        wakes = 0;
+        REQUIRE(skv_trylock(b.store, lock), "nobody has it");
+        if (waiting)
+            atomic_fetch_or_explicit(lock, SKV_LOCK_WAITERS, memory_order_relaxed);
+        skv_unlock(b.store, lock);
+        REQUIRE(wakes == waiting, "%u wakes for %u waiters", wakes, waiting);
+    }
+    remove_box(&b);
+}
+
 static const test tests[] = {
+    {"who_unlocks_wakes", who_unlocks_wakes},
     {"all_operations", all_operations},
     {"full_store", full_store},
 };

@@ -542,6 +542,43 @@ static void death_in_a_full_process_table(void)
     remove_box(&b);
 }
 
+#define BATCH 8u
+
+static void batch_body(void *context)
+{
+    skv_item items[BATCH];
+    key_text texts[BATCH];
+    uint8_t values[BATCH][60];
+    skv_status status;
+    (void)context;
+    for (uint64_t i = 0; i < BATCH; i++) {
+        make_value(values[i], i, 2, sizeof values[i]);
+        items[i] = (skv_item){.key = key_for(b.store, i, &texts[i]), .value = values[i], .value_len = sizeof values[i],
+                              .type = SKV_T_BYTES};
+    }
+    at_point("batch.committed", die);
+    INSIST(status, wait, skv_put_many(b.store, items, BATCH, &wait));
+    REQUIRE_OK(status);
+}
+
+/* A process is killed when its batch is committed, and a second one while it repairs one of the buckets: the lock names the
+ * second, the intent the first.  Whoever reclaims their slots must not give up the first one's status before that bucket
+ * was finished from it. */
+static void reclaim_behind_a_dead_repairer(void)
+{
+    make_box(&b, MIB, 0);
+    for (uint64_t id = 0; id < BATCH; id++)
+        REQUIRE_OK(put_value(b.store, id, 1, 60, 0));
+    int status = wait_child(start_child(batch_body, NULL, 10));
+    REQUIRE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, "the batch is committed");
+    put_and_die("repair.taken", 3, 3, 60);
+    REQUIRE_OK(skv_reclaim_dead(b.store, NULL));
+    for (uint64_t id = 0; id < BATCH; id++)
+        REQUIRE(counter_of(b.store, id, &f) == 2, "key %d of a batch that was committed", (int)id);
+    require_no_leaks(b.store);
+    remove_box(&b);
+}
+
 /* Many processes die, each inside a batch over the same buckets, each repairing what the one before left. */
 static void death_after_death(void)
 {
@@ -570,6 +607,7 @@ static const test tests[] = {
     {"move_of_a_replaced_run", move_of_a_replaced_run},
     {"reclaim_while_others_wait", reclaim_while_others_wait},
     {"death_in_a_full_process_table", death_in_a_full_process_table},
+    {"reclaim_behind_a_dead_repairer", reclaim_behind_a_dead_repairer},
     {"death_after_death", death_after_death},
 };
 
