@@ -15,9 +15,11 @@
  *         by a process that attaches to it.  An instruction that changes none leaves what the one before it left.
  *         What is allocated beyond the committed pages is not copied: an image has a hole there, as before it was
  *         allocated; the deaths below leave it allocated.
- *       2 Deaths: for each instruction (or each STRIDE-th from FIRST on) the store is prepared anew, a new worker is
- *         stepped up to it and killed with SIGKILL, and the neighbour judges the region.  Before that, its bytes must be
+ *       2 Deaths: for each instruction (or each STRIDE-th from FIRST on) the store is prepared anew, a new worker goes
+ *         up to it and is killed with SIGKILL, and the neighbour judges the region.  Before that, its bytes must be
  *         those of one of the images, apart from process and thread ids: so the images are what deaths leave.
+ *       Comparing all bytes after each instruction would take five times as long as the instruction, so only those are
+ *         compared that a rehearsal changed, and all but the pages of data.  Whatever is missed by that is found by 2.
  *       Each death has a process of its own that is born from the same parent, so that heaps are alike and the n-th
  *       instruction is the same in all of them.  Nothing depends on that: a worker that comes to its end earlier is
  *       judged there, and the end is told by a flag in shared memory.
@@ -36,7 +38,11 @@
 #define WARM_ID      1000u      /* a key for the worker's preparations; not in the model      */
 #define BATCH        8u
 #define STATES       65536u
+#define STEPS        262144u
 #define IMAGE_ROOM   (6 * MIB)
+#define CHUNK        4096u
+#define CHUNKS       4096u
+#define ROWS         (CHUNK / sizeof(skv_proc))        /* process slots that are ever in use   */
 #define LIMIT_S      0.1
 #define TRIES        4u         /* a machine under load delays an operation; a protocol that waits does so each time */
 #define TRIAL_S      20u        /* for one death, or one image                                */
@@ -100,8 +106,11 @@ typedef struct shared {
     uint64_t ids[BATCH], corpse_ids[BATCH], touched[IDS];
     uint32_t touched_count;
     image start;                        /* the prepared store                                 */
-    uint64_t instructions, state_count, judged, drifted;
-    uint64_t states[STATES];
+    uint32_t hot[CHUNKS], hot_count;    /* parts of the region that the operation changes     */
+    uint64_t instructions, judged, drifted;
+    uint64_t places[STEPS];             /* where the worker stands after so many instructions */
+    uint32_t visits[STEPS];             /* and how often it has been there before             */
+    uint64_t states[STATES], state_count;
     double longest_s;
     uint32_t leaked[2];
 } shared;
@@ -138,19 +147,71 @@ static void take_image(int fd, const uint8_t *region, image *out)
     memcpy(out->bytes + out->extent.head_len, region + sh->fixed.pages_offset, out->extent.pages_len);
 }
 
+/* Where the chunk of the region at `offset` lies in an image; NULL = beyond what is committed. */
+static const uint8_t *in_image(const image *from, uint64_t offset)
+{
+    const extent *e = &from->extent;
+    if (offset + CHUNK <= e->head_len)
+        return from->bytes + offset;
+    if (offset < sh->fixed.pages_offset || offset + CHUNK > sh->fixed.pages_offset + e->pages_len)
+        return NULL;
+    return from->bytes + e->head_len + (offset - sh->fixed.pages_offset);
+}
+
+/* Of the last part of the head only a part may be committed. */
+static bool tail_differs(const uint8_t *region, const image *from)
+{
+    uint64_t at = from->extent.head_len / CHUNK * CHUNK;
+    return memcmp(from->bytes + at, region + at, from->extent.head_len - at) != 0;
+}
+
 static bool differs(int fd, const uint8_t *region, const image *from)
 {
     extent is = measure(fd, region);
-    return memcmp(&is, &from->extent, sizeof is) != 0 || memcmp(from->bytes, region, is.head_len) != 0
-           || memcmp(from->bytes + is.head_len, region + sh->fixed.pages_offset, is.pages_len) != 0;
+    if (memcmp(&is, &from->extent, sizeof is) != 0 || tail_differs(region, from))
+        return true;
+    for (uint32_t i = 0; i < sh->hot_count; i++) {
+        uint64_t offset = (uint64_t)sh->hot[i] * CHUNK;
+        const uint8_t *was = in_image(from, offset);
+        if (was && memcmp(was, region + offset, CHUNK) != 0)
+            return true;
+    }
+    return false;
 }
 
-static void write_all(int fd, const uint8_t *bytes, uint64_t len, uint64_t offset)
+/* Header, rows in use, buckets, kinds, descriptors: always.  Data: what is not as it was before the operation. */
+static bool is_hot(const uint8_t *region, const image *before, uint64_t offset)
 {
-    while (len > 0) {
-        ssize_t n = pwrite(fd, bytes, len, (off_t)offset);
-        REQUIRE(n > 0, "pwrite: %s", strerror(errno));
-        bytes += n, offset += (uint64_t)n, len -= (uint64_t)n;
+    if (offset < sh->fixed.pages_offset)
+        return offset < sh->fixed.procs_offset + CHUNK || offset >= sh->fixed.buckets_offset;
+    const uint8_t *was = in_image(before, offset);
+    return !was || memcmp(was, region + offset, CHUNK) != 0;
+}
+
+static void note_hot(const uint8_t *region, const image *before)
+{
+    uint64_t end = sh->fixed.pages_offset + (committed_in(region) << SKV_PAGE_SHIFT);
+    for (uint64_t offset = 0; offset < end; offset += CHUNK) {
+        if (!is_hot(region, before, offset))
+            continue;
+        REQUIRE(sh->hot_count < CHUNKS, "more than %u chunks", CHUNKS);
+        sh->hot[sh->hot_count++] = (uint32_t)(offset / CHUNK);
+    }
+}
+
+static bool is_zero(const uint8_t *bytes, uint64_t len)
+{
+    return bytes[0] == 0 && memcmp(bytes, bytes + 1, len - 1) == 0;
+}
+
+/* Nothing but zeros stays a hole: it is read as zeros. */
+static void write_part(int fd, const uint8_t *bytes, uint64_t len, uint64_t offset)
+{
+    for (uint64_t at = 0, n; at < len; at += n) {
+        n = len - at < CHUNK ? len - at : CHUNK;
+        if (is_zero(bytes + at, n))
+            continue;
+        REQUIRE(pwrite(fd, bytes + at, n, (off_t)(offset + at)) == (ssize_t)n, "pwrite: %s", strerror(errno));
     }
 }
 
@@ -167,8 +228,8 @@ static int object_from(const image *from)
 {
     int fd = new_object();
     REQUIRE(ftruncate(fd, (off_t)from->extent.object_size) == 0, "ftruncate: %s", strerror(errno));
-    write_all(fd, from->bytes, from->extent.head_len, 0);
-    write_all(fd, from->bytes + from->extent.head_len, from->extent.pages_len, sh->fixed.pages_offset);
+    write_part(fd, from->bytes, from->extent.head_len, 0);
+    write_part(fd, from->bytes + from->extent.head_len, from->extent.pages_len, sh->fixed.pages_offset);
     return fd;
 }
 
@@ -185,26 +246,47 @@ static void forget_thread(_Atomic uint32_t *lock)
     skv_store(lock, skv_load(lock) & ~(SKV_LOCK_TAG_MASK << SKV_LOCK_TAG_SHIFT));
 }
 
-/* A number for the state of the region, the same for all processes that die there. */
-static uint64_t state_of(const image *from)
+/* Takes out what is not the same for two processes that die at the same instruction. */
+static void forget_process(uint8_t *chunk, uint64_t offset)
 {
-    static image plain;
-    memcpy(&plain, from, offsetof(image, bytes) + from->extent.head_len + from->extent.pages_len);
-    if (plain.extent.head_len) {
-        skv_header *header = (skv_header *)(void *)plain.bytes;
-        skv_proc *procs = (skv_proc *)(void *)(plain.bytes + sh->fixed.procs_offset);
-        skv_bucket *buckets = (skv_bucket *)(void *)(plain.bytes + sh->fixed.buckets_offset);
+    if (offset == 0) {
+        skv_header *header = (skv_header *)(void *)chunk;
         forget_thread(&header->pages_lock);
         forget_thread(&header->grow_lock);
         forget_thread(&header->compact_lock);
-        for (uint32_t i = 0; i < 8; i++) {      /* no more than a few ever attach              */
-            skv_store(&procs[i].pid, 0);
-            skv_store(&procs[i].start_time, 0);
+    } else if (offset == sh->fixed.procs_offset) {
+        for (skv_proc *proc = (skv_proc *)(void *)chunk; proc < (skv_proc *)(void *)chunk + ROWS; proc++) {
+            skv_store(&proc->pid, 0);
+            skv_store(&proc->start_time, 0);
         }
-        for (uint64_t i = 0; i < UINT64_C(1) << sh->fixed.bucket_bits; i++)
-            forget_thread(&buckets[i].lock);
+    } else if (offset >= sh->fixed.buckets_offset && offset < sh->fixed.kinds_offset) {
+        skv_bucket *bucket = (skv_bucket *)(void *)chunk;
+        for (uint64_t i = 0; i < CHUNK / sizeof *bucket && offset + i * sizeof *bucket < sh->fixed.kinds_offset; i++)
+            forget_thread(&bucket[i].lock);
     }
-    return skv_xxh3_64(plain.bytes, plain.extent.head_len + plain.extent.pages_len, plain.extent.object_size);
+}
+
+static uint64_t state_of_part(const uint8_t *region, uint64_t offset, uint64_t len)
+{
+    _Alignas(64) uint8_t chunk[CHUNK];
+    uint64_t sum = 0;
+    for (uint64_t at = offset, n; at < offset + len; at += n) {
+        n = offset + len - at < CHUNK ? offset + len - at : CHUNK;
+        if (is_zero(region + at, n))
+            continue;
+        memcpy(chunk, region + at, n);
+        forget_process(chunk, at);
+        sum += skv_xxh3_64(chunk, n, at);
+    }
+    return sum;
+}
+
+/* A number for the state of the region, the same for all processes that die there. */
+static uint64_t state_of(int fd, const uint8_t *region)
+{
+    extent is = measure(fd, region);
+    return mix64(is.object_size) + mix64(is.head_len + 1) + state_of_part(region, 0, is.head_len)
+           + state_of_part(region, sh->fixed.pages_offset, is.pages_len);
 }
 
 /* ---- The worker --------------------------------------------------------------------------------------- */
@@ -525,10 +607,10 @@ static double judge_as_newcomer(int fd, bool acked, bool *after)
 
 /* ---- Images of all instructions ----------------------------------------------------------------------------- */
 
-static void name_death(const char *how, uint64_t instruction, const stepper *s)
+static void name_death(const char *how, uint64_t instruction, uint64_t place)
 {
     snprintf(death, sizeof death, "%s, %s after instruction %" PRIu64 " (next: +0x%" PRIx64 ")", now->name, how, instruction,
-             place_of(s));
+             in_program(place));
     now_testing = death;
 }
 
@@ -550,30 +632,48 @@ static void judge_image(const image *from, bool acked)
     sh->judged++;
 }
 
-static void note_state(const image *from)
+/* How often a place has been asked for before. */
+static uint32_t count_visit(uint64_t place)
+{
+    static struct { uint64_t place; uint32_t visits; } table[1 << 16];
+    uint64_t i = mix64(place) % COUNT(table);
+    for (uint32_t tries = 0; table[i].place && table[i].place != place; tries++, i = (i + 1) % COUNT(table))
+        REQUIRE(tries < COUNT(table) / 2, "too many places");
+    table[i].place = place;
+    return table[i].visits++;
+}
+
+static void note_place(const stepper *s)
+{
+    uint64_t n = sh->instructions;
+    REQUIRE(n < STEPS, "more than %u instructions", STEPS);
+    sh->places[n] = place_of(s);
+    sh->visits[n] = count_visit(sh->places[n]);
+}
+
+static void note_state(int fd, const uint8_t *region, image *last)
 {
     REQUIRE(sh->state_count < STATES, "more than %u states", STATES);
-    sh->states[sh->state_count++] = state_of(from);
+    take_image(fd, region, last);
+    sh->states[sh->state_count++] = state_of(fd, region);
+    name_death("image", sh->instructions, sh->places[sh->instructions]);
+    judge_image(last, sh->acked);
 }
 
 static void walk(stepper *s, int fd)
 {
     static image last;
     const uint8_t *region = look_into(fd);
-    take_image(fd, region, &last);
-    note_state(&last);
-    name_death("image", 0, s);
-    judge_image(&last, false);
-    for (sh->instructions = 0; !sh->acked;) {
+    sh->instructions = 0;
+    note_place(s);
+    note_state(fd, region, &last);
+    while (!sh->acked) {
         bool goes_on = step(s);
         sh->instructions++;
+        note_place(s);
         REQUIRE(goes_on, "it ended without a word");
-        if (!sh->acked && !differs(fd, region, &last))
-            continue;
-        take_image(fd, region, &last);
-        note_state(&last);
-        name_death("image", sh->instructions, s);
-        judge_image(&last, sh->acked);
+        if (sh->acked || differs(fd, region, &last))
+            note_state(fd, region, &last);
     }
     munmap((void *)(uintptr_t)region, sh->fixed.size);
 }
@@ -593,6 +693,24 @@ static void leave(skv_region *region)
         skv_region_detach(region);
 }
 
+/* The whole operation at full speed, to see what it changes. */
+static void rehearse(uint64_t unused)
+{
+    (void)unused;
+    int fd = object_from(&sh->start);
+    stepper s = start_worker(&now->deed, sh->ids, now->warm_puts, fd, TRIAL_S);
+    skv_region *neighbour = be_neighbour(fd);
+    const uint8_t *region = look_into(fd);
+    static image before;
+    take_image(fd, region, &before);
+    name_death("rehearsed", 0, 0);
+    while (resume(&s, PTRACE_CONT))
+        continue;
+    REQUIRE(sh->acked, "it ended without a word");
+    note_hot(region, &before);
+    leave(neighbour);
+}
+
 static void walk_trial(uint64_t unused)
 {
     (void)unused;
@@ -608,11 +726,9 @@ static void walk_trial(uint64_t unused)
 
 static bool is_known_state(int fd)
 {
-    static image left;
     const uint8_t *region = look_into(fd);
-    take_image(fd, region, &left);
+    uint64_t state = state_of(fd, region);
     munmap((void *)(uintptr_t)region, sh->fixed.size);
-    uint64_t state = state_of(&left);
     for (uint64_t i = 0; i < sh->state_count; i++)
         if (sh->states[i] == state)
             return true;
@@ -625,9 +741,9 @@ static void death_trial(uint64_t instruction)
     stepper s = start_worker(&now->deed, sh->ids, now->warm_puts, fd, TRIAL_S);
     skv_region *neighbour = be_neighbour(fd);
     bool after;
-    for (uint64_t i = 0; i < instruction && !sh->acked; i++)
-        REQUIRE(step(&s), "it ended without a word");
-    name_death("killed", instruction, &s);
+    name_death("killed", instruction, sh->places[instruction]);
+    bool there = run_to(&s, sh->places[instruction], sh->visits[instruction]);
+    sh->drifted += !there || sh->acked != (instruction == sh->instructions);
     kill_stepped(&s);
     REQUIRE(is_known_state(fd), "the death left what no image shows");
     double took = neighbour ? judge(skv_region_store(neighbour), sh->acked, &after) : judge_creation(fd, sh->acked, &after);
@@ -931,13 +1047,14 @@ static void run_scene(uint64_t first, uint64_t stride)
     sh->params = params_for(now->size, 0);
     REQUIRE_OK(skv_plan(&sh->params, &sh->fixed));
     run_trial(prepare_trial, 0);
+    run_trial(rehearse, 0);
     run_trial(walk_trial, 0);
     double walked = now_s();
     for (uint64_t i = first; stride && i <= sh->instructions; i += stride, kills++)
         run_trial(death_trial, i);
-    printf("%s instructions %" PRIu64 " images %" PRIu64 " kills %" PRIu64 " longest_recovery_ms %.3f largest_leak_records %u "
+    printf("%s instructions %" PRIu64 " images %" PRIu64 " kills %" PRIu64 " drifted %" PRIu64 " longest_recovery_ms %.3f largest_leak_records %u "
            "largest_leak_tables %u image_seconds %.1f kill_seconds %.1f\n",
-           now->name, sh->instructions, sh->judged, kills, sh->longest_s * 1e3, sh->leaked[0], sh->leaked[1], walked - start,
+           now->name, sh->instructions, sh->judged, kills, sh->drifted, sh->longest_s * 1e3, sh->leaked[0], sh->leaked[1], walked - start,
            now_s() - walked);
     fflush(stdout);
 }
