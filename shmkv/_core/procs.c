@@ -126,8 +126,10 @@ static bool sweep_dead(skv *store, uint32_t slot)
     SKV_CRASH("reclaim.disowned");
     skv_proc *proc = &store->procs[slot];
     free_spare_of_dead(store, proc);
-    skv_store(&proc->intent, 0);        /* its block is a leak now, found by the next audit   */
+    /* Idle first: a batch in flight has an intent.  Its block is a leak now, found by the next audit. */
     skv_store_release(&proc->status, (skv_load(&proc->status) | 3) + 1);
+    SKV_CRASH("reclaim.idle");
+    skv_store(&proc->intent, 0);
     atomic_fetch_add_explicit(&store->header->deaths, 1, memory_order_relaxed);
     skv_store_release(&proc->state, SKV_PROC_FREE);
     return true;
