@@ -30,7 +30,9 @@
 #define GROUP_LEN     1000u
 #define SHARED_GROUPS 3u
 #define ROUND_S       5.0
-#define LIMIT_NS      (UINT64_C(200000000) * SLOW)
+/* Nobody hangs; what the machine takes (storm.h) is allowed for.  A write may meet several dead in a row, and an audit. */
+#define READ_LIMIT_MS  (200.0 * SLOW)
+#define WRITE_LIMIT_MS (1000.0 * SLOW)
 
 enum { GROUP_BASE = 100000, METER_BASE = 150000, COUNTER_ID = 200000, LEDGER_ID, TOKEN_ID, CROWD_BASE = 300000 };
 enum { COUNTER, LEDGER, TOLLS };
@@ -937,7 +939,8 @@ static void add_up(void)
     printf("   %s: %" PRIu64 " operations and %" PRIu64 " kills so far; longest write %.1f ms, read %.1f ms, machine %.1f ms\n", now.name,
            sum.operations, sum.kills, write_ms, read_ms, noise_ms);
     fflush(stdout);
-    REQUIRE(read_ms < (double)LIMIT_NS / 1e6 + noise_ms, "a read took %.1f ms", read_ms);
+    REQUIRE(read_ms < READ_LIMIT_MS + noise_ms, "a read took %.1f ms", read_ms);
+    REQUIRE(write_ms < WRITE_LIMIT_MS + noise_ms, "a write took %.1f ms while nobody was stopped", write_ms);
 }
 
 static void one_round(rng *r, const kind *k, double seconds)
