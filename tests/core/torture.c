@@ -1,9 +1,9 @@
 /* torture.c: processes with several threads, which fork, lose their descriptors, are killed and stopped all the time.
  *
- * What: rounds, each in a store of its own.  Workers write keys of their own (lanes: one thread at a time writes a lane, the
- *       next one goes on where a dead one was), and keys that all write: counters by incr and by compare-and-swap, a token
- *       that one may hold, groups that are written as one, and a crowd of values that fills the store.  Readers judge each
- *       value that they see.  A keeper compacts, audits, reclaims and scans.
+ * What: rounds, each in a store of its own.  Workers write keys of their own (lanes: one thread at a time writes a
+ *       lane, the next one goes on where a dead one was), and keys that all write: counters by incr and by
+ *       compare-and-swap, a token that one may hold, groups that are written as one, and a crowd of values that fills
+ *       the store.  Readers judge each value that they see.  A keeper compacts, audits, reclaims and scans.
  * How:  oracle.h says what may be seen.  After a round everything is where it was promised, the store is clean, and
  *       compact() gets back what the dead have leaked.
  *       While a writer is stopped for seconds, readers note how long each get and each snapshot takes.
@@ -499,6 +499,18 @@ static void receive_guest(lane *l)
     settle_lane(l, "after a guest");
 }
 
+/* A child that does nothing and outlives its parent: nobody may take the parent for alive because of it. */
+static void leave_orphan(void)
+{
+    pid_t pid = fork();
+    REQUIRE(pid >= 0, "fork: %s", strerror(errno));
+    if (pid)
+        return;
+    setpgid(0, 0);
+    usleep(1500000);
+    _exit(0);
+}
+
 static uint64_t until_next_guest(lane *l)
 {
     return skv_os_monotonic_ns() + (20 + below(&l->r, 400)) * UINT64_C(1000000);
@@ -512,6 +524,8 @@ static void *work_on_lane(void *context)
         timed_operation(l);
         if (i % 64 == 0 && skv_os_monotonic_ns() > l->next_guest_ns) {
             receive_guest(l);
+            if (below(&l->r, 20) == 0)
+                leave_orphan();
             l->next_guest_ns = until_next_guest(l);
         }
     }
@@ -778,7 +792,7 @@ static void bury_victim(uint32_t i)
     kill(-victims[i], SIGKILL);
     require_end(wait_child(victims[i]), "a victim");
     while (waitpid(-victims[i], &status, 0) > 0)
-        require_end(status, "a guest");
+        require_end(status, "a guest or an orphan");
 }
 
 static void kill_victim(uint32_t i, rng *r)
