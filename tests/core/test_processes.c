@@ -5,10 +5,10 @@
  *       batch as a whole.  Readers judge every value that they see, at every instant.
  *
  * Time: nobody may wait longer than 100 ms, save behind a process that is stopped; readers not even then.  The time
- *       for which a process could run and no processor was free (/proc/self/schedstat) is the machine's: it is taken off, and,
- *       since it delays those that wait for it too, the longest such time is allowed for.
+ *       for which a process could run and no processor was free is taken off (storm.h), and, since it delays those that
+ *       wait for it too, the longest such time is allowed for.
  */
-#include "util.h"
+#include "storm.h"
 
 #define WORKERS      5u
 #define READERS      2u
@@ -44,51 +44,6 @@ typedef struct shared {
 static shared *sh;
 static box b;
 static bool stormy;             /* evicting, with clear()                                      */
-
-static void note_longest(_Atomic uint64_t *longest, uint64_t ns)
-{
-    uint64_t seen = atomic_load(longest);
-    while (ns > seen && !atomic_compare_exchange_weak(longest, &seen, ns))
-        continue;
-}
-
-/* Nanoseconds for which this process was ready to run, and did not. */
-static uint64_t queue_ns(void)
-{
-    static int fd = -1;
-    static pid_t owner;
-    char text[80];
-    if (owner != getpid()) {            /* /proc/self is who opened it                         */
-        fd = open("/proc/self/schedstat", O_RDONLY | O_CLOEXEC);
-        owner = getpid();
-    }
-    ssize_t n = fd < 0 ? -1 : pread(fd, text, sizeof text - 1, 0);
-    text[n > 0 ? n : 0] = 0;
-    const char *second = strchr(text, ' ');
-    return second ? strtoull(second, NULL, 10) : 0;
-}
-
-/* The time of one operation, without what the machine took.  The file is read now and then only. */
-typedef struct watch { uint64_t start, looked_at, queue; } watch;
-
-static void watch_start(watch *w)
-{
-    w->start = skv_os_monotonic_ns();
-    if (w->start - w->looked_at > 5000000) {
-        w->looked_at = w->start;
-        w->queue = queue_ns();
-    }
-}
-
-static uint64_t watch_stop(watch *w)
-{
-    uint64_t took = skv_os_monotonic_ns() - w->start;
-    if (took < 10000000)
-        return took;
-    uint64_t queued = queue_ns() - w->queue;
-    note_longest(&sh->longest_queue_ns, queued);
-    return took > queued ? took - queued : 0;
-}
 
 /* ---- Workers -------------------------------------------------------------------------------------- */
 
@@ -233,7 +188,7 @@ static void worker_body(void *context)
     one_thread = below(&w->r, 2);       /* with a spare block, or without                     */
     take_handle(w->fresh);
     settle_all(w->number, &w->f, "after a kill");
-    watch time = {0};
+    watch time = {.longest_queue_ns = &sh->longest_queue_ns};
     while (!atomic_load(&sh->stop)) {
         uint32_t stops = atomic_load(&sh->stops);
         watch_start(&time);
@@ -250,25 +205,10 @@ static void worker_body(void *context)
 /* The counter that all keys of the group have at one instant; 0 = all are absent. */
 static uint64_t whole_group(uint64_t first, found *copies)
 {
-    skv *s = b.store;
-    key_text texts[GROUP_KEYS];
-    skv_key keys[GROUP_KEYS];
-    skv_view views[GROUP_KEYS];
+    uint64_t ids[GROUP_KEYS];
     for (uint32_t i = 0; i < GROUP_KEYS; i++)
-        keys[i] = key_for(s, first + i, &texts[i]);
-    for (uint32_t tries = 0;; tries++) {
-        skv_frozen *frozen = tries > SKV_READ_TRIES ? skv_freeze(s, keys, GROUP_KEYS) : NULL;
-        bool good = true;
-        skv_find_many(s, keys, views, GROUP_KEYS);
-        for (uint32_t i = 0; i < GROUP_KEYS && good; i++)
-            good = copy_view(&views[i], &copies[i]);
-        good = good && skv_validate_many(s, keys, views, GROUP_KEYS);
-        skv_thaw(s, frozen);
-        if (good)
-            break;
-        REQUIRE(tries < 1000000, "a snapshot is overtaken for ever");
-        skv_relax(s, &views[0], tries);
-    }
+        ids[i] = first + i;
+    snapshot(b.store, ids, GROUP_KEYS, copies);
     uint64_t whole = 0;
     for (uint32_t pass = 0; pass < 2; pass++)
         for (uint32_t i = 0; i < GROUP_KEYS; i++) {
@@ -295,7 +235,7 @@ static void reader_body(void *context)
         detach_box(&b);
         attach_box(&b, true);
     }
-    watch time = {0};
+    watch time = {.longest_queue_ns = &sh->longest_queue_ns};
     while (!atomic_load(&sh->stop)) {
         watch_start(&time);
         if (below(&w->r, 4))
