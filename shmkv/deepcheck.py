@@ -673,7 +673,7 @@ class _BucketWalk:
             self.fault("I11", f"slot {i}: its version {item.version} is later than the bucket's seq {self.bucket.seq}")
         if self.bucket.lock:
             return
-        if b & _EXPIRY_MASK != item.expires_ms:
+        if b & _EXPIRY_MASK != min(item.expires_ms, _EXPIRY_MASK):
             self.fault("I11", f"slot {i}: word B says expiry {b & _EXPIRY_MASK}, the record {item.expires_ms}")
         if b & _B_HASH_MASK != key_hash >> _TAG_BITS << _OFFSET_BITS & _B_HASH_MASK:
             self.fault("I11", f"slot {i}: word B has other hash bits than the key")

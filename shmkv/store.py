@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from shmkv import codecs, region
 from shmkv._core import Handle, Region
-from shmkv.errors import BatchTooLargeError, ClosedStoreError, ShmkvError, StoreNotFoundError
+from shmkv.errors import BatchTooLargeError, ClosedStoreError, ReadOnlyStoreError, ShmkvError, StoreNotFoundError
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -583,6 +583,7 @@ class Store(Handle, MutableMapping[Key, Any]):
 
         Raises:
             KeyError: the store is empty.
+            ReadOnlyStoreError: the handle is read-only.
             CodecError: this handle cannot decode the value; the item stays.
 
         >>> with Store() as store:
@@ -593,6 +594,8 @@ class Store(Handle, MutableMapping[Key, Any]):
         # Takes the buckets in turn from a random one on, so that emptying a store costs no more than
         # walking it, and that several processes that do so meet rarely.
         buckets = self._opened().bucket_count
+        if self._readonly:
+            raise ReadOnlyStoreError("the store was opened with readonly=True: open it without to change it")
         for step in range(POP_ROUNDS * buckets + 1):
             while self._candidates:
                 item = self._take(self._candidates)

@@ -58,6 +58,11 @@ def test_writes_are_refused(store: Store, reader: Store, write: str) -> None:
     assert store.ttl("k") is None
 
 
+def test_popitem_is_refused_also_where_there_is_nothing_to_take(store: Store) -> None:
+    with Store.attach(store.name, readonly=True) as reader, pytest.raises(ReadOnlyStoreError):
+        reader.popitem()
+
+
 def test_every_read_works(store: Store, reader: Store) -> None:
     assert reader["k"] == 1
     assert reader.get("missing", 2) == 2

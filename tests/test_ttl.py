@@ -84,6 +84,38 @@ def test_longest_and_shortest(store: Store, clock: Any) -> None:
     assert "long" not in store
 
 
+@pytest.mark.parametrize("uptime", [4, 5, 12, 34, 36, 80])
+def test_a_long_ttl_on_a_machine_that_is_up_for_years(store: Store, clock: Any, uptime: int) -> None:
+    """A sweep drops it neither early nor late, though a slot has no room for such times."""
+    clock.advance(uptime * YEAR)
+    store.put_many({f"long:{i}": i for i in range(500)}, ttl=30 * YEAR)
+    for step in (1, 10 * YEAR, 19 * YEAR):
+        clock.advance(step)
+        store.update({f"other:{i}": i for i in range(500)})
+        store._sweep(10_000)
+        assert store.compact().expired == 0
+        assert len(store) == 1000
+        check(store)
+    clock.advance(YEAR - 2)
+    assert store.ttl("long:0") == 1
+    clock.advance(1)
+    assert store.compact().expired == 500
+    assert len(store) == 500
+
+
+def test_a_cache_on_a_machine_that_is_up_for_years(make_store: Callable[..., Store]) -> None:
+    """What is read stays before what is not, also with an expiry that a slot has no room for."""
+    store = make_store(size="2MiB", on_full="evict")
+    store._set_clock(40 * YEAR * 1000)
+    store.put_many({f"read:{i}": bytes(100) for i in range(100)}, ttl=30 * YEAR)
+    for i in range(3000):
+        store.put(f"cold:{i}", bytes(1000), ttl=30 * YEAR)
+        store.get_many([f"read:{i}" for i in range(100)])
+    assert store.stats().evicted > 500
+    assert len(store.get_many([f"read:{i}" for i in range(100)])) > 90
+    store._set_clock(0)
+
+
 def test_less_than_a_millisecond_is_accepted(store: Store, clock: Any) -> None:
     store.put("k", 1, ttl=0.0001)
     clock.advance(0.001)

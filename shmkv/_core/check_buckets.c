@@ -123,7 +123,7 @@ static void inspect_head(bucket_look *look, uint64_t i, const skv_head *head)
         slot_problem(look, i, "I1", "its record has the unknown type %u", head->type);
     else if (head->type == SKV_T_INT && head->value_len != 8)
         slot_problem(look, i, "I1", "its record is an integer of %" PRIu32 " bytes", head->value_len);
-    if (head->expires_ms > SKV_MAX_EXPIRY)
+    if (head->expires_ms >= SKV_NO_CLOCK)
         slot_problem(look, i, "I1", "its record expires at %" PRIu64 ", beyond all clocks", head->expires_ms);
     /* The version is what seq becomes with the bump after it was written. */
     if (head->version > look->seq + !look->settled)

@@ -55,9 +55,11 @@
 #define SKV_MAX_BUCKET_BITS  26u
 #define SKV_PROCS            1023u                        /* 10 bits of a lock word, 0 is free */
 #define SKV_NO_PROC          0xffffffffu
-/* 40 bits of milliseconds are 34.8 years: a ttl of at most 30 after an uptime of 4. */
+/* Word B has room for 34.8 years since boot, enough for the longest ttl, 30 years, until a machine has been up for
+ * 4.8: from then on B may say SKV_MAX_EXPIRY, "then or later", and the record says when. */
 #define SKV_EXPIRY_BITS      40
 #define SKV_MAX_EXPIRY       ((UINT64_C(1) << SKV_EXPIRY_BITS) - 1)
+#define SKV_NO_CLOCK         (UINT64_C(1) << 44)          /* 557 years after boot              */
 
 /* ---- Header -------------------------------------------------------------------------- */
 

@@ -17,7 +17,7 @@
 static void mend_b(skv_slot *slot, uint64_t expires_ms)
 {
     uint64_t b = skv_load(&slot->b);
-    uint64_t mended = (b & ~SKV_MAX_EXPIRY & ~SKV_B_DOOMED) | (expires_ms & SKV_MAX_EXPIRY);
+    uint64_t mended = (b & ~SKV_MAX_EXPIRY & ~SKV_B_DOOMED) | skv_b_clipped(expires_ms);
     if (b != mended)
         skv_store(&slot->b, mended);
 }

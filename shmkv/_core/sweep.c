@@ -36,6 +36,16 @@ static uint32_t value_len_of(const skv *store, uint64_t a)
     return skv_read_head(store, skv_slot_offset(a), &head) ? head.value_len : 0;
 }
 
+/* When a live slot's item expires; 0 = never. */
+static uint64_t expiry_of(const skv *store, const skv_slot *slot)
+{
+    uint64_t expiry = skv_b_expiry(skv_load(&slot->b));
+    skv_head head;
+    if (skv_unlikely(expiry == SKV_MAX_EXPIRY) && skv_read_head(store, skv_slot_offset(skv_load(&slot->a)), &head))
+        return head.expires_ms;
+    return expiry;
+}
+
 /* ---- Expiry ------------------------------------------------------------------------------- */
 
 typedef struct visit {
@@ -54,8 +64,8 @@ static bool sweep_slots_locked(skv *store, skv_bucket *bucket, uint64_t now, uin
     bool whole = steps >= capacity;
     uint64_t i = skv_load(&bucket->hand) % capacity;
     for (uint64_t n = 0; n < (whole ? capacity : steps); n++, i = i + 1 == capacity ? 0 : i + 1) {
-        uint64_t a = skv_load(&slots[i].a), expiry = skv_b_expiry(skv_load(&slots[i].b));
-        if (!skv_slot_is_live(a) || expiry == 0)
+        uint64_t a = skv_load(&slots[i].a), expiry = skv_slot_is_live(a) ? expiry_of(store, &slots[i]) : 0;
+        if (expiry == 0)
             continue;
         if (now < expiry) {
             earliest = earliest == 0 || expiry < earliest ? expiry : earliest;
@@ -134,10 +144,10 @@ skv_status skv_sweep_expired(skv *store, uint64_t buckets, uint64_t *dropped, sk
 /* ---- Eviction -------------------------------------------------------------------------------- */
 
 /* True: the slot may go.  A slot that was read loses one of its clock bits instead. */
-static bool is_cold(skv_slot *slot, uint64_t now)
+static bool is_cold(const skv *store, skv_slot *slot, uint64_t now)
 {
-    uint64_t b = skv_load(&slot->b);
-    if (skv_b_expiry(b) && now >= skv_b_expiry(b))
+    uint64_t b = skv_load(&slot->b), expiry = expiry_of(store, slot);
+    if (expiry && now >= expiry)
         return true;
     if (skv_b_clock(b) == 0)
         return true;
@@ -158,7 +168,7 @@ static uint64_t evict_locked(skv *store, skv_bucket *bucket, uint64_t bytes, vis
     for (uint64_t n = 0; n < capacity && found->count < most && freed < bytes; n++, i = i + 1 == capacity ? 0 : i + 1) {
         uint64_t a = skv_load(&slots[i].a);
         skv_head head;
-        if (!skv_slot_is_live(a) || !is_cold(&slots[i], now) || !skv_read_head(store, skv_slot_offset(a), &head))
+        if (!skv_slot_is_live(a) || !is_cold(store, &slots[i], now) || !skv_read_head(store, skv_slot_offset(a), &head))
             continue;
         skv_remove_locked(store, bucket, &slots[i], head.value_len);
         SKV_CRASH("evict.removed");

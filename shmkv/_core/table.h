@@ -37,9 +37,13 @@ static inline uint32_t skv_slot_tag(uint64_t a) { return (uint32_t)(a >> SKV_OFF
 static inline uint64_t skv_slot_offset(uint64_t a) { return (a & SKV_OFFSET_MASK) * SKV_UNIT; }
 static inline bool skv_slot_is_live(uint64_t a) { return (a & SKV_OFFSET_MASK) > SKV_TOMBSTONE; }
 
+static inline uint64_t skv_b_clipped(uint64_t expires_ms)
+{
+    return expires_ms < SKV_MAX_EXPIRY ? expires_ms : SKV_MAX_EXPIRY;
+}
 static inline uint64_t skv_b_word(uint64_t hash, uint64_t expires_ms)
 {
-    return (hash >> SKV_TAG_BITS & SKV_B_HASH_MASK) << SKV_B_HASH_SHIFT | (expires_ms & SKV_MAX_EXPIRY);
+    return (hash >> SKV_TAG_BITS & SKV_B_HASH_MASK) << SKV_B_HASH_SHIFT | skv_b_clipped(expires_ms);
 }
 static inline uint64_t skv_b_expiry(uint64_t b) { return b & SKV_MAX_EXPIRY; }
 static inline uint32_t skv_b_clock(uint64_t b) { return (uint32_t)(b >> SKV_CLOCK_SHIFT); }
