@@ -66,7 +66,7 @@ def test_the_page_is_what_the_results_say() -> None:
 
 
 def test_every_campaign_is_in_the_catalogue() -> None:
-    frame = {"__init__", "__main__", "campaign", "catalogue", "page", "results"}
-    found = {path.stem for path in Path(page.__file__).parent.glob("*.py")}
-    assert found - frame == set(NAMES)
+    folder = Path(page.__file__).parent
+    found = {path.stem for path in folder.glob("*.py") if "CAMPAIGN = Campaign(" in path.read_text()}
+    assert found == set(NAMES)
     assert [one.name for one in campaigns()] == list(NAMES)

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
-from .campaign import Campaign, Figures
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from building import ENGINE, ENVIRONMENT, Builder, run_prefix
+from building import ENGINE, Builder
 from mutants import ALL, MUTANTS, Killer, Mutant
 
+from .campaign import Campaign, Figures
+from .programs import run_program
+
 KILLER_SECONDS = 90  # a program that hangs has failed
-TABLE = Path(__file__).resolve().parents[2] / "docs" / "mutants.md"
 
 
 def mutated_engine(mutant: Mutant, folder: Path) -> Path:
@@ -33,46 +26,22 @@ def mutated_engine(mutant: Mutant, folder: Path) -> Path:
     return copy
 
 
-def fails(builder: Builder, killer: Killer) -> str:
-    """The first line that says why the run failed; empty if it did not."""
+def why_it_fails(builder: Builder, killer: Killer) -> str:
+    """The line that says why the run failed; empty if it did not."""
     program = builder.program(killer.program, killer.flavour)
-    command = [*run_prefix(killer.flavour), str(program), *killer.arguments.split()]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-        env={**os.environ, **ENVIRONMENT},
-    )
     try:
-        output, _ = process.communicate(timeout=KILLER_SECONDS)
-    except subprocess.TimeoutExpired:
-        output = f"did not end within {KILLER_SECONDS} s"
-    finally:
-        _end(process)
-    if process.returncode == 0:
-        return ""
-    told = [line for line in output.splitlines() if line and not line.startswith(("ok ", "killed "))]
-    return told[0] if told else f"ended with {process.returncode}"
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    """The program, its children and its regions."""
-    if process.poll() != 0:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait(30)
-    for region in Path("/dev/shm").glob(f"shmkv-core-{process.pid}-*"):
-        region.unlink(missing_ok=True)
+        run_program(program, killer.flavour, *killer.arguments.split(), limit=KILLER_SECONDS)
+    except AssertionError as error:
+        told = [line for line in str(error).splitlines() if line and not line.startswith(("ok ", "killed "))]
+        return told[min(1, len(told) - 1)]
+    return ""
 
 
 def find_killer(mutant: Mutant, folder: Path) -> tuple[Killer, str]:
     """Who catches it, the expected one first, and what it says."""
     builder = Builder(folder, mutated_engine(mutant, folder))
     for killer in (mutant.killer, *(other for other in ALL if other != mutant.killer)):
-        why = fails(builder, killer)
+        why = why_it_fails(builder, killer)
         if why:
             return killer, why
     raise AssertionError(f"{mutant.name} ({mutant.fault}) is caught by no test")
