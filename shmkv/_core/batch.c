@@ -23,6 +23,7 @@ typedef struct group {          /* the part of a batch in one bucket            
     uint32_t entries;           /* planned                                                    */
     uint64_t spare, capacity;   /* a table for it, prepared; 0 = none                         */
     uint64_t wanted;            /* a table of this capacity is needed                         */
+    skv_slot *slots;            /* of the planned table; a damaged table word may change under our lock */
     int64_t  live, tombstones, bytes;   /* what applying adds to the counts                   */
     uint64_t earliest;
 } group;
@@ -361,8 +362,9 @@ static void clear_taken(batch *b, const group *g, uint32_t from)
 static void plan_group_locked(batch *b, group *g)
 {
     uint64_t table = skv_load(&g->bucket->table), capacity = skv_table_capacity(table);
-    const skv_slot *slots = skv_slots(b->store, table);
+    skv_slot *slots = skv_slots(b->store, table);
     uint32_t from = b->entry_count;
+    g->slots = slots;
     g->entries = 0;
     g->live = g->tombstones = g->bytes = 0;
     g->earliest = 0;
@@ -411,6 +413,8 @@ static skv_status prepare_tables(batch *b, enum skv_effort effort)
         uint64_t capacity = skv_table_capacity(skv_load_acquire(&g->bucket->table));
         if (g->wanted > capacity)
             capacity = g->wanted;
+        if (skv_table_bytes(capacity) > b->store->size)
+            return SKV_CORRUPT;         /* a damaged count: no table is longer than the region  */
         if (capacity > b->taken_slots) {
             free(b->taken);
             b->taken_slots = (capacity * 2 + 63) / 64 * 64;
@@ -487,9 +491,8 @@ static void doom_locked(batch *b)
 {
     uint32_t at = 0;
     for (uint32_t i = 0; i < b->group_count; i++) {
-        skv_slot *slots = skv_slots(b->store, skv_load(&b->groups[i].bucket->table));
         for (uint32_t n = 0; n < b->groups[i].entries; n++, at++)
-            atomic_fetch_or_explicit(&slots[b->entries[at].index].b, SKV_B_DOOMED, memory_order_relaxed);
+            atomic_fetch_or_explicit(&b->groups[i].slots[b->entries[at].index].b, SKV_B_DOOMED, memory_order_relaxed);
         SKV_CRASH("batch.doomed");
     }
 }
@@ -506,7 +509,7 @@ static void announce_locked(batch *b)
 static void apply_group_locked(batch *b, group *g, uint32_t from)
 {
     skv_bucket *bucket = g->bucket;
-    skv_slot *slots = skv_slots(b->store, skv_load(&bucket->table));
+    skv_slot *slots = g->slots;
     for (uint32_t i = from; i < from + g->entries; i++) {
         const skv_intent_entry *entry = &b->entries[i];
         /* A doomed slot stays doomed: a reader or a repair may meet it before A says so, or between the two. */

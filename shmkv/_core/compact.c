@@ -51,8 +51,8 @@ static void note_intent(const skv *store, skv_names *names, uint64_t txn)
 {
     skv_intent head;
     note_name(store, names, txn);
-    if (!skv_in_pages(store, txn, sizeof head))
-        return;
+    if (txn % SKV_UNIT || !skv_in_pages(store, txn, sizeof head))
+        return;                 /* a removal's, in a row; or, damaged, none at all            */
     const skv_intent *intent = (const skv_intent *)(const void *)(store->base + txn);
     skv_copy_racy(&head, intent, sizeof head);
     if (!skv_in_pages(store, txn, skv_intent_size(head.count)))

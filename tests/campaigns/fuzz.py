@@ -1,0 +1,142 @@
+"""Damaged and hostile regions, and text of any kind, under libFuzzer with sanitizers (tests/core/fuzz_*.c).
+
+Inputs are short (see the programs for what they mean); those that reach something of their own are kept in tests/corpus/
+as text, one line each, and every run starts from them.  A run is reproducible from its seed and number of executions.
+"""
+
+from __future__ import annotations
+
+import base64
+import concurrent.futures
+import functools
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from building import ENGINE, PROGRAMS, WARNINGS
+
+from .campaign import Campaign, Figures
+
+CORPUS = Path(__file__).resolve().parent.parent / "corpus"
+CLANG = "clang"
+# As shipped, so without asserts: some are about words that a hostile process may change under our lock.
+FAKE_CLOCK = [f"-D{name}=box_{name}" for name in ("clock_gettime", "nanosleep", "sched_yield")]
+FLAGS = [
+    "-std=c11",
+    "-D_GNU_SOURCE",
+    f"-I{ENGINE}",
+    *WARNINGS,
+    "-O2",
+    "-g",
+    "-DNDEBUG",
+    "-DSKV_CRASH_POINTS",
+    *FAKE_CLOCK,
+]
+SANITIZERS = "address,undefined"
+MALLOC_MIB = 64  # of one allocation; the regions have 3 MiB at most
+RSS_MIB = 1500
+HANG_SECONDS = 20  # of wall time; the programs themselves insist on less than a second of processor time
+INPUT_BYTES = {"fuzz_region": 200, "fuzz_import": 400}
+
+
+def is_missing() -> str:
+    """Why fuzzing cannot be done here, with the Debian packages that are needed; "" if it can."""
+    if not shutil.which(CLANG):
+        return "clang is missing (Debian packages: clang, libclang-rt-dev)"
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "empty.c"
+        source.write_text("#include <stddef.h>\nint LLVMFuzzerTestOneInput(const char *, size_t);\n"
+                          "int LLVMFuzzerTestOneInput(const char *d, size_t n) { return d && n && 0; }\n")  # fmt: skip
+        command = [CLANG, f"-fsanitize=fuzzer,{SANITIZERS}", str(source), "-o", str(source.with_suffix(""))]
+        works = subprocess.run(command, capture_output=True, timeout=120, check=False).returncode == 0
+    return "" if works else "clang has no libFuzzer or sanitizers here (Debian package: libclang-rt-dev)"
+
+
+def _compile(arguments: list[str]) -> None:
+    done = subprocess.run([CLANG, *FLAGS, *arguments], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def build(program: str, folder: Path) -> Path:
+    """tests/core/PROGRAM.c and the engine without the operating system's part, instrumented."""
+    engine = [source for source in sorted(ENGINE.glob("*.c")) if not source.name.startswith("os")]
+    sources = [*engine, PROGRAMS / "crash_hook.c", PROGRAMS / f"{program}.c"]
+    objects = [folder / f"{program}-{source.stem}.o" for source in sources]
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        jobs = [
+            pool.submit(_compile, [f"-fsanitize=fuzzer-no-link,{SANITIZERS}", "-fno-sanitize-recover=all",
+                                   "-fno-sanitize-coverage=trace-cmp", "-c", str(source), "-o", str(made)])
+            for source, made in zip(sources, objects, strict=True)
+        ]  # fmt: skip
+    for job in jobs:
+        job.result()
+    path = folder / program
+    _compile([f"-fsanitize=fuzzer,{SANITIZERS}", *map(str, objects), "-o", str(path), "-lpthread"])
+    return path
+
+
+@functools.cache
+def _built(program: str) -> Path:
+    """One build for all parts that this process runs."""
+    return build(program, Path(tempfile.mkdtemp(prefix="shmkv-fuzz-")))
+
+
+def unpack_corpus(program: str, folder: Path) -> int:
+    """Writes the kept inputs into a folder, as libFuzzer wants them; how many."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = (CORPUS / f"{program}.txt").read_text().splitlines()
+    inputs = [base64.b64decode(line) for line in lines if line and not line.startswith("#")]
+    for number, data in enumerate(inputs):
+        (folder / f"{number:04d}").write_bytes(data)
+    return len(inputs)
+
+
+def pack_corpus(program: str, folder: Path) -> None:
+    """The other way round, after `-merge=1` of a long run."""
+    lines = sorted(base64.b64encode(path.read_bytes()).decode() for path in folder.iterdir())
+    head = f"# Inputs of tests/core/{program}.c that reach something of their own, base64, one a line."
+    (CORPUS / f"{program}.txt").write_text("\n".join([head, *lines]) + "\n")
+
+
+def fuzz(program: Path, runs: int, seed: int, scratch: Path) -> Figures:
+    """So many executions; a violation is an AssertionError with the input that shows it."""
+    name = program.name
+    kept, found = scratch / "kept", scratch / "found"
+    found.mkdir(parents=True)
+    unpack_corpus(name, kept)
+    command = [str(program), f"-runs={runs}", f"-seed={seed + 1}", f"-timeout={HANG_SECONDS}", "-len_control=0",
+               "-entropic=0", "-use_counters=0", f"-max_len={INPUT_BYTES[name]}", f"-malloc_limit_mb={MALLOC_MIB}", f"-rss_limit_mb={RSS_MIB}",
+               "-print_final_stats=0", "-verbosity=0", f"-artifact_prefix={scratch}/", str(found), str(kept)]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=3600, check=False)
+    told = done.stderr[-6000:]
+    assert done.returncode == 0, f"{' '.join(command)} ended with {done.returncode}:\n{told}"
+    figures = re.search(r"^fuzz: executions=(\d+) opened=(\d+) longest_ms=([\d.]+)$", done.stderr, re.MULTILINE)
+    assert figures, told
+    return {
+        f"{name}_executions": float(figures[1]),
+        f"{name}_opened": float(figures[2]),
+        f"longest_{name}_ms": float(figures[3]),
+    }
+
+
+def run(part: int, scratch: Path) -> Figures:
+    figures = fuzz(_built("fuzz_region"), 170_000, part, scratch / "region")
+    return figures | fuzz(_built("fuzz_import"), 170_000, part, scratch / "import")
+
+
+CAMPAIGN = Campaign(
+    name="fuzz",
+    claim="A region that is damaged or hostile gives wrong values and errors, never a crash, a hang, a look beyond what "
+    "is committed, or memory out of all proportion; and the loader of text does with any bytes what its format says.",
+    how="libFuzzer, with AddressSanitizer and UndefinedBehaviorSanitizer: words of regions are changed before and during "
+    "the use of all operations (tests/core/fuzz_region.c); what is loaded is compared with a second loader "
+    "(tests/core/fuzz_import.c).",
+    parts=60,
+    run=run,
+    at_least={"fuzz_region_executions": 10_000_000, "fuzz_import_executions": 10_000_000},
+    at_most={"longest_fuzz_region_ms": 1000, "longest_fuzz_import_ms": 1000},
+    commands={"clang": "clang"},
+)
