@@ -12,10 +12,12 @@ from .campaign import Campaign
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 NAMES = (
+    "every_instruction",
     "torture",
     "linearizability",
     "models",
     "mutants",
+    "fuzz",
     "machine",
 )
 

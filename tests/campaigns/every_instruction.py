@@ -166,7 +166,7 @@ def run(part: int, scratch: Path) -> Figures:
 
 
 CAMPAIGN = Campaign(
-    name="kill at every instruction",
+    name="every_instruction",
     claim="A process may be killed after any instruction of a put, delete, put_many, growth, evacuation, attach, create"
     " or repair: another one goes on within 100 ms, and all that was acknowledged is there.",
     how="ptrace: after each single instruction the region as a death leaves it is judged in a copy, and a process is"
