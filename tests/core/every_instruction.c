@@ -6,6 +6,7 @@
  *         was there, is it there after every later death as well, before and after each repair?
  *       2 does each next operation on the same keys succeed within 100 ms?
  *       3 is the store clean, did no more leak than the operation itself had allocated, and does compact() get all back?
+ *       2 comes before 3, or after it: a check that is made first sees what the next put would have covered.
  * How:  What survives a process is the bytes of the region, the object's size, and which part of it is memory.  All else
  *       that could matter (descriptors, the locks on its liveness byte and on the "attached" byte, mappings, a wait on a
  *       futex) goes with it.  So a copy of the bytes into an object of the same size, which nobody is attached to, is the
@@ -44,7 +45,7 @@
 #define CHUNKS       4096u
 #define ROWS         (CHUNK / sizeof(skv_proc))        /* process slots that are ever in use   */
 #define LIMIT_S      0.1
-#define TRIES        4u         /* a machine under load delays an operation; a protocol that waits does so each time */
+#define TRIES        8u         /* a machine under load delays an operation; a protocol that waits does so each time */
 #define TRIAL_S      20u        /* for one death, or one image                                */
 #define EXIT_SLOW    3
 #define EXIT_SKIP    77
@@ -209,13 +210,12 @@ static void write_part(int fd, const uint8_t *bytes, uint64_t len, uint64_t offs
     REQUIRE(pwrite(fd, bytes, len, (off_t)offset) == (ssize_t)len, "pwrite: %s", strerror(errno));
 }
 
-/* A new object that has no name any more: nothing is left of it, whatever dies. */
+/* An object without a name: nothing is left of it, whatever dies. */
 static int new_object(void)
 {
-    box b;
-    open_object(&b);
-    shm_unlink(b.name);
-    return b.fd;
+    int fd = open("/dev/shm", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    REQUIRE(fd >= 0, "/dev/shm: %s", strerror(errno));
+    return fd;
 }
 
 /* What is committed is memory, everything else is a hole. */
@@ -461,7 +461,7 @@ static double longest(double a, double b) { return a > b ? a : b; }
 static double timed_put(skv *store, uint64_t id, uint64_t counter)
 {
     double start = now_s();
-    REQUIRE_OK(put_value(store, id, counter, 60, 0));
+    REQUIRE_OK(put_value(store, id, counter, 52, 0));      /* of the size class of most others */
     return now_s() - start;
 }
 
@@ -551,7 +551,7 @@ static void require_few_leaks(skv *store)
         sh->leaked = all.leaked[SKV_RECORDS] + all.leaked[SKV_TABLES];
 }
 
-/* compact() gets everything back: what is in use then is the items and their tables. */
+/* compact() gets everything back: what is in use then is the items and their tables, in pages that nobody keeps. */
 static void require_all_got_back(skv *store)
 {
     skv_check_result result;
@@ -559,19 +559,31 @@ static void require_all_got_back(skv *store)
     skv_check(store, print_problem, NULL, &result);
     REQUIRE(result.blocks_used == result.records + result.tables, "%" PRIu64 " blocks in use for %" PRIu64 " records and %" PRIu64 " tables",
             result.blocks_used, result.records, result.tables);
+    for (uint32_t page = 0; page < skv_committed_pages(store); page++) {
+        uint64_t word = skv_load(&store->pages[page].word);
+        REQUIRE(skv_pw_state(word) != SKV_PAGE_BLOCKS || skv_pw_owner(word) == 0, "page %u is kept by process slot %u", page,
+                skv_pw_owner(word) - 1);
+    }
+}
+
+static void require_sound(skv *store, const model *m)
+{
+    require_clean(store);
+    require_holds(store, m, "after check()");
+    require_few_leaks(store);
 }
 
 /* Everything that must hold after the death; the longest time that an operation took. */
-static double judge(skv *store, bool acked, bool *after)
+static double judge(skv *store, bool acked, bool check_first, bool *after)
 {
     double start = now_s();
     model m = verdict(store, acked, after);
     require_scan(store, &m);
     double worst = now_s() - start;
+    if (check_first)
+        require_sound(store, &m);
     worst = longest(worst, go_on(store, &m, *after));
-    require_clean(store);
-    require_holds(store, &m, "after check()");
-    require_few_leaks(store);
+    require_sound(store, &m);
     require_all_got_back(store);
     require_holds(store, &m, "after compact()");
     require_scan(store, &m);
@@ -605,7 +617,7 @@ static double judge_creation(int fd, bool acked, bool *after)
     return worst;
 }
 
-static double judge_as_newcomer(int fd, bool acked, bool *after)
+static double judge_as_newcomer(int fd, bool acked, bool check_first, bool *after)
 {
     skv_region *region;
     if (now->deed.kind == CREATE)
@@ -613,7 +625,7 @@ static double judge_as_newcomer(int fd, bool acked, bool *after)
     double start = now_s();
     REQUIRE_OK(skv_region_attach(fd, false, &region));
     double worst = now_s() - start;
-    worst = longest(worst, judge(skv_region_store(region), acked, after));
+    worst = longest(worst, judge(skv_region_store(region), acked, check_first, after));
     skv_region_detach(region);
     return worst;
 }
@@ -633,9 +645,10 @@ static void judge_image(const image *from, bool acked)
     bool after = false;
     double took = LIMIT_S + 1;
     alarm(TRIAL_S);
-    for (uint32_t tries = 0; tries < TRIES && took > LIMIT_S; tries++) {
+    for (uint32_t tries = 0; tries < 2 || (tries < TRIES && took > LIMIT_S); tries++) {
         int fd = object_from(from);
-        took = judge_as_newcomer(fd, acked, &after);
+        double time = judge_as_newcomer(fd, acked, tries % 2, &after);
+        took = time < took ? time : took;
         close(fd);
     }
     REQUIRE(took <= LIMIT_S, "the next operation took %.0f ms, %u times", took * 1e3, TRIES);
@@ -808,7 +821,7 @@ static void death_trial(uint64_t instruction)
     kill_stepped(&s);
     require_memory(fd);
     REQUIRE(is_known_state(fd), "the death left what no image shows");
-    double took = neighbour ? judge(skv_region_store(neighbour), sh->acked, &after) : judge_creation(fd, sh->acked, &after);
+    double took = neighbour ? judge(skv_region_store(neighbour), sh->acked, instruction % 2, &after) : judge_creation(fd, sh->acked, &after);
     if (took > LIMIT_S)
         _exit(EXIT_SLOW);
     sh->longest_s = longest(sh->longest_s, took);
@@ -1026,6 +1039,8 @@ static const scene scenes[] = {
     {.name = "attach", .size = LEASED_PAGES, .furnish = few_items, .deed = {.kind = ATTACH}},
     {.name = "detach", .size = LEASED_PAGES, .furnish = few_items, .deed = {.kind = DETACH, .len = 50}, .warm_puts = 2, .gil = true,
      .records = 1},
+    {.name = "detach_shared", .size = SHARED_PAGES, .furnish = few_items, .deed = {.kind = DETACH, .len = 50}, .warm_puts = 2,
+     .gil = true, .records = 1},
     {.name = "create", .size = 4 * MIB, .deed = {.kind = CREATE}},
     {.name = "repair_of_put", .size = LEASED_PAGES, .furnish = few_items, .deed = one_put, .warm_puts = 1, .gil = true, .records = 2,
      .corpse = dying_put, .fatal = put_not_bumped, .corpse_counts = true},
@@ -1039,6 +1054,8 @@ static const scene scenes[] = {
      .records = 1, .corpse = {.kind = PUT, .count = 1, .counter = 83, .len = 900}, .fatal = growing},
     {.name = "compact", .size = SHARED_PAGES, .furnish = sparse_pages, .deed = {.kind = COMPACT}, .records = 1, .tables = 1},
     {.name = "reclaim", .size = LEASED_PAGES, .furnish = few_items, .deed = {.kind = RECLAIM}, .warm_puts = 2, .gil = true,
+     .records = BATCH + 1, .tables = 1, .corpse = dying_batch, .fatal = half_applied, .corpse_counts = true},
+    {.name = "reclaim_shared", .size = SHARED_PAGES, .furnish = few_items, .deed = {.kind = RECLAIM}, .warm_puts = 2, .gil = true,
      .records = BATCH + 1, .tables = 1, .corpse = dying_batch, .fatal = half_applied, .corpse_counts = true},
 };
 
