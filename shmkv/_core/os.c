@@ -170,7 +170,8 @@ static skv_status open_object(skv_region *region, int fd)
 static skv_status check_epoch(const skv_fixed *fixed)
 {
     uint8_t boot_id[16];
-    skv_os_boot_id(boot_id);
+    if (!skv_os_boot_id(boot_id))
+        return SKV_OS_ERROR;
     bool same = memcmp(boot_id, fixed->boot_id, sizeof boot_id) == 0
                 && fixed->time_namespace == skv_os_time_namespace();
     return same ? SKV_OK : SKV_STALE;

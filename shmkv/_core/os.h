@@ -28,7 +28,7 @@ skv *skv_region_store(skv_region *region);
 int skv_region_fd(const skv_region *region);    /* a descriptor of the object, owned by the region */
 
 /* Facts about this process, for params and messages. */
-void skv_os_boot_id(uint8_t out[16]);
+bool skv_os_boot_id(uint8_t out[16]);          /* false: it cannot be read now, errno tells  */
 uint64_t skv_os_time_namespace(void);
 uint64_t skv_os_pid_namespace(void);            /* inode, for skv_proc                        */
 uint64_t skv_os_start_time(void);               /* of this process, clock ticks since boot    */

@@ -52,8 +52,9 @@ skv_status skv_read_header(int fd, skv_fixed *fixed)
     skv_status status = judge(&head);
     if (status)
         return status;
-    if (pread(fd, fixed, sizeof *fixed, 0) != (ssize_t)sizeof *fixed)
-        return SKV_CORRUPT;
+    ssize_t got = pread(fd, fixed, sizeof *fixed, 0);
+    if (got != (ssize_t)sizeof *fixed)
+        return got < 0 ? SKV_OS_ERROR : SKV_CORRUPT;
     return skv_check_fixed(fixed, (uint64_t)st.st_size);
 }
 

@@ -67,6 +67,7 @@ void skv_os_futex_wake(void *context, _Atomic uint32_t *word)
 static size_t read_text(const char *path, char *out, size_t room)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
+    errno = fd < 0 ? errno : EIO;       /* of a read of nothing                               */
     ssize_t n = fd < 0 ? -1 : read(fd, out, room - 1);
     skv_close_fd(fd);
     out[n > 0 ? n : 0] = 0;
@@ -80,12 +81,14 @@ static int hex_digit(char c)
     return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-/* All zeros where there is no /proc. */
-void skv_os_boot_id(uint8_t out[16])
+/* All zeros where there is no /proc.  Where there is one that cannot be read now (no descriptor is left) the answer is
+ * not known, and zeros would make every store look as if it were of another boot. */
+bool skv_os_boot_id(uint8_t out[16])
 {
     char text[64];
-    read_text("/proc/sys/kernel/random/boot_id", text, sizeof text);
     memset(out, 0, 16);
+    if (!read_text("/proc/sys/kernel/random/boot_id", text, sizeof text))
+        return errno == ENOENT;
     unsigned digits = 0;
     for (const char *c = text; *c && digits < 32; c++) {
         int digit = hex_digit(*c);
@@ -94,6 +97,7 @@ void skv_os_boot_id(uint8_t out[16])
         out[digits / 2] = (uint8_t)(out[digits / 2] << 4 | digit);
         digits++;
     }
+    return true;
 }
 
 static uint64_t namespace_inode(const char *path)

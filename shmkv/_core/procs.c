@@ -1,6 +1,7 @@
 /* procs.c: registration, reclaim of dead rows, grace periods.  See procs.h. */
 #include "procs.h"
 
+#include <errno.h>
 #include <sched.h>
 #include <time.h>
 
@@ -33,13 +34,15 @@ static void start_row(skv *store, uint32_t slot)
 
 static bool sweep_dead(skv *store, uint32_t slot);
 
-static bool take_free_row(skv *store)
+/* *refused: there was a free row, but it could not be claimed. */
+static bool take_free_row(skv *store, bool *refused)
 {
     for (uint32_t slot = 0; slot < SKV_PROCS; slot++) {
         skv_proc *proc = &store->procs[slot];
         if (skv_load_acquire(&proc->state) != SKV_PROC_FREE)
             continue;
-        if (!store->os.claim_own(store->os.context, slot))
+        *refused = !store->os.claim_own(store->os.context, slot);
+        if (*refused)
             continue;
         if (skv_load_acquire(&proc->state) == SKV_PROC_FREE) {
             SKV_CRASH("register.claimed");
@@ -74,9 +77,15 @@ static skv_status register_locked(skv *store)
 {
     if (skv_is_registered(store))
         return SKV_OK;
-    if (take_free_row(store) || adopt_dead_row(store))
+    bool refused = false;
+    if (take_free_row(store, &refused))
         return SKV_OK;
-    return SKV_NO_SLOT;
+    int error = errno;
+    if (adopt_dead_row(store))
+        return SKV_OK;
+    /* Not the table is full, but this process lacks a descriptor or a mapping: errno tells. */
+    errno = error;
+    return refused ? SKV_OS_ERROR : SKV_NO_SLOT;
 }
 
 skv_status skv_register(skv *store)

@@ -234,9 +234,11 @@ void skv_remove_locked(skv *store, skv_bucket *bucket, skv_slot *slot, uint32_t 
 {
     uint64_t table = skv_load(&bucket->table), capacity = skv_table_capacity(table);
     skv_slot *slots = skv_slots(store, table);
-    uint64_t next = (uint64_t)(slot - slots) + 1;
+    /* Another table only where a hostile process changed the word under our lock: then a tombstone will do. */
+    uint64_t index = ((uint64_t)(uintptr_t)slot - (uint64_t)(uintptr_t)slots) / sizeof *slot;
+    uint64_t next = index + 1 == capacity ? 0 : index + 1;
     /* Before an empty slot no probe goes on, so no tombstone is needed. */
-    bool last = skv_load(&slots[next == capacity ? 0 : next].a) == SKV_EMPTY;
+    bool last = slots && next < capacity && skv_load(&slots[next].a) == SKV_EMPTY;
     skv_store_release(&slot->a, last ? SKV_EMPTY : SKV_TOMBSTONE);      /* the commit         */
     SKV_CRASH("delete.published");
     skv_store(&bucket->count, skv_load(&bucket->count) - 1);

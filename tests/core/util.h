@@ -103,7 +103,7 @@ static inline skv_params params_for(uint64_t size, uint16_t flags)
     skv_params p = {.size = size, .flags = flags, .hash_seed = 42, .created_boot_ms = skv_os_boot_ms(),
                     .created_wall_ms = skv_os_wall_ms(), .time_namespace = skv_os_time_namespace(),
                     .uid = getuid(), .mode = 0600};
-    skv_os_boot_id(p.boot_id);
+    REQUIRE(skv_os_boot_id(p.boot_id), "boot id: %s", strerror(errno));
     return p;
 }
 

@@ -44,7 +44,8 @@ static PyObject *region_create(PyObject *class, PyObject *args, PyObject *kwargs
     PyBuffer_Release(&uuid);
     if (!good)
         return PyErr_Format(PyExc_ValueError, "uuid must have %zu bytes", sizeof params.uuid);
-    skv_os_boot_id(params.boot_id);
+    if (!skv_os_boot_id(params.boot_id))
+        return PyErr_SetFromErrno(PyExc_OSError);
     params.created_boot_ms = skv_os_boot_ms();
     params.created_wall_ms = skv_os_wall_ms();
     params.time_namespace = skv_os_time_namespace();
