@@ -131,7 +131,7 @@ class Tree:
         return self._run([str(path), *run.arguments.format(seed=1).split()])
 
     def run_tests(self, files: list[str]) -> str | None:
-        chosen = ["-q", "-x", "-p", "no:cacheprovider", "--seed", "1", *files]
+        chosen = ["-q", "-p", "no:cacheprovider", "--seed", "1", *files]
         return self._run([sys.executable, "-m", "pytest", *chosen])
 
     def _run(self, command: list[str]) -> str | None:
