@@ -15,7 +15,7 @@ from .campaign import Campaign, Figures, join
 
 STEPS_OF_A_STORE = 400
 # A store ends earlier, after as many choices as hypothesis makes in one example: about 230 steps.
-STORES_OF_A_PART = 1_000
+STORES_OF_A_PART = 450
 WALK_SECONDS = 600
 
 
@@ -65,7 +65,7 @@ CAMPAIGN = Campaign(
     claim="Every call of the Python API does what a dict with expiry would, whoever makes it and whatever the time.",
     how="A state machine draws calls, arguments and callers (handles here, in a spawned and in a forked process, "
     "pickled ones, read-only ones); each answer and each error is compared with a dict.",
-    parts=10,
+    parts=20,
     run=run,
     at_least={"api_steps": 2_000_000},
     commands={"cc": "gcc"},

@@ -177,6 +177,8 @@ class Machine(RuleBasedStateMachine):
             "peer reader": Remote(self.spawned.peer, "reader"),
             "child": Remote(child, "main"),
         }
+        # A forked child registers at its first write; its lookups are counted from then on.
+        self.actors["child"].call("_sweep", (1,), {})
         self.model = Model(self.main._now_ms(), self.main.size)
         self.started = self.model.now
         self.set_clock()
