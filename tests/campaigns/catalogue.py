@@ -19,6 +19,7 @@ NAMES = (
     "mutants",
     "fuzz",
     "machine",
+    "covered",
 )
 
 
