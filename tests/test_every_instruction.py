@@ -27,12 +27,14 @@ STRIDES = {
     "delete_run": 10,
     "attach": 200,
     "detach": 50,
+    "detach_shared": 50,
     "create": 1500,
     "repair_of_put": 40,
     "repair_of_announced_batch": 40,
     "repair_of_committed_batch": 500,
     "repair_of_pages": 80,
     "reclaim": 2500,
+    "reclaim_shared": 2500,
 }
 LONG_RUN_ONLY = {"compact", "put_run", "repair_of_growth"}
 

@@ -41,6 +41,7 @@ SHARES = {
     "delete_run": 1,
     "attach": 2,
     "detach": 1,
+    "detach_shared": 1,
     "create": 14,
     "repair_of_put": 1,
     "repair_of_announced_batch": 1,
@@ -49,6 +50,7 @@ SHARES = {
     "repair_of_growth": 15,
     "compact": 2,
     "reclaim": 28,
+    "reclaim_shared": 22,
 }
 # Scene -> of its instructions, each so manieth is fatal in the long run.
 SAMPLED = {"compact": 500}
