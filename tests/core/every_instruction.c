@@ -54,7 +54,7 @@
 
 typedef struct model { uint64_t counter[IDS]; } model;         /* 0 = absent                  */
 
-enum kind { NOTHING, PUT, DELETE, PUT_MANY, DELETE_MANY, EVACUATE, ATTACH, DETACH, CREATE, RECLAIM, COMPACT };
+enum kind { NOTHING, PUT, DELETE, PUT_MANY, DELETE_MANY, CLEAR, EVACUATE, ATTACH, DETACH, CREATE, RECLAIM, COMPACT };
 
 typedef struct deed {
     enum kind kind;
@@ -78,6 +78,8 @@ typedef struct scene {
 
 static void apply(model *m, const deed *d, const uint64_t *ids)
 {
+    if (d->kind == CLEAR)
+        memset(m, 0, sizeof *m);
     for (uint32_t i = 0; i < d->count; i++) {
         if (d->kind == PUT || d->kind == PUT_MANY)
             m->counter[ids[i]] = d->counter;
@@ -356,6 +358,9 @@ static skv_status act(worker *w)
         return status;
     case DELETE_MANY:
         INSIST(status, wait, skv_delete_many(w->store, w->items, w->deed->count, &count, &wait));
+        return status;
+    case CLEAR:
+        INSIST(status, wait, skv_clear(w->store, &wait));
         return status;
     case COMPACT:
         INSIST(status, wait, skv_compact(w->store, &report, &wait));
@@ -1046,6 +1051,7 @@ static const scene scenes[] = {
      .records = BATCH, .tables = 1 + BATCH},
     {.name = "delete_many", .size = LEASED_PAGES, .furnish = few_items, .deed = {.kind = DELETE_MANY, .count = BATCH}, .gil = true,
      .records = BATCH},
+    {.name = "clear", .size = SHARED_PAGES, .furnish = few_items, .deed = {.kind = CLEAR}, .records = 60, .tables = 16},
     {.name = "evacuation", .size = SHARED_PAGES, .furnish = sparse_pages, .deed = {.kind = EVACUATE}, .records = 1},
     {.name = "put_run", .size = 4 * MIB, .furnish = room_for_a_run, .deed = {.kind = PUT, .count = 1, .counter = 74, .len = 66000},
      .records = 1},
