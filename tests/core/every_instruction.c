@@ -54,7 +54,7 @@
 
 typedef struct model { uint64_t counter[IDS]; } model;         /* 0 = absent                  */
 
-enum kind { NOTHING, PUT, DELETE, PUT_MANY, DELETE_MANY, EVACUATE, ATTACH, DETACH, CREATE, RECLAIM, COMPACT };
+enum kind { NOTHING, PUT, DELETE, PUT_MANY, DELETE_MANY, CLEAR, EVACUATE, ATTACH, DETACH, CREATE, RECLAIM, COMPACT };
 
 typedef struct deed {
     enum kind kind;
@@ -78,6 +78,8 @@ typedef struct scene {
 
 static void apply(model *m, const deed *d, const uint64_t *ids)
 {
+    if (d->kind == CLEAR)
+        memset(m, 0, sizeof *m);
     for (uint32_t i = 0; i < d->count; i++) {
         if (d->kind == PUT || d->kind == PUT_MANY)
             m->counter[ids[i]] = d->counter;
@@ -357,6 +359,9 @@ static skv_status act(worker *w)
     case DELETE_MANY:
         INSIST(status, wait, skv_delete_many(w->store, w->items, w->deed->count, &count, &wait));
         return status;
+    case CLEAR:
+        INSIST(status, wait, skv_clear(w->store, &wait));
+        return status;
     case COMPACT:
         INSIST(status, wait, skv_compact(w->store, &report, &wait));
         return status;
@@ -508,13 +513,17 @@ static double go_on(skv *store, model *m, bool after)
             require_bumps(store, id);
         require_holds(store, m, "after the next put");
     }
-    const deed many = {.kind = PUT_MANY, .count = batch, .counter = 950000, .len = 70};
+    const deed many = {.kind = PUT_MANY, .count = batch, .counter = 950000, .len = 52};
     const deed none = {.kind = DELETE_MANY, .count = batch / 2};
     worst = longest(worst, timed_batch(store, &many));
     apply(m, &many, sh->touched);
     worst = longest(worst, timed_batch(store, &none));
     apply(m, &none, sh->touched);
     require_holds(store, m, "after the next batches");
+    for (uint32_t i = 0; i < none.count; i++) {
+        worst = longest(worst, timed_put(store, sh->touched[i], 960000 + i));
+        m->counter[sh->touched[i]] = 960000 + i;
+    }
     return worst;
 }
 
@@ -566,9 +575,19 @@ static void require_all_got_back(skv *store)
     }
 }
 
+/* A block that a row keeps is in use: otherwise somebody else gets it too. */
+static void require_spares(skv *store)
+{
+    for (uint32_t slot = 0; slot < ROWS; slot++) {
+        uint64_t spare = skv_load(&store->procs[slot].spare);
+        REQUIRE(spare == 0 || skv_block_in_use(store, spare), "process slot %u keeps a block that is free", slot);
+    }
+}
+
 static void require_sound(skv *store, const model *m)
 {
     require_clean(store);
+    require_spares(store);
     require_holds(store, m, "after check()");
     require_few_leaks(store);
 }
@@ -1032,6 +1051,7 @@ static const scene scenes[] = {
      .records = BATCH, .tables = 1 + BATCH},
     {.name = "delete_many", .size = LEASED_PAGES, .furnish = few_items, .deed = {.kind = DELETE_MANY, .count = BATCH}, .gil = true,
      .records = BATCH},
+    {.name = "clear", .size = SHARED_PAGES, .furnish = few_items, .deed = {.kind = CLEAR}, .records = 60, .tables = 16},
     {.name = "evacuation", .size = SHARED_PAGES, .furnish = sparse_pages, .deed = {.kind = EVACUATE}, .records = 1},
     {.name = "put_run", .size = 4 * MIB, .furnish = room_for_a_run, .deed = {.kind = PUT, .count = 1, .counter = 74, .len = 66000},
      .records = 1},
