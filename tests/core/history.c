@@ -68,12 +68,24 @@ static plan p;
 /* ---- Pauses and deaths --------------------------------------------------------------------------- */
 
 static _Thread_local rng pause_rng;
+static _Thread_local uint32_t haste;    /* of 60 passes, so many are without a pause           */
+
+/* Some are slow throughout, so that many others come and go while they are in the middle of something. */
+static void draw_temper(uint64_t x)
+{
+    static const uint32_t tempers[] = {59, 59, 46, 30};
+    pause_rng.x = x;
+    haste = tempers[below(&pause_rng, COUNT(tempers))];
+}
+
 static void pause_here(void)
 {
     uint32_t sort = below(&pause_rng, 60);
-    if (sort == 0)
-        usleep(1 + below(&pause_rng, 120));
-    else if (sort < 14)
+    if (sort < haste)
+        return;
+    if (sort == 59 || (haste == 30 && sort % 2))
+        usleep(1 + below(&pause_rng, below(&pause_rng, 12) ? 150 : 3000));
+    else
         sched_yield();
 }
 
@@ -356,7 +368,7 @@ static void move_fillers(client *c)
 static void *ask(void *context)
 {
     client *c = context;
-    pause_rng.x = rnd(&c->r);
+    draw_temper(rnd(&c->r));
     atomic_fetch_add(&sh->ready, 1);
     while (!atomic_load(&sh->go))
         sched_yield();
@@ -384,7 +396,7 @@ static void begin_life(life *l)
         detach_box(&b);
         attach_box(&b, false);
     }
-    pause_rng.x = rnd(&l->r);
+    draw_temper(rnd(&l->r));
 #ifdef SKV_CRASH_POINTS
     atomic_store(&passes_left, l->mortal ? 1 + below(&l->r, 400) : 0);
     skv_crash_hook = at_crash_point;
