@@ -59,6 +59,7 @@ typedef struct plan {           /* of one history                               
     uint32_t single;
     uint64_t first_id;
     bool with_batches, with_clear, with_fillers;
+    uint64_t focus;             /* 0: pauses are anywhere; else they are long, and at a few places only */
 } plan;
 
 static shared *sh;
@@ -78,10 +79,21 @@ static void draw_temper(uint64_t x)
     haste = tempers[below(&pause_rng, COUNT(tempers))];
 }
 
-static void pause_here(void)
+static bool in_focus(const char *place)
+{
+    uint64_t x = p.focus;
+    for (; *place; place++)
+        x = mix64(x + (uint8_t)*place);
+    return x % 8 == 0;
+}
+
+/* Executions in which two have to stand still at two certain places are too rare where all pause everywhere. */
+static void pause_at(const char *place)
 {
     uint32_t sort = below(&pause_rng, 60);
-    if (sort < haste)
+    if (p.focus && in_focus(place) && sort < 40)
+        usleep(1 + below(&pause_rng, 1000));
+    if (p.focus || sort < haste)
         return;
     if (sort == 59 || (haste == 30 && sort % 2))
         usleep(1 + below(&pause_rng, below(&pause_rng, 12) ? 150 : 3000));
@@ -89,15 +101,23 @@ static void pause_here(void)
         sched_yield();
 }
 
+/* Between two operations; the others shall not be through before somebody's pause is over. */
+static void pause_between(void)
+{
+    if (p.focus)
+        usleep(1 + below(&pause_rng, 60));
+    else
+        pause_at("between");
+}
+
 #ifdef SKV_CRASH_POINTS
 static _Atomic uint32_t passes_left;    /* crash points until this process dies; 0 = it lives  */
 
 static void at_crash_point(const char *name)
 {
-    (void)name;
     if (atomic_load(&passes_left) && atomic_fetch_sub(&passes_left, 1) == 1)
         kill(getpid(), SIGKILL);
-    pause_here();
+    pause_at(name);
 }
 #endif
 
@@ -144,6 +164,8 @@ static uint64_t number_in(uint32_t key, const uint8_t *value, uint32_t len, uint
 
 /* ---- Reads, with pauses between their steps ---------------------------------------------------------------- */
 
+static const char *const read_places[MOST_KEYS] = {"read.first", "read.second", "read.third", "read.fourth", "read.fifth"};
+
 static void find_all(const skv_key *keys, skv_view *views, uint32_t count, bool at_once)
 {
     if (at_once) {
@@ -152,7 +174,7 @@ static void find_all(const skv_key *keys, skv_view *views, uint32_t count, bool 
     }
     for (uint32_t i = 0; i < count; i++) {
         skv_find(b.store, &keys[i], &views[i]);
-        pause_here();
+        pause_at(read_places[i]);
     }
 }
 
@@ -160,10 +182,10 @@ static bool try_to_read(client *c, const event *e, const skv_key *keys, skv_view
 {
     bool good = true;
     find_all(keys, views, e->count, below(&c->r, 2));
-    pause_here();
+    pause_at("read.found");
     for (uint32_t i = 0; i < e->count && good; i++)
         good = copy_view(&views[i], &c->copies[i]);
-    pause_here();
+    pause_at("read.copied");
     if (!good)
         return false;
     return e->kind == GET ? skv_validate(&views[0]) : skv_validate_many(b.store, keys, views, e->count);
@@ -379,7 +401,7 @@ static void *ask(void *context)
         record(c, &sh->events[at]);
         if (p.with_fillers && below(&c->r, 4) == 0)
             move_fillers(c);
-        pause_here();
+        pause_between();
     }
 }
 
@@ -444,6 +466,7 @@ static void draw_plan(rng *r)
     p.with_batches = below(r, 4) != 0;
     p.single = p.with_batches ? below(r, p.keys - 1) : p.keys;
     p.with_clear = below(r, 4) == 0;
+    p.focus = below(r, 3) ? 0 : rnd(r);
     p.with_fillers = below(r, 3) != 0;
 }
 

@@ -507,7 +507,7 @@ static void leave_orphan(void)
     if (pid)
         return;
     setpgid(0, 0);
-    usleep(1500000);
+    usleep(3000000);
     _exit(0);
 }
 
@@ -524,7 +524,7 @@ static void *work_on_lane(void *context)
         timed_operation(l);
         if (i % 64 == 0 && skv_os_monotonic_ns() > l->next_guest_ns) {
             receive_guest(l);
-            if (below(&l->r, 20) == 0)
+            if (below(&l->r, 4) == 0)
                 leave_orphan();
             l->next_guest_ns = until_next_guest(l);
         }
@@ -533,19 +533,33 @@ static void *work_on_lane(void *context)
 }
 
 #ifdef SKV_CRASH_POINTS
-/* Between two steps of the protocol others get their turn, or the process dies. */
+/* Between two steps of the protocol others get their turn, or the process dies.  Some threads are slow throughout. */
 static void mischief(const char *name)
 {
     static _Thread_local rng r;
+    static _Thread_local bool slow;
     (void)name;
-    if (r.x == 0)
-        r.x = (uint64_t)getpid() * 1000003 + (uint64_t)(uintptr_t)&r;
+    if (r.x == 0) {
+        r.x = (uint64_t)gettid() * 1000003;
+        slow = below(&r, 8) == 0;
+    }
     uint32_t sort = below(&r, 40000);
     if (sort == 0)
         kill(getpid(), SIGKILL);
+    else if (sort < (slow ? 1500 : 40))
+        usleep(1 + below(&r, slow ? 2000 : 300));
+    else if (sort < 3000)
+        sched_yield();
+}
+
+/* Readers pass no crash points: theirs are between the steps of a snapshot. */
+static void delay_reader(void)
+{
+    static _Thread_local rng r;
+    uint32_t sort = below(&r, 1000);
+    if (sort < 2)
+        usleep(1 + below(&r, 1500));
     else if (sort < 40)
-        usleep(1 + below(&r, 300));
-    else if (sort < 1500)
         sched_yield();
 }
 #endif
@@ -649,6 +663,26 @@ static void read_own(reader *d, bool behind_a_stop)
     judge_read(id, floor, seen, &sh->lanes[number].own[i], now.lossy);
 }
 
+/* Of few keys, one of which at least is a lane's own, with pauses: blocks that are given up meanwhile get a new life. */
+static void read_slowly(reader *d)
+{
+    uint32_t number = below(&d->r, LANES), i = below(&d->r, OWN_IDS);
+    uint64_t ids[2] = {own_id(number, i), CROWD_BASE + below(&d->r, now.crowd)};
+    uint64_t floor = atomic_load(&sh->lanes[number].own[i].done);
+#ifdef SKV_CRASH_POINTS
+    snapshot_pause = delay_reader;
+#endif
+    snapshot(b.store, ids, 2, d->copies);
+    snapshot_pause = NULL;
+    for (uint32_t k = 0; k < 2; k++) {
+        const found *f = &d->copies[k];
+        uint64_t seen = f->there ? read_value(f->value, f->len, ids[k]) : 0;
+        REQUIRE(seen != UINT64_MAX, "key %" PRIu64 ": torn or foreign value of %u bytes", ids[k], f->len);
+        if (k == 0)
+            judge_read(ids[0], floor, seen, &sh->lanes[number].own[i], now.lossy);
+    }
+}
+
 static void read_group(reader *d, bool behind_a_stop)
 {
     uint32_t number = below(&d->r, LANES + SHARED_GROUPS);
@@ -695,8 +729,10 @@ static void reader_body(void *context)
     while (!atomic_load(&sh->stop)) {
         bool behind_a_stop = atomic_load(&sh->long_stop);
         uint32_t sort = below(&d.r, 10);
-        if (sort < 7)
+        if (sort < 6)
             read_own(&d, behind_a_stop);
+        else if (sort < 7)
+            read_slowly(&d);
         else if (sort < 8)
             read_group(&d, behind_a_stop);
         else if (sort < 9)
