@@ -1,10 +1,10 @@
 /* history.c: records what several processes ask of one store at once, and what they are answered.
  *
- * What: histories of 200 operations on a few keys, for a checker (tests/checker.py) that looks for an order in which one
- *       process alone could have got the same answers.
- * How:  clients, threads of several processes, draw an operation, note it in shared memory, note the time, call the store,
- *       note the answer and the time again.  Time is a number that all add to: two processors' clocks need not agree to
- *       the nanosecond, and a load may overtake the reading of a clock, but not an atomic addition.
+ * What: histories of 200 operations on a few keys, for a checker (tests/checker.py) that looks for an order in which
+ *       one process alone could have got the same answers.
+ * How:  clients, threads of several processes, draw an operation, note it in shared memory, note the time, call the
+ *       store, note the answer and the time again.  Time is a number that all add to: two processors' clocks need not
+ *       agree to the nanosecond, and a load may overtake the reading of a clock, but not an atomic addition.
  *       Real overlap on few processors comes from pauses inside the operations: at crash points, which are passed under
  *       locks and between any two steps of a commit, and between the steps of a read.  At a crash point a process may
  *       also die.  Its last operation then has no answer, and others take its place.  Beside them runs a keeper, who
@@ -31,8 +31,9 @@
 
 enum kind { GET, PUT, ADD, REPLACE, CAS, DELETE, DELETE_IF, INCR, PUT_MANY, GET_MANY, DELETE_MANY, SCAN, CLEAR, KINDS };
 
-static const char *const kind_names[KINDS] = {"get", "put", "add", "replace", "cas", "delete", "delete_if", "incr", "put_many",
-                                              "get_many", "delete_many", "scan", "clear"};
+static const char *const kind_names[KINDS] = {
+    "get", "put", "add", "replace", "cas", "delete", "delete_if", "incr", "put_many", "get_many",
+    "delete_many", "scan", "clear"};
 
 /* How often each is drawn, of 100. */
 static const uint32_t shares[KINDS] = {22, 12, 7, 4, 10, 9, 4, 9, 8, 9, 3, 2, 1};
@@ -164,7 +165,8 @@ static uint64_t number_in(uint32_t key, const uint8_t *value, uint32_t len, uint
 
 /* ---- Reads, with pauses between their steps ---------------------------------------------------------------- */
 
-static const char *const read_places[MOST_KEYS] = {"read.first", "read.second", "read.third", "read.fourth", "read.fifth"};
+static const char *const read_places[MOST_KEYS] = {"read.first", "read.second", "read.third", "read.fourth",
+                                                   "read.fifth"};
 
 static void find_all(const skv_key *keys, skv_view *views, uint32_t count, bool at_once)
 {
@@ -241,8 +243,8 @@ static void scan_bucket(event *e)
 
 static skv_status put(client *c, event *e)
 {
-    static const enum skv_put_condition conditions[] = {[PUT] = SKV_PUT_ANY, [ADD] = SKV_PUT_ABSENT, [REPLACE] = SKV_PUT_PRESENT,
-                                                        [CAS] = SKV_PUT_VERSION};
+    static const enum skv_put_condition conditions[] = {
+        [PUT] = SKV_PUT_ANY, [ADD] = SKV_PUT_ABSENT, [REPLACE] = SKV_PUT_PRESENT, [CAS] = SKV_PUT_VERSION};
     skv_item item = make_item(c, e, 0);
     skv_status status;
     INSIST(status, wait, skv_put(b.store, &item, conditions[e->kind], e->argument, &wait));
@@ -304,7 +306,7 @@ static skv_status call(client *c, event *e)
     }
 }
 
-/* ---- Drawing --------------------------------------------------------------------------------------------------------- */
+/* ---- Drawing ------------------------------------------------------------------------------ */
 
 static enum kind draw_kind(client *c)
 {
@@ -362,7 +364,7 @@ static void draw(client *c, event *e)
         e->written[i] = e->kind == INCR ? 1 + below(&c->r, 9) : 1000 * (1 + atomic_fetch_add(&sh->nonce, 1));
 }
 
-/* ---- Clients ------------------------------------------------------------------------------------------------------------ */
+/* ---- Clients ------------------------------------------------------------------------------ */
 
 static void record(client *c, event *e)
 {
@@ -451,14 +453,19 @@ static void keeper_body(void *context)
     while (!atomic_load(&sh->stop)) {
         skv_wait wait = patient();
         uint32_t sort = below(&l.r, 3);
-        skv_status status = sort == 0 ? skv_compact(b.store, &report, &wait) : sort == 1 ? skv_audit(b.store, &freed, &wait)
-                                                                                         : skv_reclaim_dead(b.store, NULL);
+        skv_status status;
+        if (sort == 0)
+            status = skv_compact(b.store, &report, &wait);
+        else if (sort == 1)
+            status = skv_audit(b.store, &freed, &wait);
+        else
+            status = skv_reclaim_dead(b.store, NULL);
         REQUIRE(status == SKV_OK || status == SKV_BUSY || status == SKV_TIMEOUT, "status %d", (int)status);
         usleep(below(&l.r, 2000));
     }
 }
 
-/* ---- A history -------------------------------------------------------------------------------------------------------------- */
+/* ---- A history ---------------------------------------------------------------------------- */
 
 static void draw_plan(rng *r)
 {
@@ -481,11 +488,12 @@ static bool bury(pid_t pid)
 {
     int status = wait_child(pid);
     bool killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
-    REQUIRE(killed || (WIFEXITED(status) && WEXITSTATUS(status) == 0), "a process ended with status %x", (unsigned)status);
+    REQUIRE(killed || (WIFEXITED(status) && WEXITSTATUS(status) == 0), "a process ended with status %x",
+            (unsigned)status);
     return killed;
 }
 
-/* Half of the histories are deadly: processes die at a crash point, or, where there are none, at any time; others follow. */
+/* Half of the histories are deadly: processes die at a crash point, or at any time; others follow. */
 static void play(rng *r)
 {
     const bool deadly = below(r, 2);
@@ -523,7 +531,8 @@ static void print_event(const event *e)
     for (uint32_t i = 0; i < e->count; i++)
         keys[i] = e->keys[i];
     const bool reads = e->kind == GET || e->kind == GET_MANY || e->kind == SCAN, answered = e->end != 0;
-    printf("%u %" PRIu64 " %" PRIu64 " %s %d %" PRIu64, e->client, e->begin, e->end, kind_names[e->kind], (int)e->status, e->argument);
+    printf("%u %" PRIu64 " %" PRIu64 " %s %d %" PRIu64, e->client, e->begin, e->end, kind_names[e->kind],
+           (int)e->status, e->argument);
     print_list(keys, e->count);
     print_list(e->written, reads || e->kind == CLEAR ? 0 : e->count);
     print_list(e->read, answered && (reads || e->kind == INCR) ? e->count : 0);
