@@ -14,9 +14,9 @@ LIMIT_FACTOR = 2  # a round that has begun ends, and sanitizers are slow
 LIMIT_MORE = 60
 
 
-def storm(builder: Builder, flavour: str, seed: int, seconds: float) -> Figures:
-    """tests/core/torture.c in one flavour."""
-    program = builder.program("torture", flavour)
+def storm(builder: Builder, flavour: str, seed: int, seconds: float, *flags: str) -> Figures:
+    """tests/core/torture.c in one flavour; `flags` are for the compiler."""
+    program = builder.program("torture", flavour, *flags)
     limit = LIMIT_FACTOR * seconds + LIMIT_MORE
     return figures_in(run_program(program, flavour, seed, seconds, limit=limit))
 

@@ -1,10 +1,10 @@
 /* history.c: records what several processes ask of one store at once, and what they are answered.
  *
- * What: histories of 200 operations on a few keys, for a checker (tests/checker.py) that looks for an order in which one
- *       process alone could have got the same answers.
- * How:  clients, threads of several processes, draw an operation, note it in shared memory, note the time, call the store,
- *       note the answer and the time again.  Time is a number that all add to: two processors' clocks need not agree to
- *       the nanosecond, and a load may overtake the reading of a clock, but not an atomic addition.
+ * What: histories of 200 operations on a few keys, for a checker (tests/checker.py) that looks for an order in which
+ *       one process alone could have got the same answers.
+ * How:  clients, threads of several processes, draw an operation, note it in shared memory, note the time, call the
+ *       store, note the answer and the time again.  Time is a number that all add to: two processors' clocks need not
+ *       agree to the nanosecond, and a load may overtake the reading of a clock, but not an atomic addition.
  *       Real overlap on few processors comes from pauses inside the operations: at crash points, which are passed under
  *       locks and between any two steps of a commit, and between the steps of a read.  At a crash point a process may
  *       also die.  Its last operation then has no answer, and others take its place.  Beside them runs a keeper, who
@@ -31,8 +31,9 @@
 
 enum kind { GET, PUT, ADD, REPLACE, CAS, DELETE, DELETE_IF, INCR, PUT_MANY, GET_MANY, DELETE_MANY, SCAN, CLEAR, KINDS };
 
-static const char *const kind_names[KINDS] = {"get", "put", "add", "replace", "cas", "delete", "delete_if", "incr", "put_many",
-                                              "get_many", "delete_many", "scan", "clear"};
+static const char *const kind_names[KINDS] = {
+    "get", "put", "add", "replace", "cas", "delete", "delete_if", "incr", "put_many", "get_many",
+    "delete_many", "scan", "clear"};
 
 /* How often each is drawn, of 100. */
 static const uint32_t shares[KINDS] = {22, 12, 7, 4, 10, 9, 4, 9, 8, 9, 3, 2, 1};
@@ -59,6 +60,7 @@ typedef struct plan {           /* of one history                               
     uint32_t single;
     uint64_t first_id;
     bool with_batches, with_clear, with_fillers;
+    uint64_t focus;             /* 0: pauses are anywhere; else they are long, and at a few places only */
 } plan;
 
 static shared *sh;
@@ -68,13 +70,45 @@ static plan p;
 /* ---- Pauses and deaths --------------------------------------------------------------------------- */
 
 static _Thread_local rng pause_rng;
-static void pause_here(void)
+static _Thread_local uint32_t haste;    /* of 60 passes, so many are without a pause           */
+
+/* Some are slow throughout, so that many others come and go while they are in the middle of something. */
+static void draw_temper(uint64_t x)
+{
+    static const uint32_t tempers[] = {59, 59, 46, 30};
+    pause_rng.x = x;
+    haste = tempers[below(&pause_rng, COUNT(tempers))];
+}
+
+static bool in_focus(const char *place)
+{
+    uint64_t x = p.focus;
+    for (; *place; place++)
+        x = mix64(x + (uint8_t)*place);
+    return x % 8 == 0;
+}
+
+/* Executions in which two have to stand still at two certain places are too rare where all pause everywhere. */
+static void pause_at(const char *place)
 {
     uint32_t sort = below(&pause_rng, 60);
-    if (sort == 0)
-        usleep(1 + below(&pause_rng, 120));
-    else if (sort < 14)
+    if (p.focus && in_focus(place) && sort < 40)
+        usleep(1 + below(&pause_rng, 1000));
+    if (p.focus || sort < haste)
+        return;
+    if (sort == 59 || (haste == 30 && sort % 2))
+        usleep(1 + below(&pause_rng, below(&pause_rng, 12) ? 150 : 3000));
+    else
         sched_yield();
+}
+
+/* Between two operations; the others shall not be through before somebody's pause is over. */
+static void pause_between(void)
+{
+    if (p.focus)
+        usleep(1 + below(&pause_rng, 60));
+    else
+        pause_at("between");
 }
 
 #ifdef SKV_CRASH_POINTS
@@ -82,10 +116,9 @@ static _Atomic uint32_t passes_left;    /* crash points until this process dies;
 
 static void at_crash_point(const char *name)
 {
-    (void)name;
     if (atomic_load(&passes_left) && atomic_fetch_sub(&passes_left, 1) == 1)
         kill(getpid(), SIGKILL);
-    pause_here();
+    pause_at(name);
 }
 #endif
 
@@ -132,6 +165,9 @@ static uint64_t number_in(uint32_t key, const uint8_t *value, uint32_t len, uint
 
 /* ---- Reads, with pauses between their steps ---------------------------------------------------------------- */
 
+static const char *const read_places[MOST_KEYS] = {"read.first", "read.second", "read.third", "read.fourth",
+                                                   "read.fifth"};
+
 static void find_all(const skv_key *keys, skv_view *views, uint32_t count, bool at_once)
 {
     if (at_once) {
@@ -140,7 +176,7 @@ static void find_all(const skv_key *keys, skv_view *views, uint32_t count, bool 
     }
     for (uint32_t i = 0; i < count; i++) {
         skv_find(b.store, &keys[i], &views[i]);
-        pause_here();
+        pause_at(read_places[i]);
     }
 }
 
@@ -148,10 +184,10 @@ static bool try_to_read(client *c, const event *e, const skv_key *keys, skv_view
 {
     bool good = true;
     find_all(keys, views, e->count, below(&c->r, 2));
-    pause_here();
+    pause_at("read.found");
     for (uint32_t i = 0; i < e->count && good; i++)
         good = copy_view(&views[i], &c->copies[i]);
-    pause_here();
+    pause_at("read.copied");
     if (!good)
         return false;
     return e->kind == GET ? skv_validate(&views[0]) : skv_validate_many(b.store, keys, views, e->count);
@@ -207,8 +243,8 @@ static void scan_bucket(event *e)
 
 static skv_status put(client *c, event *e)
 {
-    static const enum skv_put_condition conditions[] = {[PUT] = SKV_PUT_ANY, [ADD] = SKV_PUT_ABSENT, [REPLACE] = SKV_PUT_PRESENT,
-                                                        [CAS] = SKV_PUT_VERSION};
+    static const enum skv_put_condition conditions[] = {
+        [PUT] = SKV_PUT_ANY, [ADD] = SKV_PUT_ABSENT, [REPLACE] = SKV_PUT_PRESENT, [CAS] = SKV_PUT_VERSION};
     skv_item item = make_item(c, e, 0);
     skv_status status;
     INSIST(status, wait, skv_put(b.store, &item, conditions[e->kind], e->argument, &wait));
@@ -270,7 +306,7 @@ static skv_status call(client *c, event *e)
     }
 }
 
-/* ---- Drawing --------------------------------------------------------------------------------------------------------- */
+/* ---- Drawing ------------------------------------------------------------------------------ */
 
 static enum kind draw_kind(client *c)
 {
@@ -328,7 +364,7 @@ static void draw(client *c, event *e)
         e->written[i] = e->kind == INCR ? 1 + below(&c->r, 9) : 1000 * (1 + atomic_fetch_add(&sh->nonce, 1));
 }
 
-/* ---- Clients ------------------------------------------------------------------------------------------------------------ */
+/* ---- Clients ------------------------------------------------------------------------------ */
 
 static void record(client *c, event *e)
 {
@@ -356,7 +392,7 @@ static void move_fillers(client *c)
 static void *ask(void *context)
 {
     client *c = context;
-    pause_rng.x = rnd(&c->r);
+    draw_temper(rnd(&c->r));
     atomic_fetch_add(&sh->ready, 1);
     while (!atomic_load(&sh->go))
         sched_yield();
@@ -367,7 +403,7 @@ static void *ask(void *context)
         record(c, &sh->events[at]);
         if (p.with_fillers && below(&c->r, 4) == 0)
             move_fillers(c);
-        pause_here();
+        pause_between();
     }
 }
 
@@ -384,7 +420,7 @@ static void begin_life(life *l)
         detach_box(&b);
         attach_box(&b, false);
     }
-    pause_rng.x = rnd(&l->r);
+    draw_temper(rnd(&l->r));
 #ifdef SKV_CRASH_POINTS
     atomic_store(&passes_left, l->mortal ? 1 + below(&l->r, 400) : 0);
     skv_crash_hook = at_crash_point;
@@ -417,14 +453,19 @@ static void keeper_body(void *context)
     while (!atomic_load(&sh->stop)) {
         skv_wait wait = patient();
         uint32_t sort = below(&l.r, 3);
-        skv_status status = sort == 0 ? skv_compact(b.store, &report, &wait) : sort == 1 ? skv_audit(b.store, &freed, &wait)
-                                                                                         : skv_reclaim_dead(b.store, NULL);
+        skv_status status;
+        if (sort == 0)
+            status = skv_compact(b.store, &report, &wait);
+        else if (sort == 1)
+            status = skv_audit(b.store, &freed, &wait);
+        else
+            status = skv_reclaim_dead(b.store, NULL);
         REQUIRE(status == SKV_OK || status == SKV_BUSY || status == SKV_TIMEOUT, "status %d", (int)status);
         usleep(below(&l.r, 2000));
     }
 }
 
-/* ---- A history -------------------------------------------------------------------------------------------------------------- */
+/* ---- A history ---------------------------------------------------------------------------- */
 
 static void draw_plan(rng *r)
 {
@@ -432,6 +473,7 @@ static void draw_plan(rng *r)
     p.with_batches = below(r, 4) != 0;
     p.single = p.with_batches ? below(r, p.keys - 1) : p.keys;
     p.with_clear = below(r, 4) == 0;
+    p.focus = below(r, 3) ? 0 : rnd(r);
     p.with_fillers = below(r, 3) != 0;
 }
 
@@ -446,11 +488,12 @@ static bool bury(pid_t pid)
 {
     int status = wait_child(pid);
     bool killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
-    REQUIRE(killed || (WIFEXITED(status) && WEXITSTATUS(status) == 0), "a process ended with status %x", (unsigned)status);
+    REQUIRE(killed || (WIFEXITED(status) && WEXITSTATUS(status) == 0), "a process ended with status %x",
+            (unsigned)status);
     return killed;
 }
 
-/* Half of the histories are deadly: processes die at a crash point, or, where there are none, at any time; others follow. */
+/* Half of the histories are deadly: processes die at a crash point, or at any time; others follow. */
 static void play(rng *r)
 {
     const bool deadly = below(r, 2);
@@ -488,7 +531,8 @@ static void print_event(const event *e)
     for (uint32_t i = 0; i < e->count; i++)
         keys[i] = e->keys[i];
     const bool reads = e->kind == GET || e->kind == GET_MANY || e->kind == SCAN, answered = e->end != 0;
-    printf("%u %" PRIu64 " %" PRIu64 " %s %d %" PRIu64, e->client, e->begin, e->end, kind_names[e->kind], (int)e->status, e->argument);
+    printf("%u %" PRIu64 " %" PRIu64 " %s %d %" PRIu64, e->client, e->begin, e->end, kind_names[e->kind],
+           (int)e->status, e->argument);
     print_list(keys, e->count);
     print_list(e->written, reads || e->kind == CLEAR ? 0 : e->count);
     print_list(e->read, answered && (reads || e->kind == INCR) ? e->count : 0);

@@ -1,8 +1,8 @@
 /* oracle.h: what a store may answer, whoever was killed when.
  *
  * What: a track is the history of one subject (a key, a group of keys that are written together, a counter), of which
- *       the last steps are kept.  Steps are numbered from 1; step n of a subject is the same whoever makes it: whether it
- *       removes or writes, and with which length, follows from the subject's number and n.  The value holds n.
+ *       the last steps are kept.  Steps are numbered from 1; step n of a subject is the same whoever makes it: whether
+ *       it removes or writes, and with which length, follows from the subject's number and n.  The value holds n.
  * How:  whoever makes a step notes it before the call (`begun`) and after it (`done`), in memory that outlives it.  So
  *       who reads the floor `done`, then the store, then the ceiling `begun`, has to find a step from floor to ceiling:
  *       none older, for that was replaced by a call that had returned; none newer, for nobody had begun to write it.
@@ -43,9 +43,11 @@ static inline bool absent_between(uint64_t subject, uint64_t floor, uint64_t cei
 static inline void judge_read(uint64_t subject, uint64_t floor, uint64_t seen, const track *t, bool lossy)
 {
     uint64_t ceiling = atomic_load(&t->begun);
-    bool fine = seen ? seen >= floor && seen <= ceiling && !removes(subject, seen) : lossy || absent_between(subject, floor, ceiling);
-    REQUIRE(fine, "key %" PRIu64 ": read step %" PRIu64 " while %" PRIu64 " was done before and %" PRIu64 " begun", subject, seen, floor,
-            ceiling);
+    bool fine = seen >= floor && seen <= ceiling && !removes(subject, seen);
+    if (seen == 0)
+        fine = lossy || absent_between(subject, floor, ceiling);
+    REQUIRE(fine, "key %" PRIu64 ": read step %" PRIu64 " while %" PRIu64 " was done before and %" PRIu64 " begun",
+            subject, seen, floor, ceiling);
 }
 
 static inline uint64_t begin_step(track *t)
@@ -60,7 +62,8 @@ static inline void settle(track *t, uint64_t subject, uint64_t seen, bool lossy,
 {
     uint64_t done = atomic_load(&t->done), begun = atomic_load(&t->begun);
     REQUIRE(seen == effect(subject, done) || seen == effect(subject, begun) || (lossy && seen == 0),
-            "key %" PRIu64 " %s: holds step %" PRIu64 ", %" PRIu64 " was acknowledged, %" PRIu64 " begun", subject, when, seen, done, begun);
+            "key %" PRIu64 " %s: holds step %" PRIu64 ", %" PRIu64 " was acknowledged, %" PRIu64 " begun", subject,
+            when, seen, done, begun);
     if (seen == 0 || seen == begun)
         atomic_store(&t->done, lossy || removes(subject, begun) || seen == begun ? begun : done);
 }
