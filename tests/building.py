@@ -19,7 +19,6 @@ ENGINE = HERE.parent / "shmkv" / "_core"
 PROGRAMS = HERE / "core"
 COMPILER = os.environ.get("CC") or "cc"
 WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Werror"]
-NOT_ENGINE = {"import.c"}  # the loader of files: it has tests of its own in Python
 
 FLAVOURS = {
     "plain": ["-O2"],
@@ -74,7 +73,7 @@ class Builder:
             self._require_working(flavour)
             where = self._folder / "-".join(key).replace("/", "_")
             where.mkdir(parents=True)
-            sources = [source for source in sorted(ENGINE.glob("*.c")) if source.name not in NOT_ENGINE]
+            sources = sorted(ENGINE.glob("*.c"))
             if "-DSKV_CRASH_POINTS" in FLAVOURS[flavour]:
                 sources.append(PROGRAMS / "crash_hook.c")
             objects = [where / f"{source.stem}.o" for source in sources]
