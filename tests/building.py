@@ -25,7 +25,6 @@ ENGINE = HERE.parent / "shmkv" / "_core"
 PROGRAMS = HERE / "core"
 COMPILER = os.environ.get("CC") or "cc"
 WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Werror"]
-NOT_ENGINE = {"import.c"}  # the loader of files: it has tests of its own in Python
 
 FLAVOURS = {
     "plain": ["-O2"],
@@ -94,7 +93,7 @@ class Builder:
         if key not in self._engines:
             self._require_working(flavour)
             (self._folder / _folder_name(key)).mkdir(parents=True)
-            sources = [source for source in sorted(self._source.glob("*.c")) if source.name not in NOT_ENGINE]
+            sources = sorted(self._source.glob("*.c"))
             if "-DSKV_CRASH_POINTS" in FLAVOURS[flavour]:
                 sources.append(PROGRAMS / "crash_hook.c")
             flags = [*WARNINGS, *FLAVOURS[flavour], *extra]

@@ -112,6 +112,10 @@ static skv_status copy_once(skv *store, const glance *g, bool locked, void *cont
         args->wanted_bytes += head.key_len + (args->with_values ? head.value_len : 0);
         room = room && copy_item(args, &head);
     }
+    /* Each record has a block of its own: only slots of a damaged table that name one record again and again make
+     * more than the region holds, and the memory of this process is not theirs to fill. */
+    if (args->wanted_bytes > store->size)
+        return SKV_CORRUPT;
     return room ? SKV_OK : SKV_MISSING;         /* MISSING: undisturbed, but without room      */
 }
 

@@ -23,7 +23,9 @@
 #define MOST_OPS      8u
 #define KEYS          64u       /* ids below it are in the stores, about                        */
 #define BATCH         6u
+#ifndef LIMIT_S
 #define LIMIT_S       1.0       /* of processor time, for one execution                         */
+#endif
 
 /* ---- Values and keys ---------------------------------------------------------------------------- */
 
