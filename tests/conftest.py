@@ -95,7 +95,7 @@ def rng(request: pytest.FixtureRequest, seed: int) -> random.Random:
 @pytest.fixture(autouse=True)
 def ends_in_time_and_alone() -> Iterator[None]:
     """A hang shows where, and children that a test forgot end with it."""
-    faulthandler.dump_traceback_later(HANG_SECONDS, exit=True, file=_stderr)
+    faulthandler.dump_traceback_later(HANG_SECONDS * helpers.PATIENCE, exit=True, file=_stderr)
     yield
     helpers.end_all_children()
     faulthandler.cancel_dump_traceback_later()

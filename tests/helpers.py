@@ -28,6 +28,8 @@ from shmkv import Store
 
 ROOT = Path(__file__).resolve().parent.parent
 NAME_PREFIX = "shmkv-test"
+# Time limits are longer by this factor, for builds that are slow on purpose.
+PATIENCE = float(os.environ.get("SHMKV_TEST_PATIENCE", "1"))
 MIB = 1 << 20
 
 _names = itertools.count()
@@ -93,7 +95,7 @@ class Forked:
         return self.exit
 
     def wait(self, timeout: float = 60.0) -> int:
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout * PATIENCE
         while self.poll() is None:
             if time.monotonic() > deadline:
                 self.kill()
@@ -183,7 +185,7 @@ def start_python(code: str, *args: str, before: tuple[str, ...] = ()) -> subproc
 
 def finish(process: subprocess.Popen[str], timeout: float = 60.0) -> tuple[str, str, int]:
     try:
-        out, err = process.communicate(timeout=timeout)
+        out, err = process.communicate(timeout=timeout * PATIENCE)
     except subprocess.TimeoutExpired:
         process.kill()
         out, err = process.communicate()
