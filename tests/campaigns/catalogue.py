@@ -18,6 +18,7 @@ NAMES = (
     "models",
     "mutants",
     "fuzz",
+    "resources",
     "machine",
     "covered",
 )
