@@ -18,7 +18,7 @@ import pytest
 HERE = Path(__file__).resolve().parent
 SOURCES = HERE.parent / "shmkv" / "_core"
 REMEDY = "run `pip install -e .[test]` in the project's folder, then the tests again."
-HANG_SECONDS = 120  # no test takes a tenth of it: past that, tracebacks of all threads and the end
+HANG_SECONDS = 300  # no test takes a fifth of it on an idle machine: past that, tracebacks of all threads and the end
 
 sys.path.insert(0, str(HERE))
 
