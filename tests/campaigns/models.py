@@ -162,6 +162,19 @@ TABLE = [
         },
         large=("-DPUTS=4",),
     ),
+    Model("snapshot.pml", {"M_SEQ_ONLY": ASSERTION}, large=("-DCHANGES=5",)),
+    Model("snapshot.pml", {"M_NO_EXPIRY_CHECK": ASSERTION}, flags=("-DTOUCH",), large=("-DCHANGES=5",)),
+    Model(
+        "lease.pml",
+        {
+            "M_GIVE_UP_FIRST": ASSERTION,
+            "M_NO_LEASE_LOCK": ASSERTION,
+            "M_CLOSE_OWNED": ASSERTION,
+            "M_FREE_UNLOCKED": ASSERTION,
+            "M_FREE_OWNED": ASSERTION,
+        },
+        large=("-DROUNDS=3",),
+    ),
     Model(
         "reader.cpp",
         {
@@ -187,6 +200,17 @@ TABLE = [
         },
         small=("400000",),
         large=("4000000",),
+    ),
+    Model(
+        "announced.cpp",
+        {
+            "M_NO_SECOND_LOOK": ASSERTION,
+            "M_WEAK_ENTER": ASSERTION,
+            "M_WEAK_DRAIN": ASSERTION,
+            "M_RELAXED_EXIT": ASSERTION,
+        },
+        small=("10000",),
+        large=("10000",),
     ),
 ]
 

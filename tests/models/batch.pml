@@ -107,7 +107,7 @@ active proctype Batch() {
 /* intent.c:skv_intent_settle_locked, then the bump of repair.c:skv_repair_bucket */
 inline repair(b) {
     if
-    :: txn[b] ->                /* `if (txn == 0)` */
+    :: txn[b] ->                /* intent.c:skv_intent_settle_locked `if (txn == 0)` */
 #ifndef M_REPAIR_DROPS
         if
         :: status == (generation << 2 | COMMITTED) -> slot[b] = intent[b]       /* intent.c:apply_entry_locked */

@@ -39,7 +39,7 @@ byte running = 3;
 
 #define IS_DEAD(row) dead[byte_of[row]]
 
-/* intent.c:skv_intent_settle_locked, in which `had` is what the lock word named before */
+/* intent.c:skv_intent_settle_locked, in which had is what the lock word named before */
 inline repair(b, had) {
     if
     :: txn[b] ->

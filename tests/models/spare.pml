@@ -10,7 +10,7 @@
  * Leaves out: the epoch (grace.pml): a grace period waits here for every operation that has begun.
  *
  * Mutants: M_NO_EXCHANGE: the owner takes with a load and a store; M_FREE_FIRST: a thief frees before the row forgets;
- * M_KEEP_IN_AUDIT, M_REUSE_IN_AUDIT: blocks are kept or reused while an audit runs; M_FLAG_LATE: `auditing` is set after
+ * M_KEEP_IN_AUDIT, M_REUSE_IN_AUDIT: blocks are kept or reused while an audit runs; M_FLAG_LATE: the flag is set after
  * the first grace period; M_THIEF_UNANNOUNCED: a thief is in no operation that a grace period waits for.
  */
 #ifndef PUTS
@@ -69,11 +69,11 @@ active proctype Owner() {
             fi;
             assert(used[hand] && hand != slot);
             d_step { old = slot; slot = hand; hand = old };     /* store.c:publish_over_locked */
-            if                  /* spare.h:skv_spare_keep */
+            if
 #ifdef M_KEEP_IN_AUDIT
             :: true -> mine = old; spare = old; hand = NOTHING
 #else
-            :: !auditing -> mine = old; spare = old; hand = NOTHING     /* `skv_store_release(&proc->spare, offset);` */
+            :: !auditing -> mine = old; spare = old; hand = NOTHING     /* spare.h:skv_spare_keep `skv_store_release(&store->proc->spare, offset);` */
             :: auditing -> d_step { free(old); hand = NOTHING } /* `skv_free(store, offset);` */
 #endif
             fi;
