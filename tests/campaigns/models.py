@@ -79,6 +79,103 @@ TABLE = [
         },
     ),
     Model(
+        "waiters.pml",
+        {"M_FORGET_WAITERS": STUCK, "M_NO_COMPARE": STUCK, "M_NO_BIT": STUCK, "M_WAKE_FIRST": STUCK},
+        large=("-DROUNDS=2",),
+    ),
+    Model("waiters.pml", {"M_TAKEOVER_DROPS_BIT": STUCK}, flags=("-DHOLDER_DIES",)),
+    Model("waiters.pml", {"M_NO_SLICES": STUCK}, flags=("-DANY_DIES",)),
+    Model(
+        "batch.pml",
+        {
+            "M_COMMIT_BEFORE_ANNOUNCE": ASSERTION,
+            "M_APPLY_BEFORE_COMMIT": ASSERTION,
+            "M_UNLOCK_BEFORE_SETTLE": ASSERTION,
+            "M_NO_OVERLAY": ASSERTION,
+            "M_FREE_BEFORE_BUMP": ASSERTION,
+            "M_BUMP_BEFORE_COMMIT": ASSERTION,
+            "M_REPAIR_DROPS": ASSERTION,
+        },
+        flags=("-DGETS",),
+        large=("-DBATCHES=2",),
+    ),
+    Model(
+        "batch.pml",
+        {"M_BUMP_BEFORE_TXN": ASSERTION, "M_NO_STATUS_CHECK": ASSERTION, "M_SEQ_ONLY": ASSERTION},
+        flags=("-DSNAPSHOT",),
+        small=("-DMOVES=0",),
+        large=("-DMOVES=1",),
+    ),
+    Model(
+        "batches.pml",
+        {
+            "M_DESCENDING": STUCK,
+            "M_OWN_STATUS": ASSERTION,
+            "M_IDLE_EARLY": ASSERTION,
+            "M_ROB_LIVE": ASSERTION,
+            "M_UNLOCK_EARLY": ASSERTION,
+        },
+        large=("-DREADERS",),
+    ),
+    Model("batches.pml", {}, flags=("-DSHIFTED",), large=("-DREADERS",)),
+    Model(
+        "repair.pml",
+        {
+            "M_CLEAR_FIRST": ASSERTION,
+            "M_FOLLOW_LOCK": ASSERTION,
+            "M_IGNORE_TXN": ASSERTION,
+            "M_UNLOCK_ONLY": ASSERTION,
+        },
+        large=("-DREADERS",),
+    ),
+    Model(
+        "grace.pml",
+        {
+            "M_ONE_PARITY": ASSERTION,
+            "M_NOT_CLOSED": ASSERTION,
+            "M_NO_FIRST_GRACE": ASSERTION,
+            "M_NO_SECOND_GRACE": ASSERTION,
+            "M_NO_BUMP": ASSERTION,
+            "M_NOT_REPAIRED": ASSERTION,
+            "M_NO_LAST_LOOK": ASSERTION,
+        },
+        large=("-DPUTS=2",),
+    ),
+    Model(
+        "growth.pml",
+        {"M_PUBLISH_BEFORE_FILL": ASSERTION, "M_FILL_UNLOCKED": ASSERTION, "M_NO_RECOUNT": ASSERTION},
+    ),
+    Model(
+        "growth.pml",
+        {"M_FREE_BEFORE_BUMP": ASSERTION, "M_MISS_UNCHECKED": ASSERTION},
+        flags=("-DREADERS",),
+    ),
+    Model(
+        "spare.pml",
+        {
+            "M_NO_EXCHANGE": ASSERTION,
+            "M_FREE_FIRST": ASSERTION,
+            "M_KEEP_IN_AUDIT": ASSERTION,
+            "M_REUSE_IN_AUDIT": ASSERTION,
+            "M_FLAG_LATE": ASSERTION,
+            "M_THIEF_UNANNOUNCED": ASSERTION,
+        },
+        large=("-DPUTS=4",),
+    ),
+    Model("snapshot.pml", {"M_SEQ_ONLY": ASSERTION}, large=("-DCHANGES=5",)),
+    Model("snapshot.pml", {"M_NO_EXPIRY_CHECK": ASSERTION}, flags=("-DTOUCH",), large=("-DCHANGES=5",)),
+    Model(
+        "lease.pml",
+        {
+            "M_GIVE_UP_FIRST": ASSERTION,
+            "M_NO_LEASE_LOCK": ASSERTION,
+            "M_CLOSE_OWNED": ASSERTION,
+            "M_FREE_UNLOCKED": ASSERTION,
+            "M_FREE_OWNED": ASSERTION,
+        },
+        large=("-DROUNDS=3",),
+    ),
+    Model(
         "reader.cpp",
         {
             "M_NO_RELEASE_FENCE": ASSERTION,
@@ -92,6 +189,28 @@ TABLE = [
         },
         small=("50000",),
         large=("3000000",),
+    ),
+    Model(
+        "announce.cpp",
+        {
+            "M_RELAXED_STATUS": ASSERTION,
+            "M_RELAXED_TXN_LOAD": ASSERTION,
+            "M_NO_STATUS_CHECK": ASSERTION,
+            "M_APPLY_FIRST": ASSERTION,
+        },
+        small=("400000",),
+        large=("4000000",),
+    ),
+    Model(
+        "announced.cpp",
+        {
+            "M_NO_SECOND_LOOK": ASSERTION,
+            "M_WEAK_ENTER": ASSERTION,
+            "M_WEAK_DRAIN": ASSERTION,
+            "M_RELAXED_EXIT": ASSERTION,
+        },
+        small=("10000",),
+        large=("10000",),
     ),
 ]
 
