@@ -38,6 +38,8 @@ SHARES = {
     "delete_many": 1,
     "clear": 1,
     "evacuation": 1,
+    "put_units": 1,
+    "delete_units": 1,
     "put_run": 1,
     "delete_run": 1,
     "attach": 2,

@@ -25,7 +25,7 @@
  *       instruction is the same in all of them.  Nothing depends on that: a worker that comes to its end earlier is
  *       judged there, and the end is told by a flag in shared memory.
  *
- * usage: every_instruction list | every_instruction SCENE FIRST STRIDE      (STRIDE 0: images only)
+ * usage: every_instruction list | every_instruction SCENE|all FIRST STRIDE      (STRIDE 0: images only)
  */
 #include "stepper.h"
 
@@ -588,6 +588,7 @@ static void require_sound(skv *store, const model *m)
 {
     require_clean(store);
     require_spares(store);
+    REQUIRE(skv_load(&store->header->auditing) == 0, "an audit goes on, but nobody makes one");
     require_holds(store, m, "after check()");
     require_few_leaks(store);
 }
@@ -955,6 +956,14 @@ static void sparse_pages(skv *store)
         }
 }
 
+/* One item has a page of units for itself. */
+static void one_of_units(skv *store)
+{
+    preload(store, 0, 20, 50);
+    preload(store, 20, 21, 10000);
+    sh->ids[0] = 20;
+}
+
 /* One item is a run. */
 static void one_run(skv *store)
 {
@@ -963,7 +972,7 @@ static void one_run(skv *store)
     sh->ids[0] = 20;
 }
 
-static void room_for_a_run(skv *store)
+static void few_small_items(skv *store)
 {
     preload(store, 0, 20, 50);
     sh->ids[0] = new_id_with_room(store, 60);
@@ -1053,7 +1062,10 @@ static const scene scenes[] = {
      .records = BATCH},
     {.name = "clear", .size = SHARED_PAGES, .furnish = few_items, .deed = {.kind = CLEAR}, .records = 60, .tables = 16},
     {.name = "evacuation", .size = SHARED_PAGES, .furnish = sparse_pages, .deed = {.kind = EVACUATE}, .records = 1},
-    {.name = "put_run", .size = 4 * MIB, .furnish = room_for_a_run, .deed = {.kind = PUT, .count = 1, .counter = 74, .len = 66000},
+    {.name = "put_units", .size = 4 * MIB, .furnish = few_small_items,
+     .deed = {.kind = PUT, .count = 1, .counter = 75, .len = 10000}, .records = 1},
+    {.name = "delete_units", .size = 4 * MIB, .furnish = one_of_units, .deed = {.kind = DELETE, .count = 1}, .records = 1},
+    {.name = "put_run", .size = 4 * MIB, .furnish = few_small_items, .deed = {.kind = PUT, .count = 1, .counter = 74, .len = 66000},
      .records = 1},
     {.name = "delete_run", .size = 4 * MIB, .furnish = one_run, .deed = {.kind = DELETE, .count = 1}, .records = 1},
     {.name = "attach", .size = LEASED_PAGES, .furnish = few_items, .deed = {.kind = ATTACH}},
