@@ -149,19 +149,26 @@ skv_status skv_prepare_table(skv *store, uint64_t bucket, uint64_t capacity, enu
     return SKV_OK;
 }
 
+/* Steps of all insertions, per slot.  3 are usual; without a limit, a damaged table of slots that all have one home
+ * takes time that grows with its square, with the bucket locked.  check() goes by the same number. */
+#define REBUILD_STEPS 256u
+
 bool skv_replace_table_locked(skv *store, skv_bucket *bucket, uint64_t new_table, uint64_t capacity)
 {
     assert(skv_lock_held(&bucket->lock));
     uint64_t old = skv_load(&bucket->table), word = skv_table_word(capacity, new_table);
     const skv_slot *from = skv_slots(store, old);
     skv_slot *to = skv_slots(store, word);
+    uint64_t steps = capacity * REBUILD_STEPS;
     for (uint64_t i = 0; from && i < skv_table_capacity(old); i++) {
         uint64_t a = skv_load(&from[i].a);
         if (!skv_slot_is_live(a))
             continue;
-        uint64_t at = skv_place_locked(to, capacity, skv_slot_tag(a), NULL);
-        if (at == capacity)
+        uint64_t at = skv_place_locked(to, capacity, skv_slot_tag(a), NULL), home = skv_home(skv_slot_tag(a), capacity);
+        uint64_t distance = at >= home ? at - home : at + capacity - home;
+        if (at == capacity || distance > steps)
             return false;       /* a damaged count: capacity was chosen for all of them       */
+        steps -= distance;
         skv_store(&to[at].b, skv_load(&from[i].b));
         skv_store(&to[at].a, a);
     }

@@ -29,11 +29,12 @@
 
 /* ---- Values and keys ---------------------------------------------------------------------------- */
 
-typedef struct key_text { char text[16]; } key_text;
+/* Of 16 bytes, so that values begin where slots may. */
+typedef struct key_text { char text[17]; } key_text;
 
 static skv_key key_for(const skv *store, uint32_t id, key_text *text)
 {
-    int n = snprintf(text->text, sizeof text->text, "k%u", id);
+    int n = snprintf(text->text, sizeof text->text, "the key of %05u", id % 100000);
     return skv_hash_key(store, text->text, (uint32_t)n, id % 7 == 0);
 }
 
