@@ -46,6 +46,8 @@ def test_a_reason_whose_line_is_run_is_stale(reasons: Path) -> None:
     assert "is run or gone" in fault
     (fault,) = covering.judge_reasons({})
     assert "is no file" in fault
+    reasons.write_text(json.dumps({SOURCE: {name_of(3): f"{covering.BY_CHANCE}two processes have to meet there"}}))
+    assert covering.judge_reasons(counted(line3=0)) == covering.judge_reasons(counted(line3=1)) == []
 
 
 def test_the_bars(reasons: Path) -> None:

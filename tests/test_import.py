@@ -85,6 +85,7 @@ MALFORMED = [
     (b"key\t\xed\xa0\x80", "value is not valid UTF-8"),
     (b"key\t\xc0\xaf", "value is not valid UTF-8"),
     (b"key\t\xf4\x90\x80\x80", "value is not valid UTF-8"),
+    (b"key\t\xf0\x9f\x98", "value is not valid UTF-8"),
     (b"k" * 65_536 + b"\tvalue", "longer than 65,535 bytes"),
     (b"large\t" + b"v" * (17 << 20), "too large for this store"),
     (b"endless" * (6 << 20), "longer than anything"),

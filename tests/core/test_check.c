@@ -407,6 +407,10 @@ static void damage_records(void)
     record_of(&p)->type = 99;
     expect("a type", "I1", "unknown type 99");
     p = some_slot();
+    record_of(&p)->type = SKV_T_INT;
+    record_of(&p)->value_len = 7;
+    expect("an integer of seven bytes", "I1", "is an integer of 7 bytes");
+    p = some_slot();
     record_of(&p)->flags |= 0x80;
     expect("flags", "I1", "unknown flags");
     p = some_slot();

@@ -28,8 +28,10 @@ def write_counts() -> None:
 
 
 def _exit(status: int) -> NoReturn:
-    write_counts()
-    exit_at_once(status)
+    try:
+        write_counts()  # not by a process that has become another user, who may not write there
+    finally:
+        exit_at_once(status)
 
 
 def kill(pid: int, number: int, /) -> Any:
