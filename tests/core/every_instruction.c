@@ -682,8 +682,8 @@ static bool try_trial(void (*trial)(uint64_t), uint64_t instruction)
     if (slow || (WIFEXITED(status) && WEXITSTATUS(status) == 0))
         return !slow;
     fprintf(stderr,
-            "%s: the trial ended with status %x; to see it again: every_instruction %s %" PRIu64 " 1000000000\n", now->name,
-            (unsigned)status, now->name, instruction);
+            "%s: the trial ended with status %x; to see it again: every_instruction %s %" PRIu64 " 1000000000\n",
+            now->name, (unsigned)status, now->name, instruction);
     exit(1);
 }
 
