@@ -25,7 +25,6 @@ STRIDES = {
     "delete_many": 120,
     "clear": 400,
     "evacuation": 80,
-    "put_units": 200,
     "delete_units": 40,
     "delete_run": 30,
     "attach": 400,
@@ -37,9 +36,8 @@ STRIDES = {
     "repair_of_committed_batch": 2000,
     "repair_of_pages": 160,
     "reclaim": 15000,
-    "reclaim_shared": 15000,
 }
-LONG_RUN_ONLY = {"compact", "put_run", "repair_of_growth"}
+LONG_RUN_ONLY = {"compact", "put_run", "put_units", "reclaim_shared", "repair_of_growth"}
 
 
 @pytest.fixture(scope="module")
