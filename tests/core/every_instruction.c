@@ -1,17 +1,19 @@
 /* every_instruction.c: a process is killed after each single instruction of an operation.
  *
- * What: for each scene (an operation, in a store prepared for it) a worker executes the operation one instruction at a
- *       time (stepper.h) and dies after the first, the second, ... the last.  After each death another process asks:
+ * What: for each scene (scenes.h: an operation, in a store prepared for it) a worker executes the operation one
+ *       instruction at a time (stepper.h) and dies after the first, the second, ... the last.  After each death another
+ *       process asks:
  *       1 is every acknowledged value there, and the operation in flight there as a whole or not at all; and once it
  *         was there, is it there after every later death as well, before and after each repair?
  *       2 does each next operation on the same keys succeed within 100 ms?
- *       3 is the store clean, did no more leak than the operation itself had allocated, and does compact() get all back?
+ *       3 is the store clean, did no more leak than the operation itself had allocated, and does compact() get all
+ *         back?
  *       2 comes before 3, or after it: a check that is made first sees what the next put would have covered.
- * How:  What survives a process is the bytes of the region, the object's size, and which part of it is memory.  All else
- *       that could matter (descriptors, the locks on its liveness byte and on the "attached" byte, mappings, a wait on a
- *       futex) goes with it.  So a copy of the bytes into an object of the same size, which nobody is attached to, is the
- *       region as a death of all its users at this instant leaves it; an *image* for short.  It differs from the death
- *       of the worker alone in one thing: the neighbour, an idle process, is dead in it as well.
+ * How:  What survives a process is the bytes of the region, the object's size, and which part of it is memory.  All
+ *       else that could matter (descriptors, the locks on its liveness byte and on the "attached" byte, mappings, a
+ *       wait on a futex) goes with it.  So a copy of the bytes into an object of the same size, which nobody is
+ *       attached to, is the region as a death of all its users at this instant leaves it; an *image* for short.  It
+ *       differs from the death of the worker alone in one thing: the neighbour, an idle process, is dead in it as well.
  *       1 Images: the operation is stepped through once.  Whenever the region's bytes have changed, an image is judged
  *         by a process that attaches to it.  An instruction that changes none leaves what the one before it left.
  *         What is allocated beyond the committed pages is not copied: an image has a hole there, as before it was
@@ -22,271 +24,20 @@
  *       Comparing all bytes after each instruction would take five times as long as the instruction, so only those are
  *         compared that a rehearsal changed, and all but the pages of data.  Whatever is missed by that is found by 2.
  *       Each death has a process of its own that is born from the same parent, so that heaps are alike and the n-th
- *       instruction is the same in all of them.  Nothing depends on that: a worker that comes to its end earlier is
- *       judged there, and the end is told by a flag in shared memory.
+ *       instruction is the same in all of them.  Nothing depends on that: a worker that comes to its end earlier dies
+ *       there, and the end is told by a flag in shared memory.
+ *
+ * Concurrency: one worker at a time, which stands still while it is looked at; see every_instruction.h.
  *
  * usage: every_instruction list | every_instruction SCENE|all FIRST STRIDE      (STRIDE 0: images only)
  */
-#include "stepper.h"
-
-#include <sys/stat.h>
-
 #include "evacuate.h"
-#include "repair.h"
-#include "write.h"
+#include "images.h"
+#include "scenes.h"
 
-#define IDS          128u       /* keys that the model knows                                  */
-#define WARM_ID      1000u      /* a key for the worker's preparations; not in the model      */
-#define BATCH        8u
-#define STATES       65536u
-#define STEPS        (1u << 20)
-#define IMAGE_ROOM   (6 * MIB)
-#define CHUNK        4096u
-#define CHUNKS       4096u
-#define ROWS         (CHUNK / sizeof(skv_proc))        /* process slots that are ever in use   */
-#define LIMIT_S      0.1
-#define TRIES        8u         /* a machine under load delays an operation; a protocol that waits does so each time */
-#define TRIAL_S      20u        /* for one death, or one image                                */
-#define EXIT_SLOW    3
-#define EXIT_SKIP    77
-
-/* ---- Scenes, deeds, the model ----------------------------------------------------------------- */
-
-typedef struct model { uint64_t counter[IDS]; } model;         /* 0 = absent                  */
-
-enum kind { NOTHING, PUT, DELETE, PUT_MANY, DELETE_MANY, CLEAR, EVACUATE, ATTACH, DETACH, CREATE, RECLAIM, COMPACT };
-
-typedef struct deed {
-    enum kind kind;
-    uint32_t count;             /* keys; which ones, the scene's furnish says                 */
-    uint64_t counter;           /* of the values that it writes                               */
-    size_t len;
-} deed;
-
-typedef struct scene {
-    const char *name;
-    uint64_t size;              /* of the region                                              */
-    void (*furnish)(skv *);     /* puts in what the deed meets, and chooses keys              */
-    deed deed;                  /* the operation whose every instruction is fatal             */
-    uint32_t warm_puts;         /* before it: 1 = a page is leased; 2 = and a block is spare  */
-    bool gil;                   /* as a thread that holds the GIL; else like all others       */
-    uint32_t records, tables;   /* blocks that may leak                                       */
-    deed corpse;                /* what somebody was about to do who died before              */
-    bool (*fatal)(skv *);       /* here                                                       */
-    bool corpse_counts;         /* its deed had been committed                                */
-} scene;
-
-static void apply(model *m, const deed *d, const uint64_t *ids)
-{
-    if (d->kind == CLEAR)
-        memset(m, 0, sizeof *m);
-    for (uint32_t i = 0; i < d->count; i++) {
-        if (d->kind == PUT || d->kind == PUT_MANY)
-            m->counter[ids[i]] = d->counter;
-        else if (d->kind == DELETE || d->kind == DELETE_MANY)
-            m->counter[ids[i]] = 0;
-    }
-}
-
-/* ---- What all processes share ------------------------------------------------------------------- */
-
-typedef struct extent {
-    uint64_t object_size;
-    uint64_t head_len;          /* bytes from the start to the descriptors of the last committed page */
-    uint64_t pages_len;         /* and of the committed pages                                 */
-} extent;
-
-typedef struct image {
-    extent extent;
-    uint8_t bytes[IMAGE_ROOM];  /* both parts                                                 */
-} image;
-
-typedef struct shared {
-    _Atomic uint32_t begun, acked;      /* said by the worker                                 */
-    skv_params params;
-    skv_fixed fixed;
-    model model;                        /* before the operation                               */
-    uint64_t ids[BATCH], corpse_ids[BATCH], touched[IDS];
-    uint32_t touched_count;
-    image start;                        /* the prepared store                                 */
-    uint32_t hot[CHUNKS], hot_count;    /* parts of the region that the operation changes     */
-    uint64_t instructions, judged, drifted;
-    uint64_t places[STEPS];             /* where the worker stands after so many instructions */
-    uint32_t visits[STEPS];             /* and how often it has been there before             */
-    uint64_t states[STATES], state_count;
-    double longest_s;
-    uint32_t leaked;                    /* blocks at most                                     */
-} shared;
-
-static shared *sh;
-static const scene *now;
 static char death[160];                 /* for messages                                       */
 
-/* ---- Images ---------------------------------------------------------------------------------------- */
-
-static uint64_t committed_in(const uint8_t *region)
-{
-    uint64_t pages = skv_load(&((const skv_header *)(const void *)region)->committed_pages);
-    return pages < sh->fixed.pages ? pages : sh->fixed.pages;
-}
-
-static extent measure(int fd, const uint8_t *region)
-{
-    struct stat st;
-    REQUIRE(fstat(fd, &st) == 0, "fstat: %s", strerror(errno));
-    extent is = {.object_size = (uint64_t)st.st_size};
-    if (is.object_size < sh->fixed.size)
-        return is;              /* nothing can be read yet                                    */
-    is.head_len = sh->fixed.descriptors_offset + committed_in(region) * sizeof(skv_page);
-    is.pages_len = committed_in(region) << SKV_PAGE_SHIFT;
-    REQUIRE(is.head_len + is.pages_len <= IMAGE_ROOM, "a region of this size does not fit");
-    return is;
-}
-
-static void take_image(int fd, const uint8_t *region, image *out)
-{
-    out->extent = measure(fd, region);
-    memcpy(out->bytes, region, out->extent.head_len);
-    memcpy(out->bytes + out->extent.head_len, region + sh->fixed.pages_offset, out->extent.pages_len);
-}
-
-/* Where the chunk of the region at `offset` lies in an image; NULL = beyond what is committed. */
-static const uint8_t *in_image(const image *from, uint64_t offset)
-{
-    const extent *e = &from->extent;
-    if (offset + CHUNK <= e->head_len)
-        return from->bytes + offset;
-    if (offset < sh->fixed.pages_offset || offset + CHUNK > sh->fixed.pages_offset + e->pages_len)
-        return NULL;
-    return from->bytes + e->head_len + (offset - sh->fixed.pages_offset);
-}
-
-/* Of the last part of the head only a part may be committed. */
-static bool tail_differs(const uint8_t *region, const image *from)
-{
-    uint64_t at = from->extent.head_len / CHUNK * CHUNK;
-    return memcmp(from->bytes + at, region + at, from->extent.head_len - at) != 0;
-}
-
-static bool differs(int fd, const uint8_t *region, const image *from)
-{
-    extent is = measure(fd, region);
-    if (memcmp(&is, &from->extent, sizeof is) != 0 || tail_differs(region, from))
-        return true;
-    for (uint32_t i = 0; i < sh->hot_count; i++) {
-        uint64_t offset = (uint64_t)sh->hot[i] * CHUNK;
-        const uint8_t *was = in_image(from, offset);
-        if (was && memcmp(was, region + offset, CHUNK) != 0)
-            return true;
-    }
-    return false;
-}
-
-/* Header, rows in use, buckets, kinds, descriptors: always.  Data: what is not as it was before the operation. */
-static bool is_hot(const uint8_t *region, const image *before, uint64_t offset)
-{
-    if (offset < sh->fixed.pages_offset)
-        return offset < sh->fixed.procs_offset + CHUNK || offset >= sh->fixed.buckets_offset;
-    const uint8_t *was = in_image(before, offset);
-    return !was || memcmp(was, region + offset, CHUNK) != 0;
-}
-
-static void note_hot(const uint8_t *region, const image *before)
-{
-    uint64_t end = sh->fixed.pages_offset + (committed_in(region) << SKV_PAGE_SHIFT);
-    for (uint64_t offset = 0; offset < end; offset += CHUNK) {
-        if (!is_hot(region, before, offset))
-            continue;
-        REQUIRE(sh->hot_count < CHUNKS, "more than %u chunks", CHUNKS);
-        sh->hot[sh->hot_count++] = (uint32_t)(offset / CHUNK);
-    }
-}
-
-static bool is_zero(const uint8_t *bytes, uint64_t len)
-{
-    return bytes[0] == 0 && memcmp(bytes, bytes + 1, len - 1) == 0;
-}
-
-static void write_part(int fd, const uint8_t *bytes, uint64_t len, uint64_t offset)
-{
-    REQUIRE(pwrite(fd, bytes, len, (off_t)offset) == (ssize_t)len, "pwrite: %s", strerror(errno));
-}
-
-/* An object without a name: nothing is left of it, whatever dies. */
-static int new_object(void)
-{
-    int fd = open("/dev/shm", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    REQUIRE(fd >= 0, "/dev/shm: %s", strerror(errno));
-    return fd;
-}
-
-/* What is committed is memory, everything else is a hole. */
-static int object_from(const image *from)
-{
-    int fd = new_object();
-    REQUIRE(ftruncate(fd, (off_t)from->extent.object_size) == 0, "ftruncate: %s", strerror(errno));
-    write_part(fd, from->bytes, from->extent.head_len, 0);
-    write_part(fd, from->bytes + from->extent.head_len, from->extent.pages_len, sh->fixed.pages_offset);
-    return fd;
-}
-
-/* To look at, without being attached.  Beyond the object's size it must not be touched. */
-static const uint8_t *look_into(int fd)
-{
-    void *region = mmap(NULL, sh->fixed.size, PROT_READ, MAP_SHARED, fd, 0);
-    REQUIRE(region != MAP_FAILED, "mmap: %s", strerror(errno));
-    return region;
-}
-
-static void forget_thread(_Atomic uint32_t *lock)
-{
-    skv_store(lock, skv_load(lock) & ~(SKV_LOCK_TAG_MASK << SKV_LOCK_TAG_SHIFT));
-}
-
-/* Takes out what is not the same for two processes that die at the same instruction. */
-static void forget_process(uint8_t *chunk, uint64_t offset)
-{
-    if (offset == 0) {
-        skv_header *header = (skv_header *)(void *)chunk;
-        forget_thread(&header->pages_lock);
-        forget_thread(&header->grow_lock);
-        forget_thread(&header->compact_lock);
-    } else if (offset == sh->fixed.procs_offset) {
-        for (skv_proc *proc = (skv_proc *)(void *)chunk; proc < (skv_proc *)(void *)chunk + ROWS; proc++) {
-            skv_store(&proc->pid, 0);
-            skv_store(&proc->start_time, 0);
-        }
-    } else if (offset >= sh->fixed.buckets_offset && offset < sh->fixed.kinds_offset) {
-        skv_bucket *bucket = (skv_bucket *)(void *)chunk;
-        for (uint64_t i = 0; i < CHUNK / sizeof *bucket && offset + i * sizeof *bucket < sh->fixed.kinds_offset; i++)
-            forget_thread(&bucket[i].lock);
-    }
-}
-
-static uint64_t state_of_part(const uint8_t *region, uint64_t offset, uint64_t len)
-{
-    _Alignas(64) uint8_t chunk[CHUNK];
-    uint64_t sum = 0;
-    for (uint64_t at = offset, n; at < offset + len; at += n) {
-        n = offset + len - at < CHUNK ? offset + len - at : CHUNK;
-        if (is_zero(region + at, n))
-            continue;
-        memcpy(chunk, region + at, n);
-        forget_process(chunk, at);
-        sum += skv_xxh3_64(chunk, n, at);
-    }
-    return sum;
-}
-
-/* A number for the state of the region, the same for all processes that die there. */
-static uint64_t state_of(int fd, const uint8_t *region)
-{
-    extent is = measure(fd, region);
-    return mix64(is.object_size) + mix64(is.head_len + 1) + state_of_part(region, 0, is.head_len)
-           + state_of_part(region, sh->fixed.pages_offset, is.pages_len);
-}
-
-/* ---- The worker --------------------------------------------------------------------------------------- */
+/* ---- The worker ----------------------------------------------------------------------------- */
 
 typedef struct worker {
     const deed *deed;
@@ -405,7 +156,7 @@ static stepper start_worker(const deed *d, const uint64_t *ids, uint32_t warm_pu
     return s;
 }
 
-/* ---- Judging ---------------------------------------------------------------------------------------------- */
+/* ---- Judging -------------------------------------------------------------------------------- */
 
 /* The first key that holds something else than the model says; IDS = none. */
 static uint32_t difference(skv *store, const model *m, uint64_t *holds)
@@ -451,7 +202,8 @@ static model verdict(skv *store, bool acked, bool *after)
     model before = sh->model, changed = sh->model;
     uint64_t holds_now, holds_before;
     apply(&changed, &now->deed, sh->ids);
-    uint32_t not_after = difference(store, &changed, &holds_now), not_before = difference(store, &before, &holds_before);
+    uint32_t not_after = difference(store, &changed, &holds_now);
+    uint32_t not_before = difference(store, &before, &holds_before);
     *after = not_after == IDS;
     if (*after)
         return changed;
@@ -496,7 +248,8 @@ static void require_bumps(skv *store, uint64_t id)
     skv_key key = key_for(store, id, &text);
     skv_bucket *bucket = skv_bucket_of(store, key.hash);
     for (uint32_t i = 0; i < now->deed.count; i++)
-        REQUIRE(sh->ids[i] != id || skv_load(&bucket->seq) >= seq_before(store, bucket) + 2, "key %" PRIu64 " was changed without a bump", id);
+        REQUIRE(sh->ids[i] != id || skv_load(&bucket->seq) >= seq_before(store, bucket) + 2,
+                "key %" PRIu64 " was changed without a bump", id);
 }
 
 /* The next operations on the same keys.  Keys that none of them has touched yet stay as they were: what a repair of
@@ -566,12 +319,13 @@ static void require_all_got_back(skv *store)
     skv_check_result result;
     require_no_leaks(store);
     skv_check(store, print_problem, NULL, &result);
-    REQUIRE(result.blocks_used == result.records + result.tables, "%" PRIu64 " blocks in use for %" PRIu64 " records and %" PRIu64 " tables",
-            result.blocks_used, result.records, result.tables);
+    REQUIRE(result.blocks_used == result.records + result.tables,
+            "%" PRIu64 " blocks in use for %" PRIu64 " records and %" PRIu64 " tables", result.blocks_used,
+            result.records, result.tables);
     for (uint32_t page = 0; page < skv_committed_pages(store); page++) {
         uint64_t word = skv_load(&store->pages[page].word);
-        REQUIRE(skv_pw_state(word) != SKV_PAGE_BLOCKS || skv_pw_owner(word) == 0, "page %u is kept by process slot %u", page,
-                skv_pw_owner(word) - 1);
+        REQUIRE(skv_pw_state(word) != SKV_PAGE_BLOCKS || skv_pw_owner(word) == 0,
+                "page %u is kept by process slot %u", page, skv_pw_owner(word) - 1);
     }
 }
 
@@ -650,12 +404,12 @@ static double judge_as_newcomer(int fd, bool acked, bool check_first, bool *afte
     return worst;
 }
 
-/* ---- Images of all instructions ----------------------------------------------------------------------------- */
+/* ---- Images of all instructions ------------------------------------------------------------- */
 
 static void name_death(const char *how, uint64_t instruction, uint64_t place)
 {
-    snprintf(death, sizeof death, "%s, %s after instruction %" PRIu64 " (next: +0x%" PRIx64 ")", now->name, how, instruction,
-             in_program(place));
+    snprintf(death, sizeof death, "%s, %s after instruction %" PRIu64 " (next: +0x%" PRIx64 ")", now->name, how,
+             instruction, in_program(place));
     now_testing = death;
 }
 
@@ -768,7 +522,7 @@ static void walk_trial(uint64_t unused)
     leave(neighbour);
 }
 
-/* ---- Real deaths ------------------------------------------------------------------------------------------------ */
+/* ---- Real deaths ---------------------------------------------------------------------------- */
 
 static bool is_known_state(int fd)
 {
@@ -787,7 +541,8 @@ static bool is_memory(const uint8_t *start, uint64_t len)
     uint64_t chunks = (len + CHUNK - 1) / CHUNK;
     if (len == 0)
         return true;
-    REQUIRE(chunks <= sizeof there && mincore((void *)(uintptr_t)start, len, there) == 0, "mincore: %s", strerror(errno));
+    REQUIRE(chunks <= sizeof there && mincore((void *)(uintptr_t)start, len, there) == 0, "mincore: %s",
+            strerror(errno));
     for (uint64_t i = 0; i < chunks; i++)
         if (!(there[i] & 1))
             return false;
@@ -800,7 +555,8 @@ static void require_memory(int fd)
     const uint8_t *region = look_into(fd);
     extent is = measure(fd, region);
     if (is.object_size >= sh->fixed.size && skv_load(&((const skv_header *)(const void *)region)->state) == SKV_READY)
-        REQUIRE(is_memory(region, is.head_len) && is_memory(region + sh->fixed.pages_offset, is.pages_len), "a committed page is a hole");
+        REQUIRE(is_memory(region, is.head_len) && is_memory(region + sh->fixed.pages_offset, is.pages_len),
+                "a committed page is a hole");
     munmap((void *)(uintptr_t)region, sh->fixed.size);
 }
 
@@ -841,185 +597,15 @@ static void death_trial(uint64_t instruction)
     kill_stepped(&s);
     require_memory(fd);
     REQUIRE(is_known_state(fd), "the death left what no image shows");
-    double took = neighbour ? judge(skv_region_store(neighbour), sh->acked, instruction % 2, &after) : judge_creation(fd, sh->acked, &after);
+    double took = neighbour ? judge(skv_region_store(neighbour), sh->acked, instruction % 2, &after)
+                            : judge_creation(fd, sh->acked, &after);
     if (took > LIMIT_S)
         _exit(EXIT_SLOW);
     sh->longest_s = longest(sh->longest_s, took);
     leave(neighbour);
 }
 
-/* ---- Preparing a scene ---------------------------------------------------------------------------------------------- */
-
-static void preload(skv *store, uint32_t from, uint32_t to, size_t len)
-{
-    for (uint32_t id = from; id < to; id++) {
-        REQUIRE_OK(put_value(store, id, id + 1, len, 0));
-        sh->model.counter[id] = id + 1;
-    }
-}
-
-static void choose(uint64_t *ids, uint64_t first, uint32_t count)
-{
-    for (uint32_t i = 0; i < count; i++)
-        ids[i] = first + i;
-}
-
-static bool has_room(skv *store, uint64_t id, uint64_t more)
-{
-    key_text text;
-    skv_key key = key_for(store, id, &text);
-    return skv_wanted_capacity(store, skv_bucket_of(store, key.hash), more) == 0;
-}
-
-static void few_items(skv *store)
-{
-    preload(store, 0, 60, 50);
-    choose(sh->ids, 5, BATCH);
-    choose(sh->corpse_ids, 5, BATCH);
-}
-
-/* A key that is not there, in a bucket that has room for it, from `from` on. */
-static uint64_t new_id_with_room(skv *store, uint64_t from)
-{
-    while (from < IDS && (sh->model.counter[from] || !has_room(store, from, 4)))
-        from++;
-    REQUIRE(from < IDS, "no bucket has room");
-    return from;
-}
-
-static void new_key(skv *store)
-{
-    preload(store, 0, 60, 50);
-    sh->ids[0] = new_id_with_room(store, 60);
-}
-
-/* Four overwrites, four new keys whose tables have room. */
-static void half_new_keys(skv *store)
-{
-    preload(store, 0, 60, 50);
-    choose(sh->ids, 3, 4);
-    for (uint32_t i = 4; i < BATCH; i++)
-        sh->ids[i] = new_id_with_room(store, sh->ids[i - 1] + (i == 4 ? 60 : 1));
-}
-
-/* Each in a bucket that has no table yet, or one that is full. */
-static void crowded_keys(skv *store)
-{
-    preload(store, 0, 40, 50);
-    uint64_t id = 40;
-    for (uint32_t i = 0; i < BATCH; i++, id++) {
-        while (id < IDS && has_room(store, id, 1))
-            id++;
-        REQUIRE(id < IDS, "all tables have room");
-        sh->ids[i] = id;
-    }
-}
-
-/* The next put finds its table full. */
-static void full_table(skv *store)
-{
-    uint32_t id = 0;
-    preload(store, 0, 60, 24);
-    for (id = 60; id < IDS && has_room(store, id, 1); id++)
-        preload(store, id, id + 1, 24);
-    REQUIRE(id < IDS, "no table is full");
-    sh->ids[0] = id;
-}
-
-static bool has_free_page(const skv *store)
-{
-    for (uint32_t page = 0; page < skv_committed_pages(store); page++)
-        if (skv_load(&store->pages[page].word) == 0)
-            return true;
-    return false;
-}
-
-/* No page is free; the next record is the first of its size. */
-static void full_pages(skv *store)
-{
-    uint32_t id = 0;
-    preload(store, 0, 30, 50);
-    for (id = 30; id < 60 && has_free_page(store); id++)
-        preload(store, id, id + 1, 60000);
-    REQUIRE(!has_free_page(store), "pages are free");
-    sh->ids[0] = new_id_with_room(store, id);
-}
-
-/* Three pages, with few items in each. */
-static void sparse_pages(skv *store)
-{
-    preload(store, 0, 120, 1450);
-    for (uint32_t id = 0; id < 120; id++)
-        if (id % 12) {
-            REQUIRE_OK(delete_id(store, id));
-            sh->model.counter[id] = 0;
-        }
-}
-
-/* One item has a page of units for itself. */
-static void one_of_units(skv *store)
-{
-    preload(store, 0, 20, 50);
-    preload(store, 20, 21, 10000);
-    sh->ids[0] = 20;
-}
-
-/* One item is a run. */
-static void one_run(skv *store)
-{
-    preload(store, 0, 20, 50);
-    preload(store, 20, 21, 150000);
-    sh->ids[0] = 20;
-}
-
-static void few_small_items(skv *store)
-{
-    preload(store, 0, 20, 50);
-    sh->ids[0] = new_id_with_room(store, 60);
-}
-
-/* ---- Where a corpse died --------------------------------------------------------------------------------------------- */
-
-static uint32_t buckets_with_txn(skv *store)
-{
-    uint32_t count = 0;
-    for (uint64_t i = 0; i < store->bucket_count; i++)
-        count += skv_load(&store->buckets[i].txn) != 0;
-    return count;
-}
-
-static bool has_batch(skv *store, enum skv_batch_status status)
-{
-    for (uint32_t slot = 0; slot < 8; slot++)
-        if ((skv_load(&store->procs[slot].status) & 3) == (uint64_t)status)
-            return true;
-    return false;
-}
-
-static bool half_announced(skv *store) { return has_batch(store, SKV_BATCH_PENDING) && buckets_with_txn(store) == 4; }
-static bool half_applied(skv *store) { return has_batch(store, SKV_BATCH_COMMITTED) && buckets_with_txn(store) == 4; }
-
-static bool put_not_bumped(skv *store)
-{
-    found f = {0};
-    key_text text;
-    skv_key key = key_for(store, sh->corpse_ids[0], &text);
-    bool locked = skv_load(&skv_bucket_of(store, key.hash)->lock) != 0;
-    bool published = locked && counter_of(store, sh->corpse_ids[0], &f) == now->corpse.counter;
-    free(f.value);
-    return published;
-}
-
-/* A run of which only the head says so. */
-static bool run_without_tails(skv *store)
-{
-    for (uint32_t page = 0; page + 1 < skv_committed_pages(store); page++)
-        if (skv_pw_state(skv_load(&store->pages[page].word)) == SKV_PAGE_RUN)
-            return skv_load(&store->pages[page + 1].word) == 0;
-    return false;
-}
-
-static bool growing(skv *store) { return skv_load(&store->header->grow_lock) != 0; }
+/* ---- Running a scene ------------------------------------------------------------------------ */
 
 static void leave_corpse(int fd)
 {
@@ -1033,65 +619,6 @@ static void leave_corpse(int fd)
     if (now->corpse_counts)
         apply(&sh->model, &now->corpse, sh->corpse_ids);
 }
-
-/* ---- All scenes -------------------------------------------------------------------------------------------------------- */
-
-#define LEASED_PAGES (16 * MIB)
-#define SHARED_PAGES MIB        /* too small for leases                                       */
-
-/* A little longer than what they replace, in the same size class: derived sums of bytes change too. */
-static const deed one_put = {.kind = PUT, .count = 1, .counter = 70, .len = 52};
-static const deed eight_puts = {.kind = PUT_MANY, .count = BATCH, .counter = 71, .len = 52};
-static const deed dying_put = {.kind = PUT, .count = 1, .counter = 80, .len = 51};
-static const deed dying_batch = {.kind = PUT_MANY, .count = BATCH, .counter = 81, .len = 51};
-static const deed dying_run = {.kind = PUT, .count = 1, .counter = 82, .len = 150000};
-
-static const scene scenes[] = {
-    {.name = "put_new", .size = LEASED_PAGES, .furnish = new_key, .deed = one_put, .warm_puts = 1, .gil = true, .records = 1},
-    {.name = "put_over", .size = LEASED_PAGES, .furnish = few_items, .deed = one_put, .warm_puts = 2, .gil = true, .records = 1},
-    {.name = "put_over_shared", .size = SHARED_PAGES, .furnish = few_items, .deed = one_put, .records = 1},
-    {.name = "delete", .size = LEASED_PAGES, .furnish = few_items, .deed = {.kind = DELETE, .count = 1}, .gil = true, .records = 1},
-    {.name = "growth_of_table", .size = SHARED_PAGES, .furnish = full_table, .deed = one_put, .records = 1, .tables = 1},
-    {.name = "growth_of_region", .size = 8 * MIB, .furnish = full_pages,
-     .deed = {.kind = PUT, .count = 1, .counter = 72, .len = 700}, .records = 1},
-    {.name = "put_many", .size = LEASED_PAGES, .furnish = half_new_keys, .deed = eight_puts, .warm_puts = 1, .gil = true,
-     .records = BATCH, .tables = 1},
-    {.name = "put_many_growing", .size = LEASED_PAGES, .furnish = crowded_keys, .deed = eight_puts, .warm_puts = 1, .gil = true,
-     .records = BATCH, .tables = 1 + BATCH},
-    {.name = "delete_many", .size = LEASED_PAGES, .furnish = few_items, .deed = {.kind = DELETE_MANY, .count = BATCH}, .gil = true,
-     .records = BATCH},
-    {.name = "clear", .size = SHARED_PAGES, .furnish = few_items, .deed = {.kind = CLEAR}, .records = 60, .tables = 16},
-    {.name = "evacuation", .size = SHARED_PAGES, .furnish = sparse_pages, .deed = {.kind = EVACUATE}, .records = 1},
-    {.name = "put_units", .size = 4 * MIB, .furnish = few_small_items,
-     .deed = {.kind = PUT, .count = 1, .counter = 75, .len = 10000}, .records = 1},
-    {.name = "delete_units", .size = 4 * MIB, .furnish = one_of_units, .deed = {.kind = DELETE, .count = 1}, .records = 1},
-    {.name = "put_run", .size = 4 * MIB, .furnish = few_small_items, .deed = {.kind = PUT, .count = 1, .counter = 74, .len = 66000},
-     .records = 1},
-    {.name = "delete_run", .size = 4 * MIB, .furnish = one_run, .deed = {.kind = DELETE, .count = 1}, .records = 1},
-    {.name = "attach", .size = LEASED_PAGES, .furnish = few_items, .deed = {.kind = ATTACH}},
-    {.name = "detach", .size = LEASED_PAGES, .furnish = few_items, .deed = {.kind = DETACH, .len = 50}, .warm_puts = 2, .gil = true,
-     .records = 1},
-    {.name = "detach_shared", .size = SHARED_PAGES, .furnish = few_items, .deed = {.kind = DETACH, .len = 50}, .warm_puts = 2,
-     .gil = true, .records = 1},
-    {.name = "create", .size = 4 * MIB, .deed = {.kind = CREATE}},
-    {.name = "repair_of_put", .size = LEASED_PAGES, .furnish = few_items, .deed = one_put, .warm_puts = 1, .gil = true, .records = 2,
-     .corpse = dying_put, .fatal = put_not_bumped, .corpse_counts = true},
-    {.name = "repair_of_announced_batch", .size = LEASED_PAGES, .furnish = few_items, .deed = one_put, .warm_puts = 1, .gil = true,
-     .records = 1 + BATCH, .tables = 1, .corpse = dying_batch, .fatal = half_announced},
-    {.name = "repair_of_committed_batch", .size = LEASED_PAGES, .furnish = few_items, .deed = eight_puts, .warm_puts = 1, .gil = true,
-     .records = 2 * BATCH, .tables = 2, .corpse = dying_batch, .fatal = half_applied, .corpse_counts = true},
-    {.name = "repair_of_pages", .size = 8 * MIB, .furnish = few_items, .deed = {.kind = PUT, .count = 1, .counter = 73, .len = 700},
-     .records = 2, .corpse = dying_run, .fatal = run_without_tails},
-    {.name = "repair_of_growth", .size = 8 * MIB, .furnish = full_pages, .deed = {.kind = PUT, .count = 1, .counter = 73, .len = 700},
-     .records = 1, .corpse = {.kind = PUT, .count = 1, .counter = 83, .len = 900}, .fatal = growing},
-    {.name = "compact", .size = SHARED_PAGES, .furnish = sparse_pages, .deed = {.kind = COMPACT}, .records = 1, .tables = 1},
-    {.name = "reclaim", .size = LEASED_PAGES, .furnish = few_items, .deed = {.kind = RECLAIM}, .warm_puts = 2, .gil = true,
-     .records = BATCH + 1, .tables = 1, .corpse = dying_batch, .fatal = half_applied, .corpse_counts = true},
-    {.name = "reclaim_shared", .size = SHARED_PAGES, .furnish = few_items, .deed = {.kind = RECLAIM}, .warm_puts = 2, .gil = true,
-     .records = BATCH + 1, .tables = 1, .corpse = dying_batch, .fatal = half_applied, .corpse_counts = true},
-};
-
-/* ---- Running a scene ------------------------------------------------------------------------------------------------------ */
 
 /* The keys of the deed and of the corpse, each once; for housekeeping all that are there. */
 static void choose_touched(void)
@@ -1154,8 +681,9 @@ static bool try_trial(void (*trial)(uint64_t), uint64_t instruction)
     bool slow = WIFEXITED(status) && WEXITSTATUS(status) == EXIT_SLOW;
     if (slow || (WIFEXITED(status) && WEXITSTATUS(status) == 0))
         return !slow;
-    fprintf(stderr, "%s: the trial ended with status %x; to see it again: every_instruction %s %" PRIu64 " 1000000000\n", now->name,
-            (unsigned)status, now->name, instruction);
+    fprintf(stderr,
+            "%s: the trial ended with status %x; to see it again: every_instruction %s %" PRIu64 " 1000000000\n",
+            now->name, (unsigned)status, now->name, instruction);
     exit(1);
 }
 
@@ -1164,8 +692,8 @@ static void run_trial(void (*trial)(uint64_t), uint64_t instruction)
     for (uint32_t tries = 0; tries < TRIES; tries++)
         if (try_trial(trial, instruction))
             return;
-    fprintf(stderr, "%s, killed after instruction %" PRIu64 ": an operation took more than %.0f ms, %u times\n", now->name,
-            instruction, LIMIT_S * 1e3, TRIES);
+    fprintf(stderr, "%s, killed after instruction %" PRIu64 ": an operation took more than %.0f ms, %u times\n",
+            now->name, instruction, LIMIT_S * 1e3, TRIES);
     exit(1);
 }
 
@@ -1182,15 +710,15 @@ static void run_scene(uint64_t first, uint64_t stride)
     double walked = now_s();
     for (uint64_t i = first; stride && i <= sh->instructions; i += stride, kills++)
         run_trial(death_trial, i);
-    printf("%s instructions %" PRIu64 " images %" PRIu64 " kills %" PRIu64 " drifted %" PRIu64 " longest_recovery_ms %.3f "
-           "largest_leak %u image_seconds %.1f kill_seconds %.1f\n",
+    printf("%s instructions %" PRIu64 " images %" PRIu64 " kills %" PRIu64 " drifted %" PRIu64
+           " longest_recovery_ms %.3f largest_leak %u image_seconds %.1f kill_seconds %.1f\n",
            now->name, sh->instructions, sh->judged, kills, sh->drifted, sh->longest_s * 1e3, sh->leaked, walked - start,
            now_s() - walked);
     fflush(stdout);
 }
 
-/* The C library's copies shall go on by single stores.  Its other way is one instruction that repeats itself: a step for
- * each byte, and so tens of thousands of deaths in a block that nothing names yet. */
+/* The C library's copies shall go on by single stores.  Its other way is one instruction that repeats itself: a step
+ * for each byte, and so tens of thousands of deaths in a block that nothing names yet. */
 static void copy_by_stores(char **argv)
 {
     static const char name[] = "GLIBC_TUNABLES";

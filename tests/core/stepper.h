@@ -76,7 +76,8 @@ UNUSED static stepper start_stepped(child_body body, void *context, unsigned sec
     int status;
     stepper s = {.pid = start_child(body, context, seconds)};
     REQUIRE(waitpid(s.pid, &status, 0) == s.pid, "waitpid: %s", strerror(errno));
-    REQUIRE(WIFSTOPPED(status) && WSTOPSIG(status) == SIGSTOP, "the child ended in its preparations: %x", (unsigned)status);
+    REQUIRE(WIFSTOPPED(status) && WSTOPSIG(status) == SIGSTOP, "the child ended in its preparations: %x",
+            (unsigned)status);
     REQUIRE(ptrace(PTRACE_SETOPTIONS, s.pid, NULL, (void *)(uintptr_t)PTRACE_O_EXITKILL) == 0, "ptrace: %s",
             strerror(errno));
     return s;
@@ -87,7 +88,8 @@ static inline bool resume(stepper *s, int request)
 {
     int status = 0, signal = 0;
     do {
-        REQUIRE(ptrace((enum __ptrace_request)request, s->pid, NULL, (void *)(uintptr_t)signal) == 0, "ptrace: %s", strerror(errno));
+        REQUIRE(ptrace((enum __ptrace_request)request, s->pid, NULL, (void *)(uintptr_t)signal) == 0, "ptrace: %s",
+                strerror(errno));
         REQUIRE(waitpid(s->pid, &status, 0) == s->pid, "waitpid: %s", strerror(errno));
         if (!WIFSTOPPED(status)) {
             REQUIRE(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the child ended with status %x", (unsigned)status);
@@ -112,7 +114,8 @@ UNUSED static uint64_t place_of(const stepper *s)
     struct iovec buffer = {&registers, sizeof registers};
     if (s->gone)
         return 0;
-    REQUIRE(ptrace(PTRACE_GETREGSET, s->pid, (void *)(uintptr_t)NT_PRSTATUS, &buffer) == 0, "ptrace: %s", strerror(errno));
+    REQUIRE(ptrace(PTRACE_GETREGSET, s->pid, (void *)(uintptr_t)NT_PRSTATUS, &buffer) == 0, "ptrace: %s",
+            strerror(errno));
     return *counter_in(&registers);
 }
 
@@ -120,9 +123,11 @@ static inline void set_place(const stepper *s, uint64_t place)
 {
     machine_registers registers;
     struct iovec buffer = {&registers, sizeof registers};
-    REQUIRE(ptrace(PTRACE_GETREGSET, s->pid, (void *)(uintptr_t)NT_PRSTATUS, &buffer) == 0, "ptrace: %s", strerror(errno));
+    REQUIRE(ptrace(PTRACE_GETREGSET, s->pid, (void *)(uintptr_t)NT_PRSTATUS, &buffer) == 0, "ptrace: %s",
+            strerror(errno));
     *counter_in(&registers) = place;
-    REQUIRE(ptrace(PTRACE_SETREGSET, s->pid, (void *)(uintptr_t)NT_PRSTATUS, &buffer) == 0, "ptrace: %s", strerror(errno));
+    REQUIRE(ptrace(PTRACE_SETREGSET, s->pid, (void *)(uintptr_t)NT_PRSTATUS, &buffer) == 0, "ptrace: %s",
+            strerror(errno));
 }
 
 static inline uint64_t read_code(const stepper *s, uint64_t place)
@@ -135,7 +140,8 @@ static inline uint64_t read_code(const stepper *s, uint64_t place)
 
 static inline void write_code(const stepper *s, uint64_t place, uint64_t word)
 {
-    REQUIRE(ptrace(PTRACE_POKETEXT, s->pid, (void *)(uintptr_t)place, (void *)(uintptr_t)word) == 0, "ptrace: %s", strerror(errno));
+    REQUIRE(ptrace(PTRACE_POKETEXT, s->pid, (void *)(uintptr_t)place, (void *)(uintptr_t)word) == 0, "ptrace: %s",
+            strerror(errno));
 }
 
 /* At full speed, up to the next time that the child comes to `place`, where it is not now. */
@@ -205,7 +211,8 @@ UNUSED static const char *why_no_steps(void)
     bool traced = waitpid(pid, &status, WUNTRACED) == pid && WIFSTOPPED(status);
     bool stepped = traced && ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL) == 0;
     if (!stepped)
-        snprintf(text, sizeof text, "ptrace is not allowed here: %s", traced ? strerror(errno) : "a child may not be traced");
+        snprintf(text, sizeof text, "ptrace is not allowed here: %s",
+                 traced ? strerror(errno) : "a child may not be traced");
     if (traced)
         kill(pid, SIGKILL);
     for (int tries = 0; traced && WIFSTOPPED(status) && tries < 3; tries++)
