@@ -83,7 +83,7 @@ CAMPAIGN = Campaign(
     at_least={
         "histories": 5_000,
         "operations": 1_000_000,
-        "overlapping_operations": 300_000,
+        "overlapping_operations": 200_000,
         "killed_operations": 1_000,
     },
     at_most={"histories_undecided": 0},

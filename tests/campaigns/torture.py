@@ -54,7 +54,7 @@ CAMPAIGN = Campaign(
     "evacuate all the time; they fork in the middle, lose all their descriptors, and are killed and stopped at random. "
     "Each value tells whose it is and which step wrote it; each step is noted before and after its call in memory that "
     "outlives it. Readers judge all that they see; at the end of each round the store is checked, compacted and empty",
-    parts=8,
+    parts=10,
     run=run,
     at_least={"kills": 10_000, "operations": 100_000_000, "python_kills": 500, "stops_for_seconds": 50},
     at_most={"largest_reader_p999_us": 1_000},

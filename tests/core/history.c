@@ -35,8 +35,9 @@ static const char *const kind_names[KINDS] = {
     "get", "put", "add", "replace", "cas", "delete", "delete_if", "incr", "put_many", "get_many",
     "delete_many", "scan", "clear"};
 
-/* How often each is drawn, of 100. */
-static const uint32_t shares[KINDS] = {22, 12, 7, 4, 10, 9, 4, 9, 8, 9, 3, 2, 1};
+/* How often each is drawn, of 100; and in histories whose pauses are at a few places. */
+static const uint32_t shares[2][KINDS] = {{22, 12, 7, 4, 10, 9, 4, 9, 8, 9, 3, 2, 1},
+                                          {32, 24, 2, 2, 4, 4, 1, 5, 3, 20, 1, 1, 1}};
 
 typedef struct event {
     _Atomic uint64_t begin, end;        /* 0 = not yet                                         */
@@ -71,6 +72,7 @@ static plan p;
 
 static _Thread_local rng pause_rng;
 static _Thread_local uint32_t haste;    /* of 60 passes, so many are without a pause           */
+static _Thread_local bool quick;        /* where pauses are at a few places: this operation has none */
 
 /* Some are slow throughout, so that many others come and go while they are in the middle of something. */
 static void draw_temper(uint64_t x)
@@ -80,20 +82,21 @@ static void draw_temper(uint64_t x)
     haste = tempers[below(&pause_rng, COUNT(tempers))];
 }
 
+/* One crash point in six, and every other step of a read. */
 static bool in_focus(const char *place)
 {
-    uint64_t x = p.focus;
+    uint64_t x = p.focus, one_in = strncmp(place, "read.", 5) == 0 ? 2 : 6;
     for (; *place; place++)
         x = mix64(x + (uint8_t)*place);
-    return x % 8 == 0;
+    return x % one_in == 0;
 }
 
 /* Executions in which two have to stand still at two certain places are too rare where all pause everywhere. */
 static void pause_at(const char *place)
 {
     uint32_t sort = below(&pause_rng, 60);
-    if (p.focus && in_focus(place) && sort < 40)
-        usleep(1 + below(&pause_rng, 1000));
+    if (p.focus && !quick && in_focus(place))
+        usleep(1 + below(&pause_rng, 2000));
     if (p.focus || sort < haste)
         return;
     if (sort == 59 || (haste == 30 && sort % 2))
@@ -311,8 +314,9 @@ static skv_status call(client *c, event *e)
 static enum kind draw_kind(client *c)
 {
     uint32_t sort = below(&c->r, 100), kind = 0;
-    for (; sort >= shares[kind]; kind++)
-        sort -= shares[kind];
+    const uint32_t *share = shares[p.focus != 0];
+    for (; sort >= share[kind]; kind++)
+        sort -= share[kind];
     if ((kind == CLEAR && !p.with_clear) || (kind >= PUT_MANY && !p.with_batches))
         return GET;
     return (enum kind)kind;
@@ -369,6 +373,7 @@ static void draw(client *c, event *e)
 static void record(client *c, event *e)
 {
     draw(c, e);
+    quick = e->kind == GET || below(&c->r, 3) == 0;
     atomic_store(&e->begin, 1 + atomic_fetch_add(&sh->time, 1));
     e->status = call(c, e);
     atomic_store(&e->end, 1 + atomic_fetch_add(&sh->time, 1));
