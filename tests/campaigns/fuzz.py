@@ -62,8 +62,13 @@ def _compile(arguments: list[str]) -> None:
 
 
 @functools.cache
+def _kept() -> tempfile.TemporaryDirectory[str]:
+    """As long as this process runs."""
+    return tempfile.TemporaryDirectory(prefix="shmkv-fuzz-")
+
+
 def _folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="shmkv-fuzz-"))
+    return Path(_kept().name)
 
 
 def _instrument(source: Path) -> Path:
