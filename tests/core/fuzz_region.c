@@ -19,7 +19,7 @@
 #include "intent.h"
 
 #define MOST_CHANGES  12u
-#define MOST_OPS      8u
+#define MOST_OPS      3u
 #define KEYS          64u       /* ids below it are in the stores, about                        */
 #define BATCH         6u
 #ifndef LIMIT_S
