@@ -24,8 +24,18 @@ TMPFS = "16m"
 
 
 @functools.cache
+def _kept() -> tempfile.TemporaryDirectory[str]:
+    """As long as this process runs."""
+    return tempfile.TemporaryDirectory(prefix="shmkv-resources-")
+
+
+def _folder() -> Path:
+    return Path(_kept().name)
+
+
+@functools.cache
 def _builder() -> Builder:
-    return Builder(Path(tempfile.mkdtemp(prefix="shmkv-resources-")))
+    return Builder(_folder())
 
 
 @functools.cache
@@ -66,7 +76,7 @@ def run_program(mode: str, stride: int, *operations: str, before: tuple[str, ...
 @functools.cache
 def preloaded() -> Path:
     """The library that makes calls of the extension module fail."""
-    path = Path(tempfile.mkdtemp(prefix="shmkv-resources-")) / "fail_calls.so"
+    path = _folder() / "fail_calls.so"
     compile_c([*WARNINGS, "-O2", "-shared", "-fPIC", str(PROGRAMS / "fail_calls.c"), "-o", str(path), "-ldl"])
     return path
 

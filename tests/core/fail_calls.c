@@ -1,8 +1,9 @@
 /* fail_calls.c: a library to be preloaded: the n-th call that the extension module makes fails.
  *
- * What: malloc, fallocate, mmap, open and so on, for whoever calls from between two addresses; all others get the real one.
- * How:  the address that a call returns to tells who called.  The interpreter's own allocations, which come from elsewhere,
- *       never fail, nor do those of libc itself.
+ * What: malloc, fallocate, mmap, open and so on, for whoever calls from between two addresses; all others get the
+ *       real one.
+ * How:  the address that a call returns to tells who called.  The interpreter's own allocations, which come from
+ *       elsewhere, never fail, nor do those of libc itself.
  *
  * Concurrency: set and read by one thread; the countdown is for one thread's calls.
  */
@@ -63,7 +64,7 @@ static bool fails(int what, const void *caller)
 
 #define FAILS(what) fails(what, __builtin_return_address(0))
 
-/* ---- Memory: glibc's own names, because dlsym itself allocates ----------------------------------- */
+/* ---- Memory: glibc's own names, because dlsym itself allocates ------------------------------- */
 
 extern void *__libc_malloc(size_t n);
 extern void *__libc_calloc(size_t n, size_t size);
@@ -75,7 +76,7 @@ void *calloc(size_t n, size_t size) { return FAILS(FAIL_MALLOC) ? NULL : __libc_
 void *realloc(void *p, size_t n) { return FAILS(FAIL_MALLOC) ? NULL : __libc_realloc(p, n); }
 void *aligned_alloc(size_t alignment, size_t n) { return FAILS(FAIL_MALLOC) ? NULL : __libc_memalign(alignment, n); }
 
-/* ---- The kernel ------------------------------------------------------------------------------------ */
+/* ---- The kernel ------------------------------------------------------------------------------ */
 
 static void *real(const char *name)
 {

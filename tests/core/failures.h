@@ -21,13 +21,14 @@
 #include <unistd.h>
 
 enum failing {
-    FAIL_NOTHING, FAIL_MALLOC, FAIL_FALLOCATE, FAIL_MMAP, FAIL_OPEN, FAIL_MADVISE, FAIL_FCNTL, FAIL_FUTEX, FAIL_FTRUNCATE,
-    FAIL_FSTAT, FAIL_PREAD, FAILINGS
+    FAIL_NOTHING, FAIL_MALLOC, FAIL_FALLOCATE, FAIL_MMAP, FAIL_OPEN, FAIL_MADVISE, FAIL_FCNTL, FAIL_FUTEX,
+    FAIL_FTRUNCATE, FAIL_FSTAT, FAIL_PREAD, FAILINGS
 };
 
 static const char *const failing_names[FAILINGS] = {
     "nothing", "malloc", "fallocate", "mmap", "open", "madvise", "fcntl", "futex", "ftruncate", "fstat", "pread"};
-static const int failing_errno[FAILINGS] = {0, ENOMEM, ENOSPC, ENOMEM, EMFILE, ENOMEM, ENOLCK, EFAULT, ENOSPC, EIO, EIO};
+static const int failing_errno[FAILINGS] = {
+    0, ENOMEM, ENOSPC, ENOMEM, EMFILE, ENOMEM, ENOLCK, EFAULT, ENOSPC, EIO, EIO};
 
 static struct {
     enum failing kind;
@@ -72,7 +73,8 @@ WRAP(FAIL_MALLOC, void *, NULL, calloc, (size_t n, size_t size), (n, size))
 WRAP(FAIL_MALLOC, void *, NULL, realloc, (void *p, size_t n), (p, n))
 WRAP(FAIL_MALLOC, void *, NULL, aligned_alloc, (size_t alignment, size_t n), (alignment, n))
 WRAP(FAIL_FALLOCATE, int, -1, fallocate, (int fd, int mode, off_t offset, off_t len), (fd, mode, offset, len))
-WRAP(FAIL_MMAP, void *, MAP_FAILED, mmap, (void *at, size_t n, int prot, int flags, int fd, off_t offset), (at, n, prot, flags, fd, offset))
+WRAP(FAIL_MMAP, void *, MAP_FAILED, mmap, (void *at, size_t n, int prot, int flags, int fd, off_t offset),
+     (at, n, prot, flags, fd, offset))
 WRAP(FAIL_MADVISE, int, -1, madvise, (void *at, size_t n, int advice), (at, n, advice))
 WRAP(FAIL_FTRUNCATE, int, -1, ftruncate, (int fd, off_t size), (fd, size))
 WRAP(FAIL_FSTAT, int, -1, fstat, (int fd, struct stat *st), (fd, st))

@@ -1,11 +1,12 @@
 /* fuzz_box.h: a region on plain memory whose every byte beyond what is committed is out of bounds.
  *
  * What: memory for a region that ends at a page nobody may touch, an operating system for the engine, and a clock.
- * How:  the region lies at the very end of a mapping, before a guard page; AddressSanitizer is told that everything is
- *       poisoned but the fixed areas, the descriptors of committed pages, and these pages.  So a look at memory that
- *       nobody allocated, which on a full tmpfs would be SIGBUS, ends the run here.  The engine is compiled with
- *       -Dclock_gettime=box_clock_gettime and so on: time passes with each question and with each sleep, so that waiting
- *       behind a lock that is never given back takes microseconds, and every execution is the same every time.
+ * How:  the region lies at the very end of a mapping, before a guard page; AddressSanitizer is told that everything
+ *       is poisoned but the fixed areas, the descriptors of committed pages, and these pages.  So a look at memory
+ *       that nobody allocated, which on a full tmpfs would be SIGBUS, ends the run here.  The engine is compiled with
+ *       -Dclock_gettime=box_clock_gettime and so on: time passes with each question and with each sleep, so that
+ *       waiting behind a lock that is never given back takes microseconds, and every execution is the same every
+ *       time.
  *
  * Concurrency: none; one thread.
  */
@@ -42,7 +43,7 @@ int clock_gettime(clockid_t clock, struct timespec *out);
         }                                                                                        \
     } while (0)
 
-/* ---- Time ----------------------------------------------------------------------------------- */
+/* ---- Time ------------------------------------------------------------------------------------ */
 
 #define BOOT_NS    UINT64_C(1000000000000)
 #define TICK_NS    UINT64_C(20000)      /* that pass with each look at the clock                */
@@ -84,7 +85,7 @@ UNUSED static double cpu_seconds(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-/* ---- A region and who lives in it --------------------------------------------------------------- */
+/* ---- A region and who lives in it ------------------------------------------------------------ */
 
 typedef struct box {
     uint8_t  *base;             /* page-aligned; a guard lies behind base + size                */
@@ -136,7 +137,8 @@ static skv_status box_commit(void *context, uint64_t offset, uint64_t len)
 static void box_punch(void *context, uint64_t offset, uint64_t len)
 {
     box *b = context;
-    INSIST_ON(offset >= b->fixed.pages_offset && offset <= b->size && len <= b->size - offset, "a punch beyond the pages");
+    INSIST_ON(offset >= b->fixed.pages_offset && offset <= b->size && len <= b->size - offset,
+              "a punch beyond the pages");
     memset(b->base + offset, 0, len);
 }
 
@@ -187,7 +189,8 @@ static bool box_claim_own(void *context, uint32_t slot)
 static skv_status box_open(box *b, const skv_fixed *fixed, bool read_only)
 {
     const skv_os os = {
-        .context = b, .commit = box_commit, .punch = box_punch, .acquire_alone = box_alone, .release_alone = box_not_alone,
+        .context = b, .commit = box_commit, .punch = box_punch,
+        .acquire_alone = box_alone, .release_alone = box_not_alone,
         .now_ms = box_now_ms, .identify = box_identify, .futex_wait = box_futex_wait, .futex_wake = box_futex_wake,
         .claim_dead = box_claim_dead, .release_dead = box_release_dead, .claim_own = box_claim_own,
     };

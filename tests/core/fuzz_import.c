@@ -1,11 +1,11 @@
 /* fuzz_import.c: the loader of text (import.c) on any bytes, against a second, simpler one, driven by libFuzzer.
  *
- * What: each input is loaded into a store that is empty; what was stored, which lines were refused and why, and how far the loader
- *       came must be what the reference says.  It looks at one byte after the other and decodes UTF-8 into numbers,
- *       where the loader searches, compares words and classifies sequences.
- * How:  the first byte of an input says whether malformed lines are skipped, whether there is a ttl, and whether two bytes
- *       that are never UTF-8 stand for very long stretches (keys and values beyond the limits).  The text lies in memory of
- *       exactly its length, the store in a box (fuzz_box.h), so that every look beyond ends the run.
+ * What: each input is loaded into a store that is empty; what was stored, which lines were refused and why, and how
+ *       far the loader came must be what the reference says.  It looks at one byte after the other and decodes UTF-8
+ *       into numbers, where the loader searches, compares words and classifies sequences.
+ * How:  the first byte of an input says whether malformed lines are skipped, whether there is a ttl, and whether two
+ *       bytes that are never UTF-8 stand for very long stretches (keys and values beyond the limits).  The text lies
+ *       in memory of exactly its length, the store in a box (fuzz_box.h), so that every look beyond ends the run.
  *
  * Concurrency: one thread.
  */
@@ -23,7 +23,7 @@
 
 static box store_box;
 
-/* ---- The text ------------------------------------------------------------------------------- */
+/* ---- The text -------------------------------------------------------------------------------- */
 
 typedef struct text {
     uint8_t *bytes;
@@ -55,7 +55,7 @@ static text make_text(const uint8_t *data, size_t size, bool stretch)
 /* It is not what is tested, and must not take most of the time. */
 #define QUICK __attribute__((no_sanitize("address", "undefined", "coverage")))
 
-/* ---- The reference ------------------------------------------------------------------------------- */
+/* ---- The reference --------------------------------------------------------------------------- */
 
 typedef struct pair {
     uint8_t *key, *value;
@@ -177,7 +177,7 @@ QUICK static void refer(const text *t, bool skip, reference *out)
     }
 }
 
-/* ---- The loader ---------------------------------------------------------------------------------- */
+/* ---- The loader ------------------------------------------------------------------------------ */
 
 typedef struct loaded {
     uint64_t stored, lines, consumed;
@@ -192,10 +192,12 @@ static void load(skv *store, const text *t, bool skip, uint64_t ttl_ms, const re
     for (uint32_t calls = 0; calls < MOST_PAIRS; calls++) {
         skv_load_result out;
         skv_wait wait = {.block = true, .shared = true};
-        got->status = skv_load_tsv(store, t->bytes + got->consumed, t->len - got->consumed, skip, got->lines + 1, ttl_ms, &wait, &out);
+        got->status = skv_load_tsv(store, t->bytes + got->consumed, t->len - got->consumed, skip, got->lines + 1,
+                                   ttl_ms, &wait, &out);
         for (uint32_t i = 0; i < out.bad_count; i++, got->bad_count++)
             INSIST_ON(got->bad_count < want->bad_count && out.bad[i].line == want->bad[got->bad_count].line
-                      && out.bad[i].reason == want->bad[got->bad_count].reason && *skv_bad_line_words(out.bad[i].reason),
+                      && out.bad[i].reason == want->bad[got->bad_count].reason
+                      && *skv_bad_line_words(out.bad[i].reason),
                       "line %llu was refused for reason %u", (unsigned long long)out.bad[i].line, out.bad[i].reason);
         got->stored += out.stored;
         got->lines += out.lines;
@@ -217,7 +219,8 @@ static void compare_pair(skv *store, const reference *want, uint32_t n, uint64_t
     skv_view view;
     skv_find(store, &key, &view);
     INSIST_ON(view.record && view.type == SKV_T_STR, "pair %u is missing", n);
-    INSIST_ON(view.value_len == p->value_len && memcmp(view.value, p->value, p->value_len) == 0, "pair %u has another value", n);
+    INSIST_ON(view.value_len == p->value_len && memcmp(view.value, p->value, p->value_len) == 0,
+              "pair %u has another value", n);
 }
 
 static void compare(skv *store, const reference *want, const loaded *got)
@@ -237,7 +240,7 @@ static void compare(skv *store, const reference *want, const loaded *got)
               (unsigned long long)want->consumed);
 }
 
-/* ---- One execution ----------------------------------------------------------------------------------- */
+/* ---- One execution --------------------------------------------------------------------------- */
 
 static double longest_s;
 static uint64_t executions, with_pairs;

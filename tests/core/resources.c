@@ -1,11 +1,12 @@
 /* resources.c: every resource fails, at every point of every operation.
  *
- * What: "nth": of one operation and one kind of call, the first call fails, then the second, ... until none is left to fail;
- *       once that call alone, once that and all after it.  "full": the file system fills up, for real, at the first crash
- *       point of an operation, then at the second, ...  Each time: an error that names the reason or success, the
- *       store as it was or as it was to be, check() without a word, and the same operation done right after that.
- * How:  a region of a known content for each try; see failures.h for how calls fail.  A file that takes all that is free
- *       fills the file system (which has to be small and one's own; tests/campaigns/resources.py mounts it).
+ * What: "nth": of one operation and one kind of call, the first call fails, then the second, ... until none is left
+ *       to fail; once that call alone, once that and all after it.  "full": the file system fills up, for real, at
+ *       the first crash point of an operation, then at the second, ...  Each time: an error that names the reason or
+ *       success, the store as it was or as it was to be, check() without a word, and the same operation done right
+ *       after that.
+ * How:  a region of a known content for each try; see failures.h for how calls fail.  A file that takes all that is
+ *       free fills the file system (which has to be small and one's own; tests/campaigns/resources.py mounts it).
  *
  * Concurrency: one thread; for waiting, one more process.
  */
@@ -23,7 +24,7 @@
 static box b;
 static uint64_t tries, failed_calls;
 
-/* ---- A region of known content ----------------------------------------------------------------- */
+/* ---- A region of known content --------------------------------------------------------------- */
 
 static size_t length_of(uint64_t id)
 {
@@ -46,7 +47,7 @@ static void expect(uint64_t from, uint64_t to, uint64_t counter)
     free(f.value);
 }
 
-/* ---- Operations: each does something to a filled region, and says what must be then ----------------- */
+/* ---- Operations: each does something to a filled region, and says what must be then ---------- */
 
 typedef struct operation {
     const char *name;
@@ -450,7 +451,7 @@ static const operation operations[] = {
     {"wait", run_wait, expect_put},
 };
 
-/* ---- One try ------------------------------------------------------------------------------------------ */
+/* ---- One try --------------------------------------------------------------------------------- */
 
 static bool is_right_error(enum failing kind, skv_status status)
 {
@@ -505,8 +506,8 @@ static bool fail_nth(const operation *op, enum failing kind, uint32_t nth, bool 
     tries++;
     failed_calls += fired;
     REQUIRE(status == SKV_OK || fired, "%s failed with status %d, but nothing was made to fail", op->name, (int)status);
-    REQUIRE(status == SKV_OK || is_right_error(kind, status), "%s says %d where %s number %u fails%s", op->name, (int)status,
-            failing_names[kind], nth, for_good ? ", and all after it" : "");
+    REQUIRE(status == SKV_OK || is_right_error(kind, status), "%s says %d where %s number %u fails%s", op->name,
+            (int)status, failing_names[kind], nth, for_good ? ", and all after it" : "");
     finish(op, status);
     return fired != 0;
 }
@@ -521,7 +522,7 @@ static void fail_everything(const operation *op)
         }
 }
 
-/* ---- The file system fills up ------------------------------------------------------------------------------ */
+/* ---- The file system fills up ---------------------------------------------------------------- */
 
 #define HOG "/dev/shm/hog"
 
@@ -562,7 +563,8 @@ static bool fill_at(const operation *op, uint32_t nth)
     skv_status status = op->run();
     skv_crash_hook = NULL;
     tries++;
-    REQUIRE(status == SKV_OK || (is_full && status == SKV_NO_SPACE), "%s says %d in a full file system", op->name, (int)status);
+    REQUIRE(status == SKV_OK || (is_full && status == SKV_NO_SPACE), "%s says %d in a full file system", op->name,
+            (int)status);
     failed_calls += status != SKV_OK;
     if (status && !b.store)
         REQUIRE(op->run == run_reattach, "the region is still there");
@@ -582,7 +584,7 @@ static void fill_everywhere(const operation *op, uint32_t stride)
         continue;
 }
 
-/* ---- All of it ------------------------------------------------------------------------------------------------- */
+/* ---- All of it ------------------------------------------------------------------------------- */
 
 /* resources nth|full STRIDE [OPERATION...] */
 int main(int argc, char **argv)
