@@ -50,6 +50,7 @@ LEFT_OUT = {
 BY_CHANCE = "By chance: "
 
 NOT_WHILE_COUNTING = {
+    "tests/test_deepcheck.py::test_hundred_thousand_items_take_seconds": "a bar of seconds, for code that does not count",
     "tests/test_cli.py::test_help_loads_neither_the_engine_nor_what_draws": "coverage.py loads more",
 }
 PROCESSES = 2
