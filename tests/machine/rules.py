@@ -484,8 +484,10 @@ class Machine(RuleBasedStateMachine):
         got = self.actors[who].call("_sweep", (buckets,), {})
         assert not got.error, got
 
-    @step(who=anyone)
-    def check(self, who: str) -> None:
+    @step(who=anyone, sure=st.sampled_from([True, False, False, False]))
+    def check(self, who: str, sure: bool) -> None:
+        if not sure:  # it takes as long as twenty other calls
+            return
         type(self).checks += 1
         report = self.actors[who].call("check", (), {}).value
         assert report.ok, report.problems
