@@ -37,7 +37,7 @@ def test_protocol_is_clean(model: Model, folder_of: Callable[[Model, str], Path]
 
 @pytest.mark.parametrize(("model", "mutant"), MUTANTS, ids=[f"{model}-{mutant}" for model, mutant in MUTANTS])
 def test_mutant_is_caught(model: Model, mutant: str, folder_of: Callable[[Model, str], Path]) -> None:
-    check_caught(model, model.small, mutant, folder_of(model, mutant))
+    check_caught(model, mutant, folder_of(model, mutant))
 
 
 def test_every_model_is_in_the_table() -> None:

@@ -1,9 +1,9 @@
 /* c11.hpp: what the models under the C11 memory model share: the choice of a mutant, and the run.
  *
- * A model is one program.  Its mutants are chosen when it is run (`reader 100000 M_NO_ACQUIRE_FENCE`), because such a
+ * A model is one program.  Its mutants are chosen when it is run (`reader 100000 M_NO_ACQUIRE_FENCE`; 100,000 executions), because such a
  * program takes seconds to compile.  Relacy (Dmitry Vyukov) runs the threads of a model under a scheduler of its own
  * and gives each load any value that C11 allows it to see: at random from a fixed seed, so that a run can be repeated, or
- * (rl::sched_bound) one after the other, all that there are with at most 3 switches that no thread asked for.
+ * (rl::sched_bound) one after the other, all that there are with a limited number of switches that no thread asked for.
  * It cannot let a load see a store that comes later in every order (no out-of-thin-air values, no load buffering).
  */
 #ifndef C11_HPP
@@ -38,10 +38,11 @@ template<typename Test>
 static int run_model(int argc, char **argv, rl::scheduler_type_e scheduler = rl::sched_random)
 {
     rl::test_params params;
+    const unsigned bound = argc > 1 ? std::atoi(argv[1]) : 3;
     params.search_type = scheduler;
-    params.iteration_count = argc > 1 ? std::strtoull(argv[1], NULL, 10) : 10000;
+    params.iteration_count = bound;             /* of random executions */
     params.execution_depth_limit = 2000;
-    params.context_bound = 3;
+    params.context_bound = bound;               /* of rl::sched_bound, which ends when it has seen all */
     mutant_name = argc > 2 ? argv[2] : "";
     bool clean = rl::simulate<Test>(params);
     std::cout << (clean ? "clean " : "found ") << params.stop_iteration << std::endl;
