@@ -10,7 +10,7 @@
  *       batch.c:end_generation batch.c:batch_end intent.c:skv_overlay_find intent.c:skv_intent_settle_locked
  *       repair.c:skv_repair_bucket read.h:skv_find read.h:skv_validate read.c:skv_validate_many read.c:is_same
  *       evacuate.c:move_record
- * Leaves out: tables and probing (growth.pml), how a lock is taken over (takeover.pml), removals (removal.pml), a
+ * Leaves out: tables and probing (growth.pml), how a lock is taken over (takeover.pml), removals, a
  * second
  *       batch (batches.pml), a death during the repair (repair.pml), weak memory (announce.cpp).
  *
