@@ -9,7 +9,8 @@
  *       read.h:skv_validate read.c:skv_validate_many read.c:is_same
  * Leaves out: locks (one writer), tables, deaths (batch.pml).
  *
- * Mutants: M_RELAXED_STATUS, M_RELAXED_TXN_LOAD: an order is relaxed; M_NO_STATUS_CHECK: the status is not looked at again;
+ * Mutants: M_RELAXED_STATUS, M_RELAXED_TXN_LOAD: an order is relaxed; M_NO_STATUS_CHECK: the status is not looked at
+ * again;
  * M_APPLY_FIRST: a slot is changed before the commit.
  */
 #include "c11.hpp"
@@ -51,26 +52,31 @@ struct announce : rl::test_suite<announce, 3> {
         FENCE(release);                         /* batch.c:write_intent `skv_fence_release();` */
         for (unsigned i = 0; i < KEYS; i++)
             intent[i].store(KEYS + i, RELAXED); /* `skv_write_racy(b->store->base + b->intent + sizeof head,` */
-        status.store(PENDING, RELEASE);         /* batch.c:set_status `skv_store_release(&store->proc->status, generation << 2 | status);` */
+        /* batch.c:set_status `skv_store_release(&store->proc->status, generation << 2 | status);` */
+        status.store(PENDING, RELEASE);
         for (unsigned i = 0; i < KEYS; i++) {   /* batch.c:announce_locked */
             txn[i].store(1, RELEASE);           /* `skv_store_release(&b->groups[i].bucket->txn, b->intent);` */
             bump(i);
         }
         if (is_mutant("M_APPLY_FIRST"))
             a[0].store(KEYS, RELEASE);
-        status.store(COMMITTED, RELEASE_BUT("M_RELAXED_STATUS"));       /* batch.c:commit_locked `set_status(store, generation, SKV_BATCH_COMMITTED);` */
+        /* batch.c:commit_locked `set_status(store, generation, SKV_BATCH_COMMITTED);` */
+        status.store(COMMITTED, RELEASE_BUT("M_RELAXED_STATUS"));
         for (unsigned i = 0; i < KEYS; i++) {
-            a[i].store(KEYS + i, RELEASE);      /* batch.c:apply_group_locked `skv_store_release(&slots[entry->index].a, entry->new_a);` */
+            /* batch.c:apply_group_locked `skv_store_release(&slots[entry->index].a, entry->new_a);` */
+            a[i].store(KEYS + i, RELEASE);
             txn[i].store(0, RELEASE);           /* batch.c:settle_locked `skv_store_release(&bucket->txn, 0);` */
             bump(i);
         }
-        status.store(IDLE, RELEASE);            /* batch.c:end_generation `set_status(store, generation, SKV_BATCH_IDLE);` */
+        /* batch.c:end_generation `set_status(store, generation, SKV_BATCH_IDLE);` */
+        status.store(IDLE, RELEASE);
         freed.store(1, RELEASE);                /* pages.c:skv_free `~bit, memory_order_release) & ~bit;` */
     }
 
     void other()
     {
-        if (!freed.load(ACQUIRE))               /* pages.c:take_bits `atomic_fetch_or_explicit(bits, taken, memory_order_acquire);` */
+        /* pages.c:take_bits `atomic_fetch_or_explicit(bits, taken, memory_order_acquire);` */
+        if (!freed.load(ACQUIRE))
             return;
         FENCE(release);                         /* store.c:skv_write_record `skv_fence_release();` */
         block[0].store(GARBAGE, RELAXED);
@@ -81,7 +87,8 @@ struct announce : rl::test_suite<announce, 3> {
     {
         view v;
         v.seq = seq[i].load(ACQUIRE);           /* `view->seq = skv_load_acquire(&bucket->seq);` */
-        v.txn = txn[i].load(ACQUIRE_BUT("M_RELAXED_TXN_LOAD"));         /* `uint64_t txn = skv_load_acquire(&bucket->txn);` */
+        /* `uint64_t txn = skv_load_acquire(&bucket->txn);` */
+        v.txn = txn[i].load(ACQUIRE_BUT("M_RELAXED_TXN_LOAD"));
         /* intent.c:skv_overlay_find `view->status = skv_load_acquire(view->status_word);` */
         v.status = v.txn ? status.load(ACQUIRE) : 0;
         v.overlay = v.txn && v.status == COMMITTED;
@@ -106,7 +113,8 @@ struct announce : rl::test_suite<announce, 3> {
     bool is_same(unsigned i, const view &v)
     {
         if (!v.overlay)
-            return a[i].load(ACQUIRE) == v.block && validate(i, v);     /* `if (skv_load_acquire(&view->slot->a) != view->a)` */
+            /* `if (skv_load_acquire(&view->slot->a) != view->a)` */
+            return a[i].load(ACQUIRE) == v.block && validate(i, v);
         view again = find(i);                   /* `skv_find(store, key, &again);` */
         return again.block == v.block && again.seq == v.seq && again.status == v.status && validate(i, again);
     }

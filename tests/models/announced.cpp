@@ -10,7 +10,8 @@
  *
  * The page's word stands for all ways to learn that a page is closed; its real readers hold pages_lock or own the page.
  *
- * Mutants: M_NO_SECOND_LOOK: the epoch is not looked at again; M_WEAK_ENTER: the operation's add and load are acquire and
+ * Mutants: M_NO_SECOND_LOOK: the epoch is not looked at again; M_WEAK_ENTER: the operation's add and load are acquire
+ * and
  * release only; M_WEAK_DRAIN: the auditor's are; M_RELAXED_EXIT: the end of an operation releases nothing.
  */
 #include "c11.hpp"
@@ -32,8 +33,10 @@ struct announced : rl::test_suite<announced, 2> {
     unsigned enter()
     {
         for (;;) {
-            unsigned now = epoch.load(ACQUIRE);         /* `uint64_t epoch = skv_load_acquire(&store->header->epoch);` */
-            busy[now & 1].fetch_add(1, SEQ_CST_BUT("M_WEAK_ENTER"));    /* `atomic_fetch_add_explicit(&proc->busy[entered & 1], 1, memory_order_seq_cst);` */
+            /* `uint64_t epoch = skv_load_acquire(&store->header->epoch);` */
+            unsigned now = epoch.load(ACQUIRE);
+            /* `atomic_fetch_add_explicit(&proc->busy[entered & 1], 1, memory_order_seq_cst);` */
+            busy[now & 1].fetch_add(1, SEQ_CST_BUT("M_WEAK_ENTER"));
             /* `atomic_load_explicit(&store->header->epoch, memory_order_seq_cst) == epoch` */
             if (is_mutant("M_NO_SECOND_LOOK"))
                 return now & 1;
@@ -50,8 +53,10 @@ struct announced : rl::test_suite<announced, 2> {
     {
         unsigned parity = enter();
         if (!closed.load(RELAXED)) {
-            bitmap.fetch_or(1, ACQUIRE);                /* pages.c:take_bits `atomic_fetch_or_explicit(bits, taken, memory_order_acquire);` */
-            slot.store(1, RELEASE);                     /* store.c:publish_new_locked `skv_store_release(&slots[at].a, a);` */
+            /* pages.c:take_bits `atomic_fetch_or_explicit(bits, taken, memory_order_acquire);` */
+            bitmap.fetch_or(1, ACQUIRE);
+            /* store.c:publish_new_locked `skv_store_release(&slots[at].a, a);` */
+            slot.store(1, RELEASE);
         }
         leave(parity);
     }
@@ -70,10 +75,13 @@ struct announced : rl::test_suite<announced, 2> {
 
     void audit()
     {
-        closed.store(1, RELEASE);                       /* compact.c:close_batch; pages.c:set_word `skv_store_release(&store->pages[page].word, word);` */
-        if (!drain() || !drain())                       /* procs.c:skv_grace_period `return wait_for_parity(store, deadline) && wait_for_parity(store, deadline);` */
+        /* compact.c:close_batch; pages.c:set_word `skv_store_release(&store->pages[page].word, word);` */
+        closed.store(1, RELEASE);
+        /* procs.c:skv_grace_period `return wait_for_parity(store, deadline) && wait_for_parity(store, deadline);` */
+        if (!drain() || !drain())
             return;
-        bool named = slot.load(ACQUIRE);                /* compact.c:note_bucket `uint64_t a = skv_load_acquire(&slots[i].a);` */
+        /* compact.c:note_bucket `uint64_t a = skv_load_acquire(&slots[i].a);` */
+        bool named = slot.load(ACQUIRE);
         RL_ASSERT(named || !bitmap.load(RELAXED));      /* compact.c:note_suspect: it would be freed */
     }
 

@@ -10,7 +10,8 @@
  *       batch.c:end_generation batch.c:batch_end intent.c:skv_overlay_find intent.c:skv_intent_settle_locked
  *       repair.c:skv_repair_bucket read.h:skv_find read.h:skv_validate read.c:skv_validate_many read.c:is_same
  *       evacuate.c:move_record
- * Leaves out: tables and probing (growth.pml), how a lock is taken over (takeover.pml), removals (removal.pml), a second
+ * Leaves out: tables and probing (growth.pml), how a lock is taken over (takeover.pml), removals, a
+ * second
  *       batch (batches.pml), a death during the repair (repair.pml), weak memory (announce.cpp).
  *
  * The idea, and six of the mutants, are those of the model that the first design came with.
@@ -73,7 +74,8 @@ active proctype Batch() {
 #ifdef M_COMMIT_BEFORE_ANNOUNCE
             status = n << 2 | COMMITTED;
 #endif
-            /* batch.c:announce_locked `skv_store_release(&b->groups[i].bucket->txn, b->intent);` then `skv_bump_locked` */
+            /* batch.c:announce_locked `skv_store_release(&b->groups[i].bucket->txn, b->intent);` then `skv_bump_locked`
+               */
 #ifdef M_BUMP_BEFORE_TXN
             seq[0]++; txn[0] = 1; seq[1]++; txn[1] = 1;
 #else
@@ -84,20 +86,24 @@ active proctype Batch() {
 #else
             /* batch.c:commit_locked `set_status(store, generation, SKV_BATCH_COMMITTED);` */
             status = n << 2 | COMMITTED;
-            old[0] = slot[0]; slot[0] = new[0]; /* batch.c:apply_group_locked `skv_store_release(&slots[entry->index].a, entry->new_a);` */
+            /* batch.c:apply_group_locked `skv_store_release(&slots[entry->index].a, entry->new_a);` */
+            old[0] = slot[0]; slot[0] = new[0];
 #endif
 #ifdef M_UNLOCK_BEFORE_SETTLE
             lock[0] = 0;
 #endif
-            txn[0] = 0; seq[0]++;               /* batch.c:settle_locked `skv_store_release(&bucket->txn, 0);` then `skv_bump_locked(bucket);` */
+            /* batch.c:settle_locked `skv_store_release(&bucket->txn, 0);` then `skv_bump_locked(bucket);` */
+            txn[0] = 0; seq[0]++;
             old[1] = slot[1]; slot[1] = new[1];
             txn[1] = 0; seq[1]++;
 #ifndef M_UNLOCK_BEFORE_SETTLE
             lock[0] = 0;
 #endif
             lock[1] = 0;                        /* batch.c:commit_locked `unlock_groups(b, b->group_count);` */
-            status = n << 2 | IDLE;             /* batch.c:end_generation `set_status(store, generation, SKV_BATCH_IDLE);` */
-            free(old[0]); free(old[1])          /* batch.c:batch_end `skv_free_many(store, b->freed, b->freed_count);` */
+            /* batch.c:end_generation `set_status(store, generation, SKV_BATCH_IDLE);` */
+            status = n << 2 | IDLE;
+            /* batch.c:batch_end `skv_free_many(store, b->freed, b->freed_count);` */
+            free(old[0]); free(old[1])
         :: else -> break
         od
     } unless { dead };

@@ -1,7 +1,9 @@
 /* batches.pml: two put_many of two processes over the same buckets, one of them killed between any two steps.
  *
- * What: each batch gives its own number to two keys in two buckets: both the same two, or with -DSHIFTED buckets 0 and 1,
- *       and 1 and 2.  With -DREADERS somebody gets both keys of a batch.  Who finds a lock of the dead takes it over and repairs.  Waiting for a lock lasts here until it is
+ * What: each batch gives its own number to two keys in two buckets: both the same two, or with -DSHIFTED buckets 0 and
+ * 1,
+ *       and 1 and 2.  With -DREADERS somebody gets both keys of a batch.  Who finds a lock of the dead takes it over
+ * and repairs.  Waiting for a lock lasts here until it is
  *       free or its holder dead; the engine gives all its locks back after a slice, which could only help.
  * Holds: get_many never mixes two batches in a way that no order of them explains; whatever was committed is in the
  *       buckets in the end; nobody waits for ever.
@@ -10,7 +12,8 @@
  *       lock.c:skv_lock_take_from read.h:skv_find read.c:skv_validate_many
  * Leaves out: blocks and their reuse (batch.pml), a death during a repair (repair.pml).
  *
- * Mutants: M_DESCENDING: the second batch locks from above; M_OWN_STATUS: a repair asks the repairer's status; M_IDLE_EARLY:
+ * Mutants: M_DESCENDING: the second batch locks from above; M_OWN_STATUS: a repair asks the repairer's status;
+ * M_IDLE_EARLY:
  * the status goes idle before the buckets are settled; M_ROB_LIVE: a lock is taken from the living; M_UNLOCK_EARLY: the
  * first bucket is unlocked before the second is applied, with its txn still set.
  */
@@ -83,13 +86,16 @@ proctype Batch(byte me) {
         lock_bucket(high, me, had);
 #endif
         status[me] = PENDING;           /* batch.c:commit_locked `set_status(store, generation, SKV_BATCH_PENDING);` */
-        txn[low] = me; seq[low]++;      /* batch.c:announce_locked `skv_store_release(&b->groups[i].bucket->txn, b->intent);` */
+        /* batch.c:announce_locked `skv_store_release(&b->groups[i].bucket->txn, b->intent);` */
+        txn[low] = me; seq[low]++;
         txn[high] = me; seq[high]++;
-        status[me] = COMMITTED;         /* batch.c:commit_locked `set_status(store, generation, SKV_BATCH_COMMITTED);` */
+        /* batch.c:commit_locked `set_status(store, generation, SKV_BATCH_COMMITTED);` */
+        status[me] = COMMITTED;
 #ifdef M_IDLE_EARLY
         status[me] = IDLE;
 #endif
-        slot[low] = me;                 /* batch.c:apply_group_locked `skv_store_release(&slots[entry->index].a, entry->new_a);` */
+        /* batch.c:apply_group_locked `skv_store_release(&slots[entry->index].a, entry->new_a);` */
+        slot[low] = me;
 #ifdef M_UNLOCK_EARLY
         lock[low] = 0;
 #endif

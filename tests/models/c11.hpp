@@ -1,8 +1,10 @@
 /* c11.hpp: what the models under the C11 memory model share: the choice of a mutant, and the run.
  *
- * A model is one program.  Its mutants are chosen when it is run (`reader 100000 M_NO_ACQUIRE_FENCE`; 100,000 executions), because such a
+ * A model is one program.  Its mutants are chosen when it is run (`reader 100000 M_NO_ACQUIRE_FENCE`; 100,000
+ * executions), because such a
  * program takes seconds to compile.  Relacy (Dmitry Vyukov) runs the threads of a model under a scheduler of its own
- * and gives each load any value that C11 allows it to see: at random from a fixed seed, so that a run can be repeated, or
+ * and gives each load any value that C11 allows it to see: at random from a fixed seed, so that a run can be repeated,
+ * or
  * (rl::sched_bound) one after the other, all that there are with a limited number of switches that no thread asked for.
  * It cannot let a load see a store that comes later in every order (no out-of-thin-air values, no load buffering).
  */

@@ -1,7 +1,8 @@
 /* grace.pml: grace periods, and the audit that frees what nothing names.
  *
  * What: a page of three blocks, and two blocks elsewhere.  The writer puts a key: it announces itself, allocates,
- *       publishes, bumps, frees what it replaced, and ends.  It may be killed at any step.  The auditor closes the page,
+ *       publishes, bumps, frees what it replaced, and ends.  It may be killed at any step.  The auditor closes the
+ * page,
  *       waits for a grace period, notes what is named, waits for another, and frees the rest.  Before it somebody else
  *       may have begun a grace period in vain.  A reader gets the key.
  * Holds: what is named, or in the hands of somebody alive, is not freed; nothing is freed twice; a reader never accepts
@@ -54,7 +55,8 @@ active proctype Writer() {
             :: e = epoch;       /* `uint64_t epoch = skv_load_acquire(&store->header->epoch);` */
                busy[e & 1]++;   /* `atomic_fetch_add_explicit(&proc->busy[entered & 1], 1, memory_order_seq_cst);` */
                if
-               :: epoch == e -> break           /* `atomic_load_explicit(&store->header->epoch, memory_order_seq_cst) == epoch` */
+               /* `atomic_load_explicit(&store->header->epoch, memory_order_seq_cst) == epoch` */
+               :: epoch == e -> break
                :: else -> busy[e & 1]--         /* `skv_busy_exit(store, entered);` */
                fi
             od;
@@ -87,13 +89,15 @@ active proctype Writer() {
 
 /* procs.c:wait_for_parity */
 inline wait_for_parity(old) {
-    d_step { old = epoch & 1; epoch++ };        /* `uint64_t old = atomic_fetch_add_explicit(&store->header->epoch, 1, memory_order_seq_cst);` */
+    /* `uint64_t old = atomic_fetch_add_explicit(&store->header->epoch, 1, memory_order_seq_cst);` */
+    d_step { old = epoch & 1; epoch++ };
     if                          /* procs.c:row_drained */
     :: !row_used || busy[old] == 0
 #ifdef M_NOT_REPAIRED
     :: dead
 #else
-    :: row_used && busy[old] && dead ->         /* `return slot != skv_load(&store->slot) && reclaim_row(store, slot);` */
+    /* `return slot != skv_load(&store->slot) && reclaim_row(store, slot);` */
+    :: row_used && busy[old] && dead ->
         if
         :: locked ->
  #ifndef M_NO_BUMP
@@ -130,10 +134,12 @@ active proctype Auditor() {
 #endif
     named = slot;               /* compact.c:note_bucket `uint64_t a = skv_load_acquire(&slots[i].a);` */
     for (i : 0 .. IN_PAGE - 1) {
-        suspect[i] = (used[i] && i != named)    /* compact.c:note_suspect `if (skv_is_named(found->store, found->names, offset))` */
+        /* compact.c:note_suspect `if (skv_is_named(found->store, found->names, offset))` */
+        suspect[i] = (used[i] && i != named)
     }
 #ifndef M_NO_SECOND_GRACE
-    grace_period(old);          /* compact.c:audit_batch `status = skv_grace_period(store, GRACE_MS) ? SKV_OK : SKV_TIMEOUT;` */
+    /* compact.c:audit_batch `status = skv_grace_period(store, GRACE_MS) ? SKV_OK : SKV_TIMEOUT;` */
+    grace_period(old);
 #endif
     for (i : 0 .. IN_PAGE - 1) {
         d_step {                /* compact.c:free_leaked_blocks `skv_free(a->store, found->offsets[i]);` */

@@ -1,12 +1,15 @@
 /* growth.pml: two writers who both find the table too small, beside one who overwrites and one who reads.
  *
  * What: a bucket whose table has one slot, with key 1.  Two writers insert keys 2 and 3: each finds no room, unlocks,
- *       prepares a table of the size that it needs then, locks and looks again.  A third overwrites key 1.  With -DREADERS
- *       somebody gets key 1, beside one of those who insert.  One who inserts may be killed at any step; who finds its lock
+ *       prepares a table of the size that it needs then, locks and looks again.  A third overwrites key 1.  With
+ * -DREADERS
+ *       somebody gets key 1, beside one of those who insert.  One who inserts may be killed at any step; who finds its
+ * lock
  *       takes it over.  A table that is free holds garbage or nothing.
  * Holds: key 1 is always found, and never older than before; what was inserted is there; no block is freed twice.
  * Models: store.c:skv_write_run store.c:run_step_locked store.c:install_table_locked store.c:prepare_spare
- *       store.c:skv_prepare_table store.c:skv_replace_table_locked store.c:publish_new_locked store.c:publish_over_locked
+ *       store.c:skv_prepare_table store.c:skv_replace_table_locked store.c:publish_new_locked
+ * store.c:publish_over_locked
  *       store.c:skv_write_end store.c:skv_wanted_capacity table.h:skv_publish_table_locked table.h:skv_place_locked
  *       table.h:skv_probe_for read.h:skv_find repair.c:skv_recount_locked
  * Leaves out: records (reader.cpp, batch.pml), tombstones, weak memory (announce.cpp).
@@ -95,7 +98,8 @@ proctype Inserter(byte me) {
         :: lock_bucket(me);     /* `skv_status status = skv_lock_bucket(store, write->bucket, write->wait);` */
            wanted = count + 1;  /* store.c:skv_wanted_capacity `uint64_t live = skv_load(&bucket->count) + more;` */
            if
-           :: wanted > CAPACITY(current) && CAPACITY(mine) == wanted -> /* store.c:install_table_locked `if (!write->table || write->capacity != capacity)` */
+           /* store.c:install_table_locked `if (!write->table || write->capacity != capacity)` */
+           :: wanted > CAPACITY(current) && CAPACITY(mine) == wanted ->
                old = current;
 #ifdef M_PUBLISH_BEFORE_FILL
                current = mine;
@@ -116,14 +120,16 @@ proctype Inserter(byte me) {
            :: else
            fi;
            if
-           :: wanted <= CAPACITY(current) ->    /* store.c:publish_new_locked `skv_wanted_capacity(store, bucket, 1) != 0` */
+           /* store.c:publish_new_locked `skv_wanted_capacity(store, bucket, 1) != 0` */
+           :: wanted <= CAPACITY(current) ->
                at = 0;
                do               /* table.h:skv_place_locked */
                :: at < CAPACITY(current) && tables[TABLE(current)].item[at] -> at++
                :: else -> break
                od;
                assert(at < CAPACITY(current));
-               tables[TABLE(current)].item[at] = ITEM(me, 1);   /* store.c:publish_new_locked `skv_store_release(&slots[at].a, a);` */
+               /* store.c:publish_new_locked `skv_store_release(&slots[at].a, a);` */
+               tables[TABLE(current)].item[at] = ITEM(me, 1);
                at = 0;
                count++;         /* `skv_store(&bucket->count, skv_load(&bucket->count) + 1);` */
                seq++;           /* store.c:publish `skv_bump_locked(bucket);` */
@@ -186,7 +192,8 @@ proctype Reader() {
     after = returned[1];
     s = seq;                    /* read.h:skv_find `view->seq = skv_load_acquire(&bucket->seq);` */
     word = current;             /* `uint64_t table = skv_load_acquire(&bucket->table);` */
-    item = tables[TABLE(word)].item[0];         /* table.h:skv_probe_for `uint64_t a = skv_load_acquire(&slots[i].a);`: its home */
+    /* table.h:skv_probe_for `uint64_t a = skv_load_acquire(&slots[i].a);`: its home */
+    item = tables[TABLE(word)].item[0];
     if
 #ifdef M_MISS_UNCHECKED
     :: item == 0 || seq == s -> assert(item && NUMBER(item) <= 1 && (!after || NUMBER(item) == 1))

@@ -1,10 +1,12 @@
 /* lease.pml: who may allocate in a page, while it is leased, given up, shared, closed, freed and leased again.
  *
- * What: one page of two blocks.  Two threads of one process lease it, allocate in it, free, and give the lease up while the
+ * What: one page of two blocks.  Two threads of one process lease it, allocate in it, free, and give the lease up while
+ * the
  *       other may be about to allocate.  Another process allocates in the page under pages_lock when nobody owns it, or
  *       closes it for an audit, and opens it again.  Who frees the last block of an unowned page frees the page, which
  *       then may serve another class.
- * Holds: no block is allocated twice (allocation sets bits that it saw clear, without looking again); nobody allocates in a
+ * Holds: no block is allocated twice (allocation sets bits that it saw clear, without looking again); nobody allocates
+ * in a
  *       page that is free or closed; a page with blocks in use is never freed.
  * Models: pages.c:alloc_leased pages.c:alloc_in_page pages.c:take_bits pages.c:give_page_up pages.c:skv_leases_return
  *       pages.c:install_lease pages.c:use_page_locked pages.c:skv_free pages.c:note_freed
@@ -12,7 +14,8 @@
  * Leaves out: kinds and hands, which are hints; the process that dies (its pages are disowned after its locks are
  *       repaired: repair.pml).
  *
- * Mutants: M_GIVE_UP_FIRST: the page is given up before the lease forgets it; M_NO_LEASE_LOCK: threads of one process allocate
+ * Mutants: M_GIVE_UP_FIRST: the page is given up before the lease forgets it; M_NO_LEASE_LOCK: threads of one process
+ * allocate
  * without their lock; M_CLOSE_OWNED: a leased page is closed; M_FREE_UNLOCKED: an empty page is freed without
  * pages_lock; M_FREE_OWNED: an empty page is freed though it has an owner.
  */
@@ -43,7 +46,11 @@ inline alloc(me, block) {
     if
     :: block < 2 ->
         /* pages.c:take_bits `atomic_fetch_or_explicit(bits, taken, memory_order_acquire);` */
-        d_step { assert(state == BLOCKS && owner != CLOSED && holder[block] == NOBODY); used[block] = true; holder[block] = me }
+        d_step {
+            assert(state == BLOCKS && owner != CLOSED && holder[block] == NOBODY);
+            used[block] = true;
+            holder[block] = me
+        }
     :: else
     fi
 }
@@ -60,10 +67,12 @@ inline release_if_empty() {
 #ifdef M_FREE_OWNED
         gone = (state == BLOCKS && EMPTY);
 #else
-        gone = (state == BLOCKS && owner == NOBODY && EMPTY);   /* `bool freed = skv_pw_state(word) == SKV_PAGE_BLOCKS && mine && is_empty(store, page, skv_pw_class(word));` */
+        /* `bool freed = skv_pw_state(word) == SKV_PAGE_BLOCKS && mine && is_empty(store, page, skv_pw_class(word));` */
+        gone = (state == BLOCKS && owner == NOBODY && EMPTY);
 #endif
         if
-        :: gone -> assert(EMPTY); state = FREE_PAGE             /* pages.c:free_page_locked `set_word(store, page, 0);` */
+        /* pages.c:free_page_locked `set_word(store, page, 0);` */
+        :: gone -> assert(EMPTY); state = FREE_PAGE
         :: else
         fi;
 #ifndef M_FREE_UNLOCKED
@@ -80,7 +89,8 @@ inline free(block) {
 #ifdef M_FREE_OWNED
     :: !left -> release_if_empty()
 #else
-    :: owner == NOBODY && !left -> release_if_empty()   /* pages.c:note_freed `if (left == 0 && is_empty(store, page, skv_pw_class(word))) {` */
+    /* pages.c:note_freed `if (left == 0 && is_empty(store, page, skv_pw_class(word))) {` */
+    :: owner == NOBODY && !left -> release_if_empty()
 #endif
     :: else
     fi
@@ -109,7 +119,9 @@ proctype Thread(byte me) {
             lock(pages_lock);
             if
             :: owner == NOBODY && !(used[0] && used[1]) ->
-                state = BLOCKS; owner = OURS;   /* pages.c:use_page_locked `set_word(store, page, skv_pw_make(SKV_PAGE_BLOCKS, family, cls, owner, 0));` */
+                /* pages.c:use_page_locked `set_word(store, page, skv_pw_make(SKV_PAGE_BLOCKS, family, cls, owner, 0));`
+                   */
+                state = BLOCKS; owner = OURS;
                 lock(lease_lock);               /* pages.c:install_lease */
                 assert(!lease);
                 lease = true;
@@ -164,7 +176,8 @@ proctype Other(byte me) {
 #ifdef M_CLOSE_OWNED
         gone = (state == BLOCKS);
 #else
-        gone = (state == BLOCKS && owner == NOBODY);   /* `bool closed = skv_pw_state(word) == SKV_PAGE_BLOCKS && skv_pw_owner(word) == 0;` */
+        /* `bool closed = skv_pw_state(word) == SKV_PAGE_BLOCKS && skv_pw_owner(word) == 0;` */
+        gone = (state == BLOCKS && owner == NOBODY);
 #endif
         if
         :: gone -> owner = CLOSED              /* `skv_pw_with_owner(word, skv_load(&store->slot) + 1) | SKV_PW_EVAC` */
@@ -172,7 +185,8 @@ proctype Other(byte me) {
         fi;
         pages_lock = false;
         if
-        :: gone -> assert(owner == CLOSED); owner = NOBODY     /* pages.c:skv_page_reopen `set_word(store, page, skv_pw_with_owner(word, 0));` */
+        /* pages.c:skv_page_reopen `set_word(store, page, skv_pw_with_owner(word, 0));` */
+        :: gone -> assert(owner == CLOSED); owner = NOBODY
         :: else
         fi
     fi

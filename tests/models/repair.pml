@@ -8,7 +8,8 @@
  *       the death on; the newcomer's batch is whole; nobody waits for ever.
  * Models: lock.c:skv_lock_take_from intent.c:skv_intent_settle_locked intent.c:apply_entry_locked
  *       repair.c:skv_repair_bucket repair.c:skv_sweep_bucket_of_dead procs.c:reclaim_row procs.c:sweep_dead
- *       procs.c:free_lock_of_dead procs.c:skv_reclaim_dead procs.c:start_row batch.c:begin_generation batch.c:commit_locked
+ *       procs.c:free_lock_of_dead procs.c:skv_reclaim_dead procs.c:start_row batch.c:begin_generation
+ * batch.c:commit_locked
  * Leaves out: the race for the liveness byte itself (takeover.pml); here it is taken in one step.
  *
  * Mutants: M_CLEAR_FIRST: txn is cleared before the intent is applied; M_FOLLOW_LOCK: a repairer asks the status of the
@@ -54,7 +55,8 @@ inline repair(b, had) {
         :: status[had - 1] == (settled << 2 | COMMITTED) -> slot[b] = settled
 #else
         /* `is_committed(skv_load_acquire(&store->procs[it.owner].status), &it)` */
-        :: status[0] == (settled << 2 | COMMITTED) -> slot[b] = settled     /* intent.c:apply_entry_locked `entry->new_a);` */
+        /* intent.c:apply_entry_locked `entry->new_a);` */
+        :: status[0] == (settled << 2 | COMMITTED) -> slot[b] = settled
 #endif
         :: else
         fi;
@@ -88,7 +90,8 @@ inline reclaim(row, me, had) {
                 lock[b] = 0
             :: else
             fi;
-            /* repair.c:skv_sweep_bucket_of_dead `return skv_intent_owner(store, skv_load_acquire(&bucket->txn)) != slot;` */
+            /* repair.c:skv_sweep_bucket_of_dead `return skv_intent_owner(store, skv_load_acquire(&bucket->txn)) !=
+               slot;` */
             if
             :: row == 0 && txn[b] -> clean = false
             :: else
@@ -153,12 +156,15 @@ active proctype Newcomer() {
         d_step { (lock[0] == 0 || IS_DEAD(lock[0] - 1)) -> lock[0] = 1 };
         d_step { (lock[1] == 0 || IS_DEAD(lock[1] - 1)) -> lock[1] = 1 };
         assert(txn[0] == 0 && txn[1] == 0);     /* nothing of the last one is left */
-        generation = (status[0] >> 2) + 1;      /* batch.c:begin_generation `(skv_load(&store->proc->status) >> 2) + 1;` */
+        /* batch.c:begin_generation `(skv_load(&store->proc->status) >> 2) + 1;` */
+        generation = (status[0] >> 2) + 1;
         status[0] = generation << 2 | PENDING;
         txn[0] = generation; seq[0]++;          /* batch.c:announce_locked `&b->groups[i].bucket->txn, b->intent);` */
         txn[1] = generation; seq[1]++;
-        status[0] = generation << 2 | COMMITTED;        /* batch.c:commit_locked `set_status(store, generation, SKV_BATCH_COMMITTED);` */
-        slot[0] = generation; txn[0] = 0; seq[0]++;     /* batch.c:settle_locked `skv_store_release(&bucket->txn, 0);` */
+        /* batch.c:commit_locked `set_status(store, generation, SKV_BATCH_COMMITTED);` */
+        status[0] = generation << 2 | COMMITTED;
+        /* batch.c:settle_locked `skv_store_release(&bucket->txn, 0);` */
+        slot[0] = generation; txn[0] = 0; seq[0]++;
         slot[1] = generation; txn[1] = 0; seq[1]++;
         lock[1] = 0;
         lock[0] = 0;
@@ -180,7 +186,8 @@ inline find(b, s, t, st, v) {
     :: else -> st = IDLE
     fi;
     if
-    :: t && st == (t << 2 | COMMITTED) -> v = t         /* intent.c:is_committed `status == (it->generation << 2 | SKV_BATCH_COMMITTED);` */
+    /* intent.c:is_committed `status == (it->generation << 2 | SKV_BATCH_COMMITTED);` */
+    :: t && st == (t << 2 | COMMITTED) -> v = t
     :: else -> v = slot[b]
     fi
 }

@@ -1,8 +1,11 @@
 /* snapshot.pml: get_many against single writes, each of which bumps after its commit.
  *
- * What: one process changes key 0 again and again: by puts, or with -DTOUCH by changing the expiry word of its record in
- *       place.  Another sees key 0 and then gives key 1 the same number, so key 1 is never ahead of key 0.  A third gets
- *       both at once.  A writer that is stopped or killed between commit and bump is one that is not scheduled any more.
+ * What: one process changes key 0 again and again: by puts, or with -DTOUCH by changing the expiry word of its record
+ * in
+ *       place.  Another sees key 0 and then gives key 1 the same number, so key 1 is never ahead of key 0.  A third
+ * gets
+ *       both at once.  A writer that is stopped or killed between commit and bump is one that is not scheduled any
+ * more.
  * Holds: what get_many accepts was so at one instant: key 1 is not ahead.
  * Models: store.c:publish_over_locked store.c:publish store.c:touch_in_place write.h:skv_bump_locked read.h:skv_find
  *       read.h:skv_validate read.c:skv_validate_many read.c:is_same
@@ -33,7 +36,9 @@ active proctype Changer() {
         n++;
         d_step { lock[0] == 0 -> lock[0] = 1 };
 #ifdef TOUCH
-        expiry = n;             /* store.c:touch_in_place `skv_store_release(skv_expiry_word(write->store, skv_slot_offset(hit->a)), expires_ms);` */
+        /* store.c:touch_in_place `skv_store_release(skv_expiry_word(write->store, skv_slot_offset(hit->a)),
+           expires_ms);` */
+        expiry = n;
 #else
         slot[0] = n;            /* store.c:publish_over_locked `skv_store_release(&hit->slot->a, a);` */
 #endif

@@ -1,9 +1,12 @@
 /* spare.pml: the block that an overwrite gave up, kept for the next put, and everybody who may want it.
  *
- * What: the owner puts a key again and again with its spare block, or with one that it allocates.  A thief who needs room
- *       frees the spare of every row.  An auditor frees what neither the slot nor the row names.  If the owner is killed,
+ * What: the owner puts a key again and again with its spare block, or with one that it allocates.  A thief who needs
+ * room
+ *       frees the spare of every row.  An auditor frees what neither the slot nor the row names.  If the owner is
+ * killed,
  *       who reclaims its row frees the spare.  Each of them announces itself to the grace periods.
- * Holds: nobody frees what is named or in somebody's hands, or what is free; the owner never takes a block that is free.
+ * Holds: nobody frees what is named or in somebody's hands, or what is free; the owner never takes a block that is
+ * free.
  * Models: spare.h:skv_spare_take spare.h:skv_spare_keep spare.h:skv_spare_free spare.h:skv_spares_free
  *       procs.c:free_spare_of_dead procs.c:sweep_dead compact.c:audit_all compact.c:audit_batch
  *       compact.c:skv_names_collect compact.c:free_leaked_blocks store.c:alloc_record store.c:skv_write_end
@@ -32,7 +35,8 @@ inline free(x) {                /* within d_step */
     used[x] = false
 }
 
-inline exchange(x) {            /* spare.h:skv_spare_free `atomic_exchange_explicit(&proc->spare, 0, memory_order_acq_rel);` */
+/* spare.h:skv_spare_free `atomic_exchange_explicit(&proc->spare, 0, memory_order_acq_rel);` */
+inline exchange(x) {
     d_step { x = spare; spare = NOTHING }
 }
 
@@ -53,18 +57,31 @@ active proctype Owner() {
                 :: else
                 fi;
 #else
-                d_step { if :: spare == old -> hand = old :: else fi; spare = NOTHING };        /* `if (skv_unlikely(atomic_exchange_explicit(&store->proc->spare, 0, memory_order_acq_rel) != spare))` */
+                /* `if (skv_unlikely(atomic_exchange_explicit(&store->proc->spare, 0, memory_order_acq_rel) != spare))`
+                   */
+                d_step { if :: spare == old -> hand = old :: else fi; spare = NOTHING };
 #endif
 #ifndef M_REUSE_IN_AUDIT
                 if
-                :: hand && auditing -> d_step { free(hand); hand = NOTHING }    /* `!skv_load(&store->header->auditing))` */
+                /* `!skv_load(&store->header->auditing))` */
+                :: hand && auditing -> d_step { free(hand); hand = NOTHING }
                 :: else
                 fi
 #endif
             :: else
             fi;
-            if                  /* store.c:alloc_record `return *offset ? SKV_OK : skv_alloc(store, SKV_RECORDS, size, effort, wait, offset);` */
-            :: d_step { hand == NOTHING -> hand = (closed -> ELSEWHERE : 1); do :: used[hand] -> hand++ :: else -> break od; used[hand] = true }
+            /* store.c:alloc_record `return *offset ? SKV_OK : skv_alloc(store, SKV_RECORDS, size, effort, wait,
+               offset);` */
+            if
+            :: d_step {
+                   hand == NOTHING ->
+                   hand = (closed -> ELSEWHERE : 1);
+                   do
+                   :: used[hand] -> hand++
+                   :: else -> break
+                   od;
+                   used[hand] = true
+               }
             :: hand
             fi;
             assert(used[hand] && hand != slot);
@@ -73,7 +90,8 @@ active proctype Owner() {
 #ifdef M_KEEP_IN_AUDIT
             :: true -> mine = old; spare = old; hand = NOTHING
 #else
-            :: !auditing -> mine = old; spare = old; hand = NOTHING     /* spare.h:skv_spare_keep `skv_store_release(&store->proc->spare, offset);` */
+            /* spare.h:skv_spare_keep `skv_store_release(&store->proc->spare, offset);` */
+            :: !auditing -> mine = old; spare = old; hand = NOTHING
             :: auditing -> d_step { free(old); hand = NOTHING } /* `skv_free(store, offset);` */
 #endif
             fi;
@@ -113,7 +131,8 @@ inline grace_period(taken) {
     thieves == 0;
     if
     :: busy == 0
-    :: busy && dead ->          /* procs.c:row_drained `return slot != skv_load(&store->slot) && reclaim_row(store, slot);` */
+    /* procs.c:row_drained `return slot != skv_load(&store->slot) && reclaim_row(store, slot);` */
+    :: busy && dead ->
         exchange(taken);        /* procs.c:free_spare_of_dead `skv_spare_free(store, proc);` */
         if
         :: taken -> d_step { free(taken) }
@@ -128,19 +147,22 @@ inline grace_period(taken) {
 active proctype Auditor() {
     byte i, taken, in_row, in_slot; bool suspect[ELSEWHERE];
 #ifndef M_FLAG_LATE
-    auditing = true;            /* compact.c:audit_all `atomic_store_explicit(&store->header->auditing, 1, memory_order_seq_cst);` */
+    /* compact.c:audit_all `atomic_store_explicit(&store->header->auditing, 1, memory_order_seq_cst);` */
+    auditing = true;
 #endif
     closed = true;              /* compact.c:close_batch */
     grace_period(taken);        /* compact.c:audit_batch `if (skv_grace_period(store, GRACE_MS)) {` */
 #ifdef M_FLAG_LATE
     auditing = true;
 #endif
-    in_row = spare;             /* compact.c:skv_names_collect `note_name(store, names, skv_load_acquire(&store->procs[slot].spare));` */
+    /* compact.c:skv_names_collect `note_name(store, names, skv_load_acquire(&store->procs[slot].spare));` */
+    in_row = spare;
     in_slot = slot;
     for (i : 1 .. ELSEWHERE - 1) {
         suspect[i] = (used[i] && i != in_row && i != in_slot)   /* compact.c:note_suspect */
     }
-    grace_period(taken);        /* compact.c:audit_batch `status = skv_grace_period(store, GRACE_MS) ? SKV_OK : SKV_TIMEOUT;` */
+    /* compact.c:audit_batch `status = skv_grace_period(store, GRACE_MS) ? SKV_OK : SKV_TIMEOUT;` */
+    grace_period(taken);
     for (i : 1 .. ELSEWHERE - 1) {
         d_step {                /* compact.c:free_leaked_blocks `skv_free(a->store, found->offsets[i]);` */
             if

@@ -38,7 +38,8 @@ bool asleep[4], dead[4], inside[4];
 #endif
 #endif
 
-/* lock.c:try_swap `return atomic_compare_exchange_strong_explicit(lock, &from, to, memory_order_acquire, memory_order_relaxed);` */
+/* lock.c:try_swap `return atomic_compare_exchange_strong_explicit(lock, &from, to, memory_order_acquire,
+   memory_order_relaxed);` */
 inline swap(from, to, done) {
     d_step { done = (word == (from)); if :: done -> word = (to) :: else fi }
 }
@@ -80,7 +81,8 @@ inline lock_slow(me, seen, waited, had) {
         :: seen == 0 -> swap(0, me | waited, had)       /* `if (try_swap(lock, 0, skv_lock_name(store) | waited))` */
 #if defined(HOLDER_DIES) || defined(ANY_DIES)
         :: seen != 0 && dead[OWNER(seen)] ->
-            /* lock.c:skv_lock_take_from `mine = skv_lock_name(store) | SKV_LOCK_RECOVERING | (word & SKV_LOCK_WAITERS);` */
+            /* lock.c:skv_lock_take_from `mine = skv_lock_name(store) | SKV_LOCK_RECOVERING | (word &
+               SKV_LOCK_WAITERS);` */
  #ifdef M_TAKEOVER_DROPS_BIT
             d_step { if :: OWNER(word) == OWNER(seen) -> word = me; had = true :: else fi }
  #else
@@ -98,7 +100,8 @@ inline lock_slow(me, seen, waited, had) {
             :: else -> swap(seen, seen | WAITERS, had)
             fi;
             if
-            :: had -> had = false; sleep_while(me, seen | WAITERS); waited = WAITERS   /* `waited = SKV_LOCK_WAITERS;` */
+            /* `waited = SKV_LOCK_WAITERS;` */
+            :: had -> had = false; sleep_while(me, seen | WAITERS); waited = WAITERS
             :: else
             fi
 #else
