@@ -97,6 +97,7 @@ class Builder:
             if "-DSKV_CRASH_POINTS" in FLAVOURS[flavour]:
                 sources.append(PROGRAMS / "crash_hook.c")
             flags = [*WARNINGS, *FLAVOURS[flavour], *extra]
+            object_cache()  # made now: two threads that ask for it at once would make two
             with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
                 self._engines[key] = list(pool.map(lambda source: self._object(source, flags), sources))
         return self._engines[key]

@@ -82,6 +82,7 @@ def _instrument(source: Path) -> Path:
 def engine() -> list[Path]:
     """The engine without the operating system's part, instrumented; compiled once for all that this process runs."""
     sources = [source for source in sorted(ENGINE.glob("*.c")) if not source.name.startswith("os")]
+    _folder()  # made now: two threads that ask for it at once would make two, of which one goes
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(_instrument, [*sources, PROGRAMS / "crash_hook.c"]))
 
