@@ -561,10 +561,10 @@ BOUNDS = (
     ),
     mutant(
         "spare-kept-twice",
-        "a spare block stays in the process after it was taken",
+        "a spare block is kept in the place of another one",
         "spare.h",
-        "    store->spare = 0;\n    /* Acquire",
-        "    /* Acquire",
+        "!wait->shared && !store->spare && !skv_load",
+        "!wait->shared && !skv_load",
         STORE,
     ),
     mutant(

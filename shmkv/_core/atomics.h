@@ -66,7 +66,8 @@ static inline void skv_copy_racy(void *to, const void *from, size_t len)
 }
 
 /* Writes bytes that a reader of the block's former life may still be copying.  `from` may lie in the region too, where
- * such a reader may have set a clock bit long ago, unordered with everything. */
+ * such a reader may have set a clock bit long ago, unordered with everything.  In a damaged region the two may
+ * overlap: what is written then is as wrong as what was there, but nothing is undefined. */
 static inline void skv_write_racy(void *to, const void *from, size_t len)
 {
 #ifdef SKV_TSAN
@@ -76,7 +77,7 @@ static inline void skv_write_racy(void *to, const void *from, size_t len)
         atomic_store_explicit(&out[i], atomic_load_explicit(&in[i], memory_order_relaxed), memory_order_relaxed);
 #else
     if (len)
-        memcpy(to, from, len);
+        memmove(to, from, len);
 #endif
 }
 

@@ -1,6 +1,6 @@
 /* traced.h: included before everything else (-include), so that a hook is told of each atomic operation and each copy.
  *
- * What: the macros of <stdatomic.h> that the engine uses, memcpy and memset, each of which also calls skv_trace_hook
+ * What: the macros of <stdatomic.h> that the engine uses, memcpy, memmove and memset, each of which also calls skv_trace_hook
  *       with the place, the memory order, and the word before and after.
  * Why:  on x86 a store that lost its order, or a fence that is gone, changes nothing that a test could see: the
  *       machine orders more than was asked for.  What was asked for can be seen here.
@@ -34,11 +34,11 @@ static inline void skv_trace(enum skv_trace_kind kind, const volatile void *at, 
         skv_trace_hook(&(skv_event){kind, order, at, size, before, after});
 }
 
-static inline void *skv_traced_memcpy(void *to, const void *from, size_t len)
+static inline void *skv_traced_memmove(void *to, const void *from, size_t len)
 {
     skv_trace(TRACE_READ, from, len, memory_order_relaxed, 0, 0);
     skv_trace(TRACE_WRITE, to, len, memory_order_relaxed, 0, 0);
-    return __builtin_memcpy(to, from, len);
+    return __builtin_memmove(to, from, len);
 }
 
 static inline void *skv_traced_memset(void *to, int byte, size_t len)
@@ -47,7 +47,8 @@ static inline void *skv_traced_memset(void *to, int byte, size_t len)
     return __builtin_memset(to, byte, len);
 }
 
-#define memcpy(to, from, len) skv_traced_memcpy((to), (from), (len))
+#define memcpy(to, from, len) skv_traced_memmove((to), (from), (len))
+#define memmove(to, from, len) skv_traced_memmove((to), (from), (len))
 #define memset(to, byte, len) skv_traced_memset((to), (byte), (len))
 
 #define TRACED_TYPE(pointer) __typeof__((void)0, *(pointer))

@@ -82,7 +82,7 @@ inline fill(to) {
     i = 0;
     do
     :: i < CAPACITY(current) ->
-        assert(i < CAPACITY(to));               /* `if (at == capacity)` */
+        assert(i < CAPACITY(to));               /* `if (at == capacity || distance > steps)` */
         tables[TABLE(to)].item[i] = tables[TABLE(current)].item[i];     /* `skv_store(&to[at].a, a);` */
         i++
     :: else -> break

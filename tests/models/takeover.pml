@@ -137,7 +137,7 @@ active proctype Newcomer() {
         :: state != FREE -> goto none           /* its byte was with T1, or T2 died: the ghost's slot stays for now */
         :: else
         fi;
-        /* `if (!store->os.claim_own(store->os.context, slot))` */
+        /* `*refused = !store->os.claim_own(store->os.context, slot);` */
         d_step { dead[byte_of[0]] -> byte_of[0] = NEWCOMER };
         state = USED;           /* procs.c:start_row `skv_store_release(&proc->state, SKV_PROC_USED);` */
         lock_bucket(NEWCOMER, 1, word, owner, had, taken);
