@@ -48,6 +48,8 @@ RUNS = [
     Run("test_hostile", "plain", "1 40"),
     Run("test_hostile", "asan", "1 20", 90),
     Run("test_failures", "plain", "", 120),
+    Run("test_bounds", "plain"),
+    Run("test_bounds", "asan"),
     Run("test_limits", "plain"),
     Run("test_limits", "asan"),
     Run("test_header", "plain"),

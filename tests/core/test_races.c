@@ -7,6 +7,7 @@
 
 #include "lock.h"
 #include "procs.h"
+#include "spare.h"
 #include "util.h"
 
 static const char *hook_point;
@@ -592,7 +593,41 @@ static void death_after_death(void)
     remove_box(&b);
 }
 
+/* ---- Spare blocks --------------------------------------------------------------------------------- */
+
+static void put_alone(uint64_t id, uint64_t counter)
+{
+    one_thread = true;
+    REQUIRE_OK(put_value(b.store, id, counter, 60, 0));
+    one_thread = false;
+}
+
+static void steal_and_use(void *context)
+{
+    (void)context;
+    skv_spares_free(b.store);
+    for (uint64_t id = 100; id < 400; id++)
+        REQUIRE_OK(put_value(b.store, id, id, 60, 0));
+}
+
+/* An overwrite keeps the block that it replaced.  Another process takes it, and uses it for records of its own.  The next
+ * overwrite here must not write into it. */
+static void stolen_spare(void)
+{
+    make_box(&b, MIB, 0);
+    put_alone(1, 1);
+    put_alone(1, 2);
+    finish_child(start_child(steal_and_use, NULL, 10));
+    put_alone(1, 3);
+    for (uint64_t id = 100; id < 400; id++)
+        REQUIRE(counter_of(b.store, id, &f) == id, "key %" PRIu64 " of the other process", id);
+    REQUIRE(counter_of(b.store, 1, &f) == 3, "the key itself");
+    require_no_leaks(b.store);
+    remove_box(&b);
+}
+
 static const test tests[] = {
+    {"stolen_spare", stolen_spare},
     {"late_clock_bit", late_clock_bit},
     {"audit_after_an_audit_in_vain_small", audit_after_an_audit_in_vain_small},
     {"audit_after_an_audit_in_vain_run", audit_after_an_audit_in_vain_run},

@@ -369,6 +369,38 @@ static void against_model(void)
 
 /* ---- Growth, statistics ------------------------------------------------------------------------------ */
 
+/* Overwrites in one call: what they replaced is free again, but for the one block that may be kept. */
+static void several_overwrites(void)
+{
+    enum { N = 40 };
+    static uint8_t values[N][60];
+    static skv_item items[N], *list[N];
+    key_text texts[N];
+    box b;
+    found f = {0};
+    uint64_t freed = 0;
+    make_box(&b, MIB, 0);
+    for (uint64_t counter = 1; counter < 5; counter++) {
+        for (uint64_t id = 0; id < N; id++) {
+            make_value(values[id], id, counter, sizeof values[id]);
+            items[id] = (skv_item){.key = key_for(b.store, id, &texts[id]), .value = values[id], .value_len = sizeof values[id], .type = SKV_T_BYTES};
+            list[id] = &items[id];
+        }
+        for (uint32_t done, from = 0; from < N; from += done) {
+            skv_wait wait = {.block = true};
+            REQUIRE_OK(skv_put_each(b.store, list + from, N - from, &wait, &done));
+        }
+        for (uint64_t id = 0; id < N; id++)
+            REQUIRE(counter_of(b.store, id, &f) == counter, "key %" PRIu64, id);
+        skv_status status;
+        INSIST(status, wait, skv_audit(b.store, &freed, &wait));
+        REQUIRE(status == SKV_OK && freed == 0, "status %d, %" PRIu64 " blocks were leaked", (int)status, freed);
+    }
+    require_no_leaks(b.store);
+    free(f.value);
+    remove_box(&b);
+}
+
 static void growth(void)
 {
     enum { N = 60000 };
@@ -761,6 +793,7 @@ static const test tests[] = {
     {"expiry", expiry},
     {"sizes", sizes},
     {"against_model", against_model},
+    {"several_overwrites", several_overwrites},
     {"growth", growth},
     {"overwrites_then_compact", overwrites_then_compact},
     {"full", full},
