@@ -10,6 +10,7 @@ import itertools
 import mmap
 import os
 import pickle
+import re
 import secrets
 import signal
 import subprocess
@@ -37,6 +38,11 @@ _names = itertools.count()
 
 def unique_name() -> str:
     return f"{NAME_PREFIX}-{os.getpid()}-{next(_names)}-{secrets.token_hex(3)}"
+
+
+def repr_without_address(value: object) -> str:
+    """The name of a test's parameter: the same in every process that collects the tests."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def store_names() -> set[str]:
