@@ -72,7 +72,13 @@ def pytest_configure(config: pytest.Config) -> None:
     # Python >= 3.12 warns of what these tests do on purpose.
     config.addinivalue_line("filterwarnings", "ignore:This process .* is multi-threaded:DeprecationWarning")
     if config.option.seed is None:
-        config.option.seed = secrets.randbits(32)
+        config.option.seed = getattr(config, "workerinput", {}).get("seed", secrets.randbits(32))
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_configure_node(node: Any) -> None:
+    """Workers of one run share its seed."""
+    node.workerinput["seed"] = node.config.option.seed
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -263,10 +263,19 @@ static void *scanner(void *context)
 
 /* ---- Housekeeping ------------------------------------------------------------------------------------ */
 
+/* Nobody has died, so nothing leaks, but for runs whose owner waited in vain for a lock whose holder did not get
+ * a processor: each is counted among the deaths (free_run in pages.c). */
+static void require_explained(const skv *s, uint64_t leaks)
+{
+    uint64_t deaths = skv_load(&s->header->deaths);
+    REQUIRE(leaks <= deaths, "%" PRIu64 " blocks have leaked, and %" PRIu64 " were left behind", leaks, deaths);
+}
+
 static void *keeper(void *context)
 {
     worker *w = context;
     skv *s = w->a->store;
+    uint64_t leaks = 0;
     while (goes_on(w)) {
         skv_compact_report report;
         skv_stats stats;
@@ -278,12 +287,12 @@ static void *keeper(void *context)
         case 0: case 1:
             status = compact_all(s, &report);
             REQUIRE(status == SKV_OK, "status %d", (int)status);
-            REQUIRE(report.leaks == 0, "compact() freed %" PRIu64 " leaks, and nobody has died", report.leaks);
+            require_explained(s, leaks += report.leaks);
             break;
         case 2:
             status = skv_audit(s, &freed, &wait);
             REQUIRE(status == SKV_OK || status == SKV_BUSY || status == SKV_TIMEOUT, "status %d", (int)status);
-            REQUIRE(freed == 0, "an audit freed %" PRIu64 " leaks, and nobody has died", freed);
+            require_explained(s, leaks += freed);
             break;
         case 3:
             skv_sweep_expired(s, skv_bucket_count(s), NULL, &wait);
