@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import signal
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from building import ENGINE, ENVIRONMENT, PROGRAMS, Builder, CannotBuildError, run_prefix
+from building import ENGINE, PROGRAMS, Builder, CannotBuildError
+from campaigns.programs import run_program
 
 # Crash points at which no test kills a process, each with its reason.
 NEVER_KILLED: dict[str, str] = {}
@@ -76,40 +73,6 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path
     return program
 
 
-def _execute(path: Path, run: Run, seed: int) -> str:
-    """The program's output; it, its children and its regions are gone afterwards, whatever happens."""
-    command = [*run_prefix(run.flavour), str(path), *run.arguments.format(seed=seed).split()]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, **ENVIRONMENT},
-    )
-    try:
-        output, _ = process.communicate(timeout=run.limit)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        output, _ = process.communicate()
-        pytest.fail(f"{' '.join(command)} did not end within {run.limit} s:\n{output}")
-    finally:
-        if process.poll() != 0:
-            _kill_group(process.pid)
-        left = list(Path("/dev/shm").glob(f"shmkv-core-{process.pid}-*"))
-        for region in left:
-            region.unlink(missing_ok=True)
-    assert process.returncode == 0, f"{' '.join(command)} ended with {process.returncode}:\n{output}"
-    assert not left, "it left regions behind"
-    return output
-
-
-def _kill_group(group: int) -> None:
-    """What a failed program started (its session is its own)."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(group, signal.SIGKILL)
-
-
 def _crash_points() -> set[str]:
     text = "".join(source.read_text() for source in ENGINE.glob("*.[ch]"))
     return set(re.findall(r'SKV_CRASH\("([^"]+)"\)', text))
@@ -117,7 +80,8 @@ def _crash_points() -> set[str]:
 
 @pytest.mark.parametrize("run", RUNS, ids=str)
 def test_program(run: Run, build: Callable[[str, str], Path], seed: int) -> None:
-    output = _execute(build(run.program, run.flavour), run, seed)
+    arguments = run.arguments.format(seed=seed).split()
+    output = run_program(build(run.program, run.flavour), run.flavour, *arguments, limit=run.limit)
     if run.program == "test_crash":
         killed = {name for name, times in re.findall(r"^killed (\S+) (\d+)$", output, re.MULTILINE) if int(times)}
         missed = _crash_points() - killed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +30,7 @@ class Campaign:
     at_most: Mapping[str, float] = field(default_factory=dict)
     commands: Mapping[str, str] = field(default_factory=dict)  # program that it needs -> Debian package
     headers: Mapping[str, str] = field(default_factory=dict)  # file below /usr/include -> Debian package
+    table: Sequence[Sequence[str]] = ()  # for the page: its first row is the head
 
     def missing(self) -> list[str]:
         """Debian packages that have to be installed first."""

@@ -6,12 +6,9 @@ for real; `compact` alone is sampled, as it has a third of a million of them.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import platform
 import re
 import shutil
-import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +16,7 @@ from pathlib import Path
 from building import Builder, CannotBuildError
 
 from .campaign import Campaign, Figures
+from .programs import ProgramError, run_program
 
 NAME = "every_instruction"
 CANNOT_STEP = 77  # exit code of the program: its output says why
@@ -112,7 +110,7 @@ def run_job(program: Path, job: Job, limit: int = SECONDS) -> Figures:
         AssertionError: something was lost, blocked, leaked or slow; it says where.
         CannotBuildError: no process can be stepped through here.
     """
-    output = _output(program, job.scene, str(job.first), str(job.stride), limit=limit)
+    output = _output(program, job.scene, job.first, job.stride, limit=limit)
     name, *words = output.split()
     assert name == job.scene, output
     figures = {words[i]: float(words[i + 1]) for i in range(0, len(words), 2)}
@@ -129,29 +127,13 @@ def run_job(program: Path, job: Job, limit: int = SECONDS) -> Figures:
     return counted
 
 
-def _output(program: Path, *arguments: str, limit: int) -> str:
-    """What it prints; it and its children are gone afterwards.  Its regions have no names, so none can stay."""
-    command = [str(program), *arguments]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
+def _output(program: Path, *arguments: object, limit: int) -> str:
     try:
-        output, _ = process.communicate(timeout=limit)
-    except subprocess.TimeoutExpired:
-        _kill_group(process.pid)
-        output, _ = process.communicate()
-        raise AssertionError(f"{' '.join(command)} did not end within {limit} s:\n{output}") from None
-    if process.returncode == CANNOT_STEP:
-        raise CannotBuildError(output.strip())
-    if process.returncode:
-        _kill_group(process.pid)
-        raise AssertionError(f"{' '.join(command)} ended with {process.returncode}:\n{_with_places(program, output)}")
-    return output
-
-
-def _kill_group(group: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(group, signal.SIGKILL)
+        return run_program(program, "plain", *arguments, limit=limit)
+    except ProgramError as error:
+        if error.status == CANNOT_STEP:
+            raise CannotBuildError(error.output.strip()) from None
+        raise AssertionError(_with_places(program, str(error))) from None
 
 
 def _with_places(program: Path, output: str) -> str:

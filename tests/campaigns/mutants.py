@@ -61,5 +61,6 @@ CAMPAIGN = Campaign(
     "repaired, a lock not taken) is compiled into a copy of the engine, and a program of `tests/core` has to fail.",
     parts=len(MUTANTS),
     run=run,
+    table=[("fault", "what is wrong", "the test that finds it"), *((m.name, m.fault, str(m.killer)) for m in MUTANTS)],
     at_least={"faults": 40, "caught": len(MUTANTS), "by_the_expected_test": len(MUTANTS)},
 )

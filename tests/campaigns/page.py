@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from .campaign import Campaign, shortfalls
@@ -41,15 +42,17 @@ def _verdict(campaign: Campaign, result: Result) -> str:
 
 
 def _summary(told: list[tuple[Campaign, Result]]) -> str:
-    rows = [f"| [{c.name}](#{c.name}) | {c.claim} | {_verdict(c, r)} |" for c, r in told]
-    return "\n".join(["| campaign | claim | long run |", "|---|---|---|", *rows, ""])
+    rows = [(f"[{c.name}](#{c.name})", c.claim, _verdict(c, r)) for c, r in told]
+    return "\n".join(_table([("campaign", "claim", "long run"), *rows]))
 
 
 def _section(campaign: Campaign, result: Result) -> str:
     lines = [f"## {campaign.name}", "", campaign.claim, "", campaign.how, ""]
     lines += [f"    python -m tests.campaigns {campaign.name}", ""]
     if result.figures:
-        lines += _table(campaign, result)
+        lines += _figures(campaign, result)
+    if campaign.table:
+        lines += _table(campaign.table)
     lines += [f"- {sentence}" for sentence in result.violations]
     if result.parts_done:
         minutes = result.seconds / 60
@@ -61,12 +64,14 @@ def _section(campaign: Campaign, result: Result) -> str:
     return "\n".join(lines)
 
 
-def _table(campaign: Campaign, result: Result) -> list[str]:
-    rows = ["| figure | counted | promised |", "|---|---|---|"]
-    rows += [
-        f"| {_words(name)} | {_number(value)} | {_promise(campaign, name)} |" for name, value in result.figures.items()
-    ]
-    return [*rows, ""]
+def _figures(campaign: Campaign, result: Result) -> list[str]:
+    rows = [(_words(name), _number(value), _promise(campaign, name)) for name, value in result.figures.items()]
+    return _table([("figure", "counted", "promised"), *rows])
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return [lines[0], "|---" * len(rows[0]) + "|", *lines[1:], ""]
 
 
 def _words(name: str) -> str:

@@ -16,8 +16,22 @@ from helpers import NAME_PREFIX, python_environment
 from .campaign import Figures
 
 
+class ProgramError(AssertionError):
+    """A program ended with another status than 0."""
+
+    def __init__(self, command: list[str], status: int, output: str) -> None:
+        super().__init__(f"{' '.join(command)} ended with {status}:\n{output}")
+        self.status = status
+        self.output = output
+
+
 def run_program(path: Path, flavour: str, *arguments: object, limit: float) -> str:
-    """What the program printed; AssertionError with it if the program fails, or runs longer than `limit` seconds."""
+    """What the program printed.
+
+    Raises:
+        ProgramError: it failed.
+        AssertionError: it ran longer than `limit` seconds, or left a region behind.
+    """
     return _run([*run_prefix(flavour), str(path), *map(str, arguments)], limit, dict(os.environ))
 
 
@@ -43,20 +57,24 @@ def _run(command: list[str], limit: float, environment: dict[str, str]) -> str:
         _end(process)
         output, _ = process.communicate()
     finally:
-        _end(process)
+        left = _end(process)
     assert in_time, f"{' '.join(command)} did not end within {limit} s:\n{output}"
-    assert process.returncode == 0, f"{' '.join(command)} ended with {process.returncode}:\n{output}"
+    if process.returncode:
+        raise ProgramError(command, process.returncode, output)
+    assert not left, f"{' '.join(command)} left regions behind: {', '.join(left)}"
     return output
 
 
-def _end(process: subprocess.Popen[str]) -> None:
-    """The children of a program end with it; what they left in /dev/shm is named after it."""
-    if process.poll() is None:
-        with contextlib.suppress(ProcessLookupError):
+def _end(process: subprocess.Popen[str]) -> list[str]:
+    """The children of a program that failed end with it; what was left in /dev/shm is named after it, and goes."""
+    if process.poll() != 0:
+        with contextlib.suppress(ProcessLookupError):  # its session is its own
             os.killpg(process.pid, signal.SIGKILL)
-    for pattern in (f"shmkv-core-{process.pid}-*", f"shmkv.*.{NAME_PREFIX}-{process.pid}-*"):
-        for region in Path("/dev/shm").glob(pattern):
-            region.unlink(missing_ok=True)
+    patterns = (f"shmkv-core-{process.pid}-*", f"shmkv.*.{NAME_PREFIX}-{process.pid}-*")
+    left = [region for pattern in patterns for region in Path("/dev/shm").glob(pattern)]
+    for region in left:
+        region.unlink(missing_ok=True)
+    return [region.name for region in left]
 
 
 def figures_in(output: str) -> Figures:

@@ -372,12 +372,6 @@ def run(model: Model, batches: int, steps: int) -> None:
 
 
 @pytest.mark.parametrize("number", range(12))
-def test_against_a_dict(make_store: Callable[..., Store], rng: random.Random, number: int) -> None:
-    keys = rng.choice([5, 100, 2000])
-    run(Model(make_store(size=64 * MIB), rng, keys, [0, 8, 20, 100, 500, 4000, 30_000]), batches=8, steps=250)
-
-
-@pytest.mark.parametrize("number", range(12))
 def test_in_a_store_that_is_always_full(make_store: Callable[..., Store], rng: random.Random, number: int) -> None:
     """Small enough to grow, fill, compact and refuse all the time."""
     store = make_store(size=rng.choice([MIB, 2 * MIB, 3 * MIB]))
