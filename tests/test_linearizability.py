@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from building import CannotBuildError
 from campaigns.linearizability import CAMPAIGN, linearizability
+from campaigns.not_atomic import BREAKING, show
 from checker import CONDITION, FULL, MISSING, NEVER, OK, Item, Operation, UndecidedError, apply, explain, histories_in
 
 A, B, C = 0, 1, 2
@@ -216,3 +217,11 @@ def test_recorded_histories_are_linearizable(tmp_path: Path, seed: int) -> None:
     assert figures["overlapping_operations"] >= 4_000
     assert figures["killed_operations"] >= 25
     assert figures["histories_undecided"] == 0
+
+
+def test_a_store_that_is_not_atomic_is_found_out(tmp_path: Path, seed: int) -> None:
+    mutant = random.Random(f"{seed}:not atomic").choice(BREAKING)
+    try:
+        print(f"{mutant.name}: {show(mutant, 1, tmp_path)[:300]}")
+    except CannotBuildError as error:
+        pytest.skip(str(error))

@@ -15,6 +15,7 @@ NAMES = (
     "every_instruction",
     "torture",
     "linearizability",
+    "not_atomic",
     "models",
     "mutants",
     "fuzz",
