@@ -36,11 +36,13 @@ if TYPE_CHECKING:
         TooManyProcessesError,
         ValueTooLargeError,
     )
+    from shmkv.keyvalue import KeyValueStore
     from shmkv.store import CheckReport, CompactReport, ProcessInfo, Store, StoreInfo, StoreStats, list_stores
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "KeyValueStore": "shmkv.keyvalue",
     "Versioned": "shmkv._core",
     **dict.fromkeys(
         ("CheckReport", "CompactReport", "ProcessInfo", "Store", "StoreInfo", "StoreStats", "list_stores"),
@@ -72,6 +74,7 @@ __all__ = [
     "ForeignStoreError",
     "ForkedError",
     "KeyTooLargeError",
+    "KeyValueStore",
     "LayoutVersionError",
     "LockTimeoutError",
     "LogFailedError",
