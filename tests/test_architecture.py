@@ -121,6 +121,8 @@ C_LEVELS = {
     "layout": 0, "status": 0, "atomics": 0, "hash": 0,
     # the surface, and the state of one process
     "store.h": 1, "os.h": 1, "engine": 2,
+    # what lies on disk
+    "frame": 3,
     # the operating system at the edge
     "os": 3, "os_region": 3, "os_create": 3, "os_facts": 3, "os_liveness": 3, "os_memory": 3,
     # concepts

@@ -47,6 +47,8 @@ RUNS = [
     Run("test_failures", "plain", "", 120),
     Run("test_bounds", "plain"),
     Run("test_bounds", "asan"),
+    Run("test_frame", "plain", "{seed}"),
+    Run("test_frame", "asan", "{seed}"),
     Run("test_limits", "plain"),
     Run("test_limits", "asan"),
     Run("test_header", "plain"),
