@@ -31,8 +31,10 @@ PROCESSES = Killer("test_processes", "plain", "1 2")
 HOSTILE = Killer("test_hostile", "asan", "1 20")
 END = Killer("test_bounds", "plain")
 HASH = Killer("test_hash", "plain")
+FRAME = Killer("test_frame", "plain", "1")
+WAL = Killer("test_wal", "points", "1 12")
 # Tried in this order after the one that is expected.
-ALL = (ORDERS, STORE, RACES, CHECK, CRASH, THREADS, PROCESSES, END, HOSTILE, HASH)
+ALL = (ORDERS, STORE, RACES, CHECK, CRASH, THREADS, PROCESSES, END, HOSTILE, HASH, FRAME, WAL)
 
 
 @dataclass(frozen=True)
@@ -587,7 +589,119 @@ BOUNDS = (
     ),
 )
 
-MUTANTS = MEMORY + STEPS + READING + REPAIR + BOUNDS
+# ---- The log ---------------------------------------------------------------------------------------
+
+LOG = (
+    mutant(
+        "head-not-synced",
+        "the head of a segment is not synced before its frames",
+        "wal.c",
+        "    if (status == 0)\n        status = wal->files.sync(wal->files.context, handle);\n    SKV_CRASH",
+        "    SKV_CRASH",
+        WAL,
+    ),
+    mutant(
+        "name-not-synced",
+        "the name of a segment is not synced before its frames",
+        "wal.c",
+        "    if (status == 0)\n        status = wal->files.sync_folder(wal->files.context);\n",
+        "",
+        WAL,
+    ),
+    mutant(
+        "rotated-unsynced",
+        "a segment is not synced before the next one begins",
+        "wal.c",
+        "    status = wal->files.sync(wal->files.context, wal->handle);\n"
+        '    if (status)\n        return fail(wal, status);\n    SKV_CRASH("wal.rotating");\n',
+        "",
+        WAL,
+    ),
+    mutant(
+        "end-too-late",
+        "who syncs asks for the end after the sync",
+        "wal.c",
+        '    SKV_CRASH("wal.synced");\n',
+        "    end = skv_load_acquire(&state->end);\n",
+        WAL,
+    ),
+    mutant(
+        "half-kept",
+        "what a failed write has written stays",
+        "wal.c",
+        "        int cut = wal->files.truncate(wal->files.context, wal->handle, place_of(state, end));\n",
+        "        int cut = 0;\n",
+        WAL,
+    ),
+    mutant(
+        "half-not-cut",
+        "what a dead writer has written stays",
+        "wal.c",
+        "    if (status == 0)\n        status = wal->files.truncate(wal->files.context, wal->handle, "
+        "place_of(wal->state, skv_load(&wal->state->end)));\n",
+        "",
+        WAL,
+    ),
+    mutant(
+        "tail-not-cut",
+        "what is behind the last whole frame stays when the log is opened",
+        "wal.c",
+        "    int status = wal->files.truncate(wal->files.context, handle, SKV_SEGMENT_HEAD + end - segment->base);\n",
+        "    int status = 0;\n",
+        WAL,
+    ),
+    mutant(
+        "sync-tried-again",
+        "after a sync that failed the next one counts",
+        "wal.c",
+        '    if (status)\n        return fail(wal, status);\n    SKV_CRASH("wal.synced");\n',
+        '    if (status)\n        return status;\n    SKV_CRASH("wal.synced");\n',
+        WAL,
+    ),
+    mutant(
+        "rot-is-a-cut",
+        "damage in what was acknowledged is cut off",
+        "segment.c",
+        "        if (fault == SKV_FRAME_OK && view.sequence > reader->sequence && view.synced > position)\n"
+        "            return SKV_READ_ROTTEN;\n",
+        "",
+        WAL,
+    ),
+    mutant(
+        "sequence-not-compared",
+        "a frame is taken whatever its number",
+        "segment.c",
+        "fault == SKV_FRAME_OK && view->sequence == reader->sequence + 1)",
+        "fault == SKV_FRAME_OK)",
+        WAL,
+    ),
+    mutant(
+        "in-vain-goes-on",
+        "a segment that was begun in vain is gone on with",
+        "recover.c",
+        "out->end == hollow->base && out->cut == 0 ? read_segment",
+        "out->cut == 0 ? read_segment",
+        WAL,
+    ),
+    mutant(
+        "length-not-bounded",
+        "the lengths inside a frame are not bounded",
+        "frame.c",
+        " || key_len > left || value_len > left - key_len)",
+        ")",
+        FRAME,
+    ),
+    mutant(
+        "padding-not-read",
+        "what fills a frame up may be anything",
+        "frame.c",
+        "\n        || !all_zero(at + SKV_FRAME_HEAD + length, padded(length) - SKV_FRAME_HEAD - length))",
+        ")",
+        FRAME,
+    ),
+)
+
+MUTANTS = MEMORY + STEPS + READING + REPAIR + BOUNDS + LOG
 
 # Those that let an operation be seen half done, twice or in the past by whoever comes at the right moment: recorded
 # histories have to show it.  Left out: what needs a processor that orders less than x86 (MEMORY), and free-before-bump,

@@ -1,12 +1,14 @@
 /* frame.c: see frame.h. */
 #include "frame.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "hash.h"
 
 #define MAGIC          0x46766b73u      /* "skvF"                                              */
+static_assert((MAGIC & 0xff) == SKV_FRAME_FIRST, "little-endian");
 #define AT_VERSION     4
 #define AT_KIND        5
 #define AT_LENGTH      8

@@ -27,6 +27,7 @@
 #include <stdint.h>
 
 #define SKV_FRAME_HEAD     40u
+#define SKV_FRAME_FIRST    0x73u        /* its first byte                                         */
 #define SKV_FRAME_VERSION  1u
 #define SKV_OP_HEAD        24u
 

@@ -96,6 +96,19 @@ typedef struct skv_fixed {
 
 enum skv_state { SKV_CREATING = 0, SKV_READY = 1, SKV_POISONED = 2 };
 
+/* A log that is appended to by many: wal.h.  Positions count the bytes of frames since the log began. */
+typedef struct skv_log_state {
+    _Alignas(64) _Atomic uint32_t lock;     /* guards all but what is below `sync_lock`       */
+    _Atomic uint32_t failed;                /* errno of what left the disk in doubt; 0 = none */
+    _Atomic uint64_t segment;               /* number of the segment that is appended to      */
+    _Atomic uint64_t base;                  /* position of its first frame                    */
+    _Atomic uint64_t end;                   /* position behind the last whole frame           */
+    _Atomic uint64_t sequence;              /* of that frame                                  */
+    _Alignas(64) _Atomic uint32_t sync_lock;        /* one syncs for all who wait             */
+    _Atomic uint32_t sync_round;            /* +1 after each sync; who waits sleeps on it     */
+    _Atomic uint64_t synced;                /* what is below it is on stable storage          */
+} skv_log_state;
+
 #define SKV_CLASSES   56u       /* 55 block sizes up to 8 KiB, and the unit class: pages.h    */
 #define SKV_FAMILIES  2u        /* records; tables and intents                                */
 

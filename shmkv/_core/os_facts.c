@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/futex.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -62,6 +63,12 @@ void skv_os_futex_wake(void *context, _Atomic uint32_t *word)
 {
     (void)context;
     syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0);
+}
+
+void skv_os_futex_wake_all(void *context, _Atomic uint32_t *word)
+{
+    (void)context;
+    syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
 static size_t read_text(const char *path, char *out, size_t room)

@@ -21,6 +21,7 @@ NAMES = (
     "fuzz",
     "resources",
     "machine",
+    "power",
     "covered",
 )
 

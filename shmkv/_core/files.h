@@ -1,0 +1,34 @@
+/* files.h: what the log needs of a folder of files; os_files.c gives the real one, tests one that forgets.
+ *
+ * Every function returns 0 (or what it says), or minus an errno.  None is interrupted half-way: a short write is
+ * gone on with, and a signal does not end it.
+ */
+#ifndef SKV_FILES_H
+#define SKV_FILES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum skv_open { SKV_OPEN_READ, SKV_OPEN_WRITE, SKV_OPEN_NEW };      /* new: -EEXIST if it is there */
+
+typedef struct skv_files {
+    void *context;
+    int (*open)(void *context, const char *name, enum skv_open how);       /* a handle, >= 0     */
+    void (*close)(void *context, int handle);
+    int64_t (*size)(void *context, int handle);
+    /* Fewer bytes than asked for only at the end of the file. */
+    int64_t (*read)(void *context, int handle, void *to, size_t len, uint64_t at);
+    /* After an error any part of it may have been written. */
+    int (*write)(void *context, int handle, const void *from, size_t len, uint64_t at);
+    int (*truncate)(void *context, int handle, uint64_t size);
+    /* What was written, and the size, are on stable storage.  After an error nobody knows. */
+    int (*sync)(void *context, int handle);
+    int (*rename)(void *context, const char *from, const char *to);
+    int (*unlink)(void *context, const char *name);
+    /* Names that were made, changed or removed are on stable storage. */
+    int (*sync_folder)(void *context);
+    int (*list)(void *context, void (*each)(void *to, const char *name), void *to);
+} skv_files;
+
+#endif

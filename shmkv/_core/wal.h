@@ -1,0 +1,65 @@
+/* wal.h: appending frames to a log, and making them last.
+ *
+ * What: segments of a log (segment.h) that are written at one end; a state, in the region or in one process,
+ *       that says where the end is and how far the disk has followed.
+ * How:  a frame is whole in the file before `end` moves behind it, so whoever takes the lock from a dead writer
+ *       cuts the file at `end`, and nothing half written is ever followed by anything.  Group commit (DeWitt et al.,
+ *       Implementation Techniques for Main Memory Database Systems, 1984): who needs a position on stable storage,
+ *       and finds nobody at it, syncs for all whose frames are in the file by then; the others sleep until the round
+ *       is over.  A segment is synced as a whole before the next one begins, so that only the last one can be torn.
+ *
+ *       A sync that failed may have dropped what it was to write, and would succeed if it were tried again: the log
+ *       has failed then, for all and for good.
+ *
+ * Concurrency: one appends at a time, under state->lock; any number wait for a sync.
+ */
+#ifndef SKV_WAL_H
+#define SKV_WAL_H
+
+#include "layout.h"
+#include "segment.h"
+
+/* How those who wait for a sync find their leader: in a region its lock has to survive its holder. */
+typedef struct skv_turns {
+    void *context;
+    bool (*try_lead)(void *context, _Atomic uint32_t *lock);
+    void (*end_lead)(void *context, _Atomic uint32_t *lock);
+    /* Returns when *word is not `seen` any more, after a while, or for no reason; frees the lock of a dead leader. */
+    void (*wait)(void *context, _Atomic uint32_t *word, uint32_t seen, _Atomic uint32_t *lock);
+    void (*wake_all)(void *context, _Atomic uint32_t *word);
+} skv_turns;
+
+typedef struct skv_wal {
+    skv_files files;
+    skv_turns turns;
+    skv_log_state *state;
+    uint8_t uuid[16];
+    int handle;                 /* to append; guarded by state->lock, and among threads by it too */
+    uint64_t number;            /* of the segment behind `handle`                             */
+    uint64_t salt;
+    int sync_handle;            /* of whoever leads in this process                           */
+    uint64_t sync_number;
+} skv_wal;
+
+/* Every function returns 0 or minus an errno; -EROFS: the log had failed before. */
+
+void skv_wal_init(skv_wal *wal, skv_files files, skv_turns turns, skv_log_state *state, const uint8_t uuid[16]);
+void skv_wal_close(skv_wal *wal);
+
+/* Begins segment `number`, whose first frame will have `base` as its position and come after frame `sequence`.  A
+ * file of that number that holds nothing (its maker died) is replaced. */
+int skv_wal_begin_segment_locked(skv_wal *wal, uint64_t number, uint64_t base, uint64_t sequence);
+/* Goes on in a segment that was read to its end: cuts off what is behind it, and syncs. */
+int skv_wal_resume_locked(skv_wal *wal, const skv_segment *segment, uint64_t end, uint64_t sequence);
+
+/* Seals the frame and appends it; *position: behind it.  On an error the log is as before, or has failed. */
+int skv_wal_append_locked(skv_wal *wal, skv_frame *frame, uint64_t *position);
+/* After the death of who held the lock: cuts off what it had not finished. */
+int skv_wal_repair_locked(skv_wal *wal);
+/* Syncs the segment and begins the next one. */
+int skv_wal_rotate_locked(skv_wal *wal);
+
+/* Returns when everything below `position` is on stable storage. */
+int skv_wal_sync(skv_wal *wal, uint64_t position);
+
+#endif

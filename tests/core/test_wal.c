@@ -1,0 +1,540 @@
+/* test_wal.c: a log on a disk that loses its power, fails, rots, and is written by many.
+ *
+ * How: a frame holds its own number, and bytes that follow from it, so whatever a recovery brings back can be judged.
+ *      After each change of the disk the power is cut many times over (disk.h), and what is left is recovered: all
+ *      that was acknowledged as synced is there, it is the beginning of what was appended, and the log goes on.
+ */
+#include <pthread.h>
+#include <sched.h>
+#include <setjmp.h>
+
+#include "disk.h"
+#include "os_files.h"
+#include "recover.h"
+#include "wal.h"
+
+#define FRAMES 400u
+
+static uint64_t seed = 1;
+static uint32_t cuts = 12;              /* after each change of the disk                      */
+static uint64_t states;
+
+static const uint8_t uuid[16] = "a log of a test";
+
+/* ---- Frames that tell what they are ------------------------------------------------------------- */
+
+static uint32_t ops_of(uint64_t number) { return (uint32_t)(mix64(number) % 4); }
+
+static size_t value_of(uint64_t number, uint32_t op, uint8_t *out)
+{
+    uint64_t x = mix64(number * 8 + op);
+    size_t len = VALUE_HEAD + (x % 16 ? x / 16 % 120 : x / 16 % 2500);
+    make_value(out, number, op + 1, len);
+    return len;
+}
+
+static void fill_frame(skv_frame *frame, uint64_t number)
+{
+    uint8_t value[4096];
+    REQUIRE(skv_frame_begin(frame, SKV_FRAME_CHANGE), "no memory");
+    for (uint32_t i = 0; i < ops_of(number); i++) {
+        skv_op op = {.kind = SKV_OP_PUT, .key = (const uint8_t *)"key", .key_len = 3, .value = value};
+        op.value_len = value_of(number, i, value);
+        REQUIRE(skv_frame_add(frame, &op), "no memory");
+    }
+}
+
+typedef struct seen {
+    uint64_t frames;            /* whose numbers were 1, 2, ... */
+} seen;
+
+static int judge_frame(void *to, const skv_frame_view *view, const skv_segment *segment, uint64_t position)
+{
+    seen *s = to;
+    skv_op op;
+    uint64_t at = 0;
+    (void)segment, (void)position;
+    REQUIRE(view->sequence == s->frames + 1, "frame %" PRIu64 " comes after %" PRIu64, view->sequence, s->frames);
+    s->frames = view->sequence;
+    for (uint32_t i = 0; i < ops_of(view->sequence); i++) {
+        uint8_t value[4096];
+        size_t len = value_of(view->sequence, i, value);
+        REQUIRE(skv_frame_next(view, &at, &op) && op.value_len == len && memcmp(op.value, value, len) == 0,
+                "frame %" PRIu64 " brings something else", view->sequence);
+    }
+    REQUIRE(!skv_frame_next(view, &at, &op) && at == view->length, "frame %" PRIu64 " is longer", view->sequence);
+    return 0;
+}
+
+/* ---- A log --------------------------------------------------------------------------------------- */
+
+typedef struct journal {
+    disk *d;
+    skv_wal wal;
+    skv_log_state state;
+    skv_frame frame;
+    uint64_t appended, acknowledged;    /* frames: in the file; on stable storage, as was answered */
+} journal;
+
+/* As a first process does: recovers what is there, and gets ready to append. */
+static int open_journal(journal *j, disk *d)
+{
+    skv_recovered found;
+    seen s = {0};
+    j->d = d;
+    memset(&j->state, 0, sizeof j->state);
+    skv_wal_init(&j->wal, files_on(d), skv_private_turns(), &j->state, uuid);
+    int status = skv_recover(files_on(d), judge_frame, &s, &found);
+    if (status)
+        return status;
+    REQUIRE(!found.damage, "damage %d in %s at %" PRIu64 " (%" PRIu64 " frames were read)", (int)found.damage, found.name,
+            found.offset, s.frames);
+    REQUIRE(found.sequence == s.frames, "%" PRIu64 " frames, not %" PRIu64, s.frames, found.sequence);
+    j->appended = s.frames;
+    if (found.has_last)
+        return skv_wal_resume_locked(&j->wal, &found.last, found.end, found.sequence);
+    return skv_wal_begin_segment_locked(&j->wal, found.last.number, found.end, found.sequence);
+}
+
+static void close_journal(journal *j)
+{
+    skv_wal_close(&j->wal);
+    skv_frame_free(&j->frame);
+}
+
+static int append_one(journal *j, uint64_t *position)
+{
+    fill_frame(&j->frame, j->appended + 1);
+    int status = skv_wal_append_locked(&j->wal, &j->frame, position);
+    j->appended += status == 0;
+    return status;
+}
+
+static int sync_all(journal *j)
+{
+    int status = skv_wal_sync(&j->wal, skv_load(&j->state.end));
+    if (status == 0)
+        j->acknowledged = j->appended;
+    return status;
+}
+
+/* ---- Power cuts -------------------------------------------------------------------------------------- */
+
+typedef struct storm {
+    journal *j;
+    rng r;
+    uint64_t acknowledged, appended;    /* before the call that is going on                  */
+    uint32_t depth;
+} storm;
+
+static void go_on_after(storm *s, disk *left, uint64_t frames);
+
+static void judge_state(storm *s, disk *left)
+{
+    skv_recovered found;
+    seen there = {0};
+    states++;
+    int status = skv_recover(files_on(left), judge_frame, &there, &found);
+    REQUIRE(status == 0, "recovery: %s", strerror(-status));
+    REQUIRE(!found.damage, "damage %d in %s at %" PRIu64, (int)found.damage, found.name, found.offset);
+    REQUIRE(there.frames >= s->acknowledged, "%" PRIu64 " frames are left of %" PRIu64 " that were acknowledged", there.frames,
+            s->acknowledged);
+    REQUIRE(there.frames <= s->appended + 1, "%" PRIu64 " frames, and %" PRIu64 " were appended", there.frames, s->appended);
+    if (s->depth == 0 && below(&s->r, 40) == 0)
+        go_on_after(s, left, there.frames);
+}
+
+static void cut_often(void *context)
+{
+    storm *s = context;
+    for (uint32_t i = 0; i < cuts; i++) {
+        disk *left = disk_cut(s->j->d, &s->r);
+        judge_state(s, left);
+        disk_free(left);
+    }
+}
+
+static void step(storm *s)
+{
+    journal *j = s->j;
+    uint64_t position;
+    int status = 0;
+    s->acknowledged = j->acknowledged;
+    s->appended = j->appended;
+    switch (below(&s->r, 12)) {
+    case 0:
+        status = skv_wal_rotate_locked(&j->wal);
+        break;
+    case 1: case 2: case 3:
+        status = sync_all(j);
+        break;
+    default:
+        status = append_one(j, &position);
+    }
+    REQUIRE(status == 0, "%s", strerror(-status));
+}
+
+/* The log is opened on what is left, goes on, and the power is cut again. */
+static void go_on_after(storm *s, disk *left, uint64_t frames)
+{
+    journal j = {0};
+    storm again = {.j = &j, .r = {rnd(&s->r)}, .acknowledged = s->acknowledged, .appended = frames, .depth = 1};
+    j.acknowledged = s->acknowledged;
+    left->after = cut_often;
+    left->context = &again;
+    j.d = left;
+    REQUIRE(open_journal(&j, left) == 0, "it can be opened");
+    REQUIRE(j.appended == frames, "and holds the same");
+    for (uint32_t i = 0; i < 6; i++)
+        step(&again);
+    left->after = NULL;
+    close_journal(&j);
+}
+
+static void power_cuts(void)
+{
+    for (uint32_t round = 0; round < 8; round++) {
+        journal j = {0};
+        storm s = {.j = &j, .r = {seed * 100 + round}};
+        disk *d = disk_new();
+        d->after = cut_often;
+        d->context = &s;
+        j.d = d;
+        REQUIRE(open_journal(&j, d) == 0, "an empty folder");
+        for (uint32_t i = 0; i < 30; i++)
+            step(&s);
+        d->after = NULL;
+        close_journal(&j);
+        disk_free(d);
+    }
+    printf("figure power_cuts %" PRIu64 "\n", states);
+}
+
+/* ---- Kills ------------------------------------------------------------------------------------------------ */
+
+#ifdef SKV_CRASH_POINTS
+static jmp_buf killed_here;
+static uint32_t passes_left;
+
+static void die_here(const char *name)
+{
+    (void)name;
+    if (passes_left && --passes_left == 0)
+        longjmp(killed_here, 1);
+}
+
+/* False: the process died in it. */
+static bool live_through(journal *j, uint32_t what)
+{
+    uint64_t position;
+    if (setjmp(killed_here))
+        return false;
+    int status = what == 0 ? skv_wal_rotate_locked(&j->wal) : what < 3 ? sync_all(j) : append_one(j, &position);
+    REQUIRE(status == 0, "%s", strerror(-status));
+    passes_left = 0;
+    return true;
+}
+
+static bool live_to_open(journal *j, disk *d)
+{
+    if (setjmp(killed_here))
+        return false;
+    REQUIRE(open_journal(j, d) == 0, "it can be opened");
+    passes_left = 0;
+    return true;
+}
+
+/* The process dies at a step of the log, or of opening it; the cache lives on.  The next one cuts off and goes on. */
+static void kills(void)
+{
+    static journal j;
+    rng r = {seed + 7};
+    uint32_t deaths = 0;
+    skv_crash_hook = die_here;
+    for (uint32_t life = 0; life < 12; life++) {
+        disk *d = disk_new();
+        uint64_t least = 0, most = 0;           /* frames that the file may hold              */
+        while (d->file_count < DISK_FILES - 30) {
+            j = (journal){0};
+            passes_left = below(&r, 2) ? 1 + below(&r, 6) : 0;
+            bool lives = live_to_open(&j, d);
+            REQUIRE(!lives || (j.appended >= least && j.appended <= most), "%" PRIu64 " frames, not %" PRIu64 " to %" PRIu64,
+                    j.appended, least, most);
+            for (uint32_t i = 0; lives && i < 60; i++) {
+                passes_left = 1 + below(&r, 40);
+                least = j.appended;
+                most = j.appended + 1;
+                lives = live_through(&j, below(&r, 10));
+                least = j.appended;
+            }
+            deaths += !lives;
+            passes_left = 0;
+            close_journal(&j);
+        }
+        disk_free(d);
+    }
+    skv_crash_hook = NULL;
+    REQUIRE(deaths > 100, "%u deaths", deaths);
+}
+#endif
+
+/* A frame of which only a part is in the file, and whose writer is dead: the next one may be shorter, and what is
+ * behind it was never a frame of this log. */
+static void half_a_frame(void)
+{
+    journal j = {0};
+    uint64_t position;
+    disk *d = disk_new();
+    REQUIRE(open_journal(&j, d) == 0, "an empty folder");
+    for (uint32_t i = 0; i < 200; i++) {
+        uint8_t part[3000];
+        memset(part, (int)i, sizeof part);
+        disk_write(d, j.wal.handle, part, i * 37 % sizeof part, SKV_SEGMENT_HEAD + j.state.end - j.state.base);
+        REQUIRE(skv_wal_repair_locked(&j.wal) == 0, "repair");
+        REQUIRE(append_one(&j, &position) == 0, "append");
+        REQUIRE(d->files[0].now_size == SKV_SEGMENT_HEAD + position, "nothing is behind frame %u", i);
+        if (i % 16 == 0)
+            REQUIRE(sync_all(&j) == 0, "sync");
+    }
+    seen s = {0};
+    skv_recovered found;
+    REQUIRE(skv_recover(files_on(d), judge_frame, &s, &found) == 0 && !found.damage && s.frames == 200 && found.cut == 0,
+            "%" PRIu64 " frames", s.frames);
+    close_journal(&j);
+    disk_free(d);
+}
+
+/* ---- Errors -------------------------------------------------------------------------------------------------- */
+
+/* The n-th call of the disk fails, once or from then on: an error is told, nothing acknowledged is lost, and the log
+ * goes on, or says that it has failed. */
+static void failing_calls(void)
+{
+    static const int errors[] = {EIO, ENOSPC};
+    for (uint32_t variant = 0; variant < 4; variant++) {
+        for (uint64_t n = 1;; n++) {
+            journal j = {0};
+            storm s = {.j = &j, .r = {seed + 50}};
+            disk *d = disk_new();
+            d->fail_at = n;
+            d->fails_on = variant / 2;
+            d->error = errors[variant % 2];
+            bool failed = open_journal(&j, d) != 0;
+            for (uint32_t i = 0; i < 40 && !failed; i++) {
+                uint64_t position;
+                uint32_t what = below(&s.r, 10);
+                int status = what == 0 ? skv_wal_rotate_locked(&j.wal) : what < 4 ? sync_all(&j) : append_one(&j, &position);
+                REQUIRE(status == 0 || status == -d->error || status == -EROFS, "%s", strerror(-status));
+                REQUIRE(status == 0 || d->calls >= n, "an error without a cause");
+                REQUIRE(status != -EROFS || j.state.failed, "it has failed");
+                failed = j.state.failed;
+            }
+            bool all_done = d->calls < n;
+            d->fail_at = 0;
+            for (uint32_t i = 0; i < 30; i++) {
+                disk *left = disk_cut(d, &s.r);
+                s.acknowledged = j.acknowledged;
+                s.appended = j.appended;
+                s.depth = 1;
+                judge_state(&s, left);
+                disk_free(left);
+            }
+            close_journal(&j);
+            disk_free(d);
+            if (all_done)
+                break;
+        }
+    }
+}
+
+/* ---- Rot ---------------------------------------------------------------------------------------------------------- */
+
+/* The number of the first frame that no later one vouches for. */
+static uint64_t first_unvouched;
+
+static void write_log(journal *j, disk *d)
+{
+    uint64_t position;
+    rng r = {seed + 9};
+    REQUIRE(open_journal(j, d) == 0, "an empty folder");
+    for (uint32_t i = 0; i < 60; i++) {
+        if (i % 25 == 24)
+            REQUIRE(skv_wal_rotate_locked(&j->wal) == 0, "rotate");
+        if (below(&r, 3) == 0) {
+            REQUIRE(sync_all(j) == 0, "sync");
+            first_unvouched = j->appended + 1;
+        }
+        REQUIRE(append_one(j, &position) == 0, "append");
+    }
+    REQUIRE(sync_all(j) == 0, "sync");
+}
+
+/* A bit turns anywhere in a log that was synced as a whole: what comes back is right, and what lacks is told, unless it
+ * is the last frames, for which nothing vouches. */
+static void rot(void)
+{
+    journal j = {0};
+    disk *d = disk_new();
+    write_log(&j, d);
+    uint64_t told = 0, quiet = 0;
+    for (uint32_t file = 0; file < d->file_count; file++) {
+        disk_file *f = &d->files[file];
+        for (size_t bit = mix64(file + seed) % 13; bit < f->now_size * 8; bit += 13) {
+            skv_recovered found;
+            seen s = {0};
+            f->now[bit / 8] ^= (uint8_t)(1u << bit % 8);
+            int status = skv_recover(files_on(d), judge_frame, &s, &found);
+            REQUIRE(status == 0, "%s", strerror(-status));
+            REQUIRE(found.damage || s.frames + 1 >= first_unvouched, "bit %zu of file %u: only %" PRIu64 " frames, and nothing is said",
+                    bit, file, s.frames);
+            REQUIRE(s.frames < j.appended, "bit %zu of file %u is not missed", bit, file);
+            told += found.damage != SKV_UNDAMAGED;
+            quiet += found.damage == SKV_UNDAMAGED;
+            f->now[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        }
+    }
+    REQUIRE(told > 1000, "%" PRIu64 " were told, %" PRIu64 " not", told, quiet);
+    close_journal(&j);
+    disk_free(d);
+}
+
+/* A good frame in the place of another one. */
+static void frames_out_of_order(void)
+{
+    static const uint64_t sequences[][4] = {{1, 2, 2, 3}, {1, 3, 2, 4}, {2, 1, 3, 4}, {1, 2, 4, 3}};
+    for (size_t i = 0; i < COUNT(sequences); i++) {
+        journal j = {0};
+        disk *d = disk_new();
+        uint64_t at = SKV_SEGMENT_HEAD;
+        REQUIRE(open_journal(&j, d) == 0, "an empty folder");
+        for (size_t n = 0; n < 4; n++) {
+            fill_frame(&j.frame, sequences[i][n]);
+            skv_frame_seal(&j.frame, sequences[i][n], 0, j.wal.salt);
+            disk_write(d, j.wal.handle, j.frame.bytes, j.frame.size, at);
+            at += j.frame.size;
+        }
+        seen s = {0};
+        skv_recovered found;
+        REQUIRE(skv_recover(files_on(d), judge_frame, &s, &found) == 0, "recovery");
+        REQUIRE(s.frames == (i == 0 || i == 3 ? 2 : i == 1 ? 1 : 0), "%" PRIu64 " frames of case %zu", s.frames, i);
+        close_journal(&j);
+        disk_free(d);
+    }
+}
+
+/* Files that are missing, exchanged, or of another log. */
+static void files_that_do_not_belong(void)
+{
+    journal j = {0};
+    disk *d = disk_new();
+    write_log(&j, d);
+    skv_recovered found;
+    REQUIRE(d->now_count == 3, "%u files", d->now_count);
+    for (uint32_t what = 0; what < 4; what++) {
+        disk_name saved[DISK_FILES];
+        seen s = {0};
+        memcpy(saved, d->now, sizeof saved);
+        if (what < 2) {                 /* the first, or the second, is gone                  */
+            d->now[what] = d->now[--d->now_count];
+        } else {                        /* two are exchanged                                  */
+            d->now[what - 2].file = saved[what - 1].file;
+            d->now[what - 1].file = saved[what - 2].file;
+        }
+        REQUIRE(skv_recover(files_on(d), judge_frame, &s, &found) == 0 && found.damage, "case %u is not seen", what);
+        memcpy(d->now, saved, sizeof saved);
+        d->now_count = 3;
+    }
+    /* The second file of another log that is otherwise the same. */
+    journal k = {0};
+    disk *e = disk_new();
+    write_log(&k, e);
+    skv_segment other = {.kind = SKV_SEGMENT_LOG, .number = 2, .base = 0, .sequence = 0, .uuid = "another log"};
+    uint8_t head[SKV_SEGMENT_HEAD];
+    skv_segment_encode(&other, head);
+    memcpy(d->files[1].now, head, sizeof head);
+    seen s = {0};
+    REQUIRE(skv_recover(files_on(d), judge_frame, &s, &found) == 0 && found.damage == SKV_DAMAGE_FOREIGN_LOG, "damage %d",
+            (int)found.damage);
+    close_journal(&k);
+    disk_free(e);
+    close_journal(&j);
+    disk_free(d);
+}
+
+/* ---- Many who wait ----------------------------------------------------------------------------------------------------- */
+
+enum { THREADS = 8, PUTS = 150 };
+
+static pthread_mutex_t appending = PTHREAD_MUTEX_INITIALIZER;
+static _Atomic uint64_t synced_appends;
+static journal shared;
+
+static int slow_sync(void *context, int handle)
+{
+    const struct timespec nap = {0, 200000};
+    pthread_mutex_lock(&appending);     /* the disk itself is for one at a time               */
+    int status = disk_sync(context, handle);
+    pthread_mutex_unlock(&appending);
+    nanosleep(&nap, NULL);
+    return status;
+}
+
+static void *append_and_wait(void *unused)
+{
+    (void)unused;
+    for (uint32_t i = 0; i < PUTS; i++) {
+        uint64_t position = 0;
+        pthread_mutex_lock(&appending);
+        int status = append_one(&shared, &position);
+        pthread_mutex_unlock(&appending);
+        REQUIRE(status == 0, "%s", strerror(-status));
+        REQUIRE(skv_wal_sync(&shared.wal, position) == 0, "sync");
+        pthread_mutex_lock(&appending);
+        size_t safe = shared.d->files[0].safe_size;
+        pthread_mutex_unlock(&appending);
+        REQUIRE(safe >= SKV_SEGMENT_HEAD + position, "it returned before");
+        atomic_fetch_add(&synced_appends, 1);
+    }
+    return NULL;
+}
+
+/* One syncs for all who wait: far fewer syncs than appends. */
+static void group_commit(void)
+{
+    pthread_t threads[THREADS];
+    disk *d = disk_new();
+    shared = (journal){0};
+    REQUIRE(open_journal(&shared, d) == 0, "an empty folder");
+    shared.wal.files.sync = slow_sync;
+    for (uint32_t i = 0; i < THREADS; i++)
+        REQUIRE(pthread_create(&threads[i], NULL, append_and_wait, NULL) == 0, "pthread_create");
+    for (uint32_t i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    REQUIRE(synced_appends == THREADS * PUTS, "all of them");
+    REQUIRE(d->syncs < THREADS * PUTS / 2, "%" PRIu64 " syncs for %d appends", d->syncs, THREADS * PUTS);
+    close_journal(&shared);
+    disk_free(d);
+}
+
+static const test tests[] = {
+    {"power_cuts", power_cuts},
+#ifdef SKV_CRASH_POINTS
+    {"kills", kills},
+#endif
+    {"half_a_frame", half_a_frame},
+    {"failing_calls", failing_calls},
+    {"rot", rot},
+    {"frames_out_of_order", frames_out_of_order},
+    {"files_that_do_not_belong", files_that_do_not_belong},
+    {"group_commit", group_commit},
+};
+
+/* test_wal SEED CUTS [NAME...] */
+int main(int argc, char **argv)
+{
+    if (argc > 1)
+        seed = strtoull(argv[1], NULL, 10);
+    if (argc > 2)
+        cuts = (uint32_t)strtoul(argv[2], NULL, 10);
+    return run_tests(tests, COUNT(tests), argv + (argc > 2 ? 3 : argc), 120);
+}
