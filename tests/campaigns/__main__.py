@@ -56,7 +56,7 @@ def run_part(campaign: Campaign, result: Result) -> bool:
         with tempfile.TemporaryDirectory(prefix="shmkv-campaign-") as scratch:
             figures = campaign.run(result.parts_done, Path(scratch))
     except AssertionError:
-        result.violations.append(f"part {result.parts_done}: {traceback.format_exc(limit=-1).strip()}")
+        result.violate(traceback.format_exc(limit=-1).strip())
         save(campaign, result)
         return False
     result.add(figures, time.monotonic() - start)

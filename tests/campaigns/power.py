@@ -21,8 +21,8 @@ def run(part: int, scratch: Path) -> Figures:
 
 CAMPAIGN = Campaign(
     name="power",
-    claim="Whatever a power cut leaves of what was not synced, the log can be opened; what was acknowledged as synced is "
-    "there, and what is there is the beginning of what was appended.",
+    claim="Whatever a power cut leaves of what was not synced, the log can be opened; what was acknowledged as synced "
+    "is there, and what is there is the beginning of what was appended.",
     how="A log writes to a disk in memory. After each write, sync, cut, new or removed name the power goes, many times "
     "over: of each file, any 512-byte sectors that were not synced are lost, the size is any since the last sync, and "
     "the latest changes of names are lost. Each state is recovered; some are gone on with, and cut again.",

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from building import ENVIRONMENT, run_prefix
@@ -41,6 +42,7 @@ def run_module(name: str, *arguments: object, limit: float) -> str:
 
 
 def _run(command: list[str], limit: float, environment: dict[str, str]) -> str:
+    start = time.time()
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -54,10 +56,10 @@ def _run(command: list[str], limit: float, environment: dict[str, str]) -> str:
         output, _ = process.communicate(timeout=limit)
     except subprocess.TimeoutExpired:
         in_time = False
-        _end(process)
+        _end(process, start)
         output, _ = process.communicate()
     finally:
-        left = _end(process)
+        left = _end(process, start)
     assert in_time, f"{' '.join(command)} did not end within {limit} s:\n{output}"
     if process.returncode:
         raise ProgramError(command, process.returncode, output)
@@ -65,13 +67,17 @@ def _run(command: list[str], limit: float, environment: dict[str, str]) -> str:
     return output
 
 
-def _end(process: subprocess.Popen[str]) -> list[str]:
-    """The children of a program that failed end with it; what was left in /dev/shm is named after it, and goes."""
+def _end(process: subprocess.Popen[str], start: float) -> list[str]:
+    """The children of a program that failed end with it; what was left in /dev/shm is named after it, and goes.
+
+    Names tell no more than a pid, which an earlier process may have had too.
+    """
     if process.poll() != 0:
         with contextlib.suppress(ProcessLookupError):  # its session is its own
             os.killpg(process.pid, signal.SIGKILL)
     patterns = (f"shmkv-core-{process.pid}-*", f"shmkv.*.{NAME_PREFIX}-{process.pid}-*")
-    left = [region for pattern in patterns for region in Path("/dev/shm").glob(pattern)]
+    named = [region for pattern in patterns for region in Path("/dev/shm").glob(pattern)]
+    left = [region for region in named if region.stat().st_ctime >= start]
     for region in left:
         region.unlink(missing_ok=True)
     return [region.name for region in left]

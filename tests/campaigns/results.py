@@ -26,12 +26,20 @@ class Result:
     machine: str = ""
 
     def add(self, figures: Figures, seconds: float) -> None:
+        """Of the next part; what it had violated before is mended."""
         self.figures = join(self.figures, figures)
+        self.violations = [sentence for sentence in self.violations if not sentence.startswith(self._part())]
         self.parts_done += 1
         self.seconds += seconds
         self.when = time.strftime("%Y-%m-%d", time.gmtime())
         self.commit = _commit()
         self.machine = f"{os.cpu_count()} cores, {platform.system()} {platform.release()}, {platform.machine()}"
+
+    def violate(self, sentence: str) -> None:
+        self.violations.append(self._part() + sentence)
+
+    def _part(self) -> str:
+        return f"part {self.parts_done}: "
 
 
 def _commit() -> str:
