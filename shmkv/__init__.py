@@ -15,17 +15,23 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from shmkv._core import Versioned
+    from shmkv.datastore import DataStore
     from shmkv.errors import (
         BatchTooLargeError,
         ClosedStoreError,
         CodecError,
         CorruptStoreError,
+        DuplicateKeyError,
         ForeignStoreError,
         ForkedError,
+        InvalidKeyError,
+        InvalidTTLError,
+        InvalidValueError,
         KeyTooLargeError,
         LayoutVersionError,
         LockTimeoutError,
         LogFailedError,
+        MissingKeyError,
         ReadOnlyStoreError,
         ShmkvError,
         StaleStoreError,
@@ -42,6 +48,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "DataStore": "shmkv.datastore",
     "KeyValueStore": "shmkv.keyvalue",
     "Versioned": "shmkv._core",
     **dict.fromkeys(
@@ -71,13 +78,19 @@ __all__ = [
     "CodecError",
     "CompactReport",
     "CorruptStoreError",
+    "DataStore",
+    "DuplicateKeyError",
     "ForeignStoreError",
     "ForkedError",
+    "InvalidKeyError",
+    "InvalidTTLError",
+    "InvalidValueError",
     "KeyTooLargeError",
     "KeyValueStore",
     "LayoutVersionError",
     "LockTimeoutError",
     "LogFailedError",
+    "MissingKeyError",
     "ProcessInfo",
     "ReadOnlyStoreError",
     "ShmkvError",

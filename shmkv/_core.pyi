@@ -31,6 +31,35 @@ class Region:
     uid: int
     bucket_count: int
 
+class Log:
+    """A log in the folder behind a descriptor, of this process alone."""
+
+    def __init__(self, folder: int) -> None: ...
+    def recover(
+        self, apply: Callable[[int, int, int, list[tuple[int, str | bytes, None, int]]], object]
+    ) -> dict[str, Any]:
+        """Read the log: apply(segment, offset, size, [(kind, key, None, expires_ms), ...]) for each frame."""
+    def begin(self, uuid: bytes) -> None:
+        """Get ready to append, behind what was recovered; `uuid` is for a new log."""
+    def append(self, kind: int, key: str, value: bytes, expires_ms: int) -> tuple[int, int, int, int]:
+        """(segment, offset, size, position) of the new frame."""
+    def sync(self, position: int) -> None:
+        """Wait until what is below it is on stable storage."""
+    def rotate(self) -> int:
+        """Begin the next segment; its number."""
+    def read(self, segment: int, offset: int, size: int) -> list[tuple[int, str | bytes, bytes, int]]:
+        """[(kind, key, value, expires_ms), ...] of a frame."""
+    def frames(
+        self, segment: int, at: int, sequence: int, most: int
+    ) -> tuple[list[tuple[int, int, list[tuple[int, str | bytes, None, int]]]], int, int]:
+        """([(offset, size, operations), ...], at, sequence): frames of up to `most` bytes, from `at` on (0 = the first),
+        and where to go on; none at its end."""
+    def remove(self, segment: int) -> None:
+        """Remove the file of a segment."""
+    segment: int
+    end: int
+    synced: int
+
 class Versioned(tuple[Any, int]):
     value: Any
     version: int

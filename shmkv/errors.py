@@ -10,12 +10,17 @@ __all__ = [
     "ClosedStoreError",
     "CodecError",
     "CorruptStoreError",
+    "DuplicateKeyError",
     "ForeignStoreError",
     "ForkedError",
+    "InvalidKeyError",
+    "InvalidTTLError",
+    "InvalidValueError",
     "KeyTooLargeError",
     "LayoutVersionError",
     "LockTimeoutError",
     "LogFailedError",
+    "MissingKeyError",
     "ReadOnlyStoreError",
     "ShmkvError",
     "StaleStoreError",
@@ -115,4 +120,28 @@ class ForkedError(ShmkvError, RuntimeError):
 
 
 class LogFailedError(ShmkvError, OSError):
-    """The log of a durable store could not be written."""
+    """A write or a sync of a log failed, so that nobody knows what is on the disk.  Everything that had been
+    acknowledged before is there; close, see to the disk, and open it again."""
+
+
+# ---- DataStore -----------------------------------------------------------------------------
+
+
+class DuplicateKeyError(ShmkvError, ValueError):
+    """`DataStore.create` met a key that exists; nothing was changed."""
+
+
+class MissingKeyError(ShmkvError, KeyError):
+    """`DataStore.read` or `delete`: there is no such key, or its time is over."""
+
+
+class InvalidKeyError(ShmkvError, ValueError):
+    """A `DataStore` key is no str of 1 to 32 characters."""
+
+
+class InvalidValueError(ShmkvError, ValueError):
+    """A `DataStore` value is no JSON object, or takes more than 16,384 bytes."""
+
+
+class InvalidTTLError(ShmkvError, ValueError):
+    """A `DataStore` ttl is no whole number of seconds, 1 or more."""

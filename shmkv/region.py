@@ -510,6 +510,25 @@ def create_in(target: str, want: Wanted, *, exist_ok: bool, timeout: float) -> O
         os.close(fd)
 
 
+def create_anonymous(size: int, label: str) -> Opened:
+    """Lay a store out in memory that has no name and needs no /dev/shm: only this process can reach it.
+
+    Raises:
+        StoreFullError: no room for its fixed areas.
+    """
+    target = f"/{label}"
+    want = wanted(size, None, None)
+    fd = os.memfd_create(label, os.MFD_CLOEXEC)
+    try:
+        os.ftruncate(fd, region_size(size))
+        _lay_out(fd, target, want._replace(size=region_size(size)), fixed_size=True)
+        opened = _map(fd, target, want, created=True, readonly=False, foreign=False, timeout=0, named=False)
+        assert opened is not None, "nobody else knows the object"
+        return opened
+    finally:
+        os.close(fd)
+
+
 def _lay_out(fd: int, target: str, want: Wanted, *, fixed_size: bool = False) -> bool:
     """Make a store of the object behind `fd`; False if another process did so first."""
     mode = want.mode or DEFAULT_MODE

@@ -53,6 +53,7 @@ typedef struct recovery {
     void *to;
     skv_recovered *out;
     bool knows_uuid;
+    bool starts_anywhere;       /* the first segment says where the log begins                */
     uint8_t uuid[16];
 } recovery;
 
@@ -146,11 +147,13 @@ static int read_segment(recovery *r, uint64_t number, bool last)
         out->has_last = false;
     } else if (status == 0 && head) {
         status = damaged(r, SKV_SEGMENT_LOG, number, head, 0);
-    } else if (status == 0 && (reader.segment.base != out->end || reader.segment.sequence != out->sequence)) {
+    } else if (status == 0 && !r->starts_anywhere
+               && (reader.segment.base != out->end || reader.segment.sequence != out->sequence)) {
         status = damaged(r, SKV_SEGMENT_LOG, number, SKV_DAMAGE_GAP, 0);
     } else if (status == 0) {
         enum skv_read_result ended;
         bool closed;
+        r->starts_anywhere = false;
         status = apply_frames(r, &reader, &ended, &closed);
         out->last = reader.segment;
         out->has_last = true;
@@ -222,7 +225,7 @@ static size_t left_over(const numbers *n, uint64_t first)
     return i;
 }
 
-int skv_recover(skv_files files, skv_apply apply, void *to, skv_recovered *out)
+int skv_recover(skv_files files, bool sheds, skv_apply apply, void *to, skv_recovered *out)
 {
     numbers n = {0};
     recovery r = {.files = files, .apply = apply, .to = to, .out = out};
@@ -233,7 +236,8 @@ int skv_recover(skv_files files, skv_apply apply, void *to, skv_recovered *out)
     if (n.count)
         qsort(n.all, n.count, sizeof *n.all, ascending);
     out->found = n.count || n.snapshot;
-    out->first = n.snapshot ? n.snapshot : 1;
+    r.starts_anywhere = sheds && n.count;
+    out->first = n.snapshot ? n.snapshot : r.starts_anywhere ? n.all[0] : 1;
     out->last = (skv_segment){.kind = SKV_SEGMENT_LOG, .number = out->first};
     if (status == 0 && n.snapshot)
         status = read_snapshot(&r, n.snapshot);

@@ -1,6 +1,7 @@
 /* recover.h: reading a log from its snapshot to its end, after whatever has happened to it.
  *
- * What: the snapshot with the highest number n, then the segments n, n + 1, ...; without a snapshot, from segment 1.
+ * What: the snapshot with the highest number n, then the segments n, n + 1, ...; without a snapshot, from segment 1, or,
+ *       in a log that sheds them, from the oldest one.
  * How:  frames are applied in order, each whole or not at all.  Where the last segment ends in something that is no
  *       frame, that was being written in the end, and is cut off; anywhere else it is damage, and nothing that
  *       comes after it is applied.  Files with lower numbers are left over from a removal that was cut short.
@@ -38,7 +39,9 @@ typedef struct skv_recovered {
     uint64_t offset;            /* in it                                                      */
 } skv_recovered;
 
-/* 0, minus an errno, or what `apply` returned.  With 0, out->damage tells whether everything was applied. */
-int skv_recover(skv_files files, skv_apply apply, void *to, skv_recovered *out);
+/* 0, minus an errno, or what `apply` returned.  With 0, out->damage tells whether everything was applied.
+ * `sheds`: this log has no snapshots, and gives its oldest segments up once nothing in them counts; then it begins
+ * with the lowest one that there is. */
+int skv_recover(skv_files files, bool sheds, skv_apply apply, void *to, skv_recovered *out);
 
 #endif

@@ -84,7 +84,7 @@ static int open_journal(journal *j, disk *d)
     j->d = d;
     memset(&j->state, 0, sizeof j->state);
     skv_wal_init(&j->wal, files_on(d), skv_private_turns(), &j->state, uuid);
-    int status = skv_recover(files_on(d), judge_frame, &s, &found);
+    int status = skv_recover(files_on(d), false, judge_frame, &s, &found);
     if (status)
         return status;
     REQUIRE(!found.damage, "damage %d in %s at %" PRIu64 " (%" PRIu64 " frames were read)", (int)found.damage, found.name,
@@ -134,7 +134,7 @@ static void judge_state(storm *s, disk *left)
     skv_recovered found;
     seen there = {0};
     states++;
-    int status = skv_recover(files_on(left), judge_frame, &there, &found);
+    int status = skv_recover(files_on(left), false, judge_frame, &there, &found);
     REQUIRE(status == 0, "recovery: %s", strerror(-status));
     REQUIRE(!found.damage, "damage %d in %s at %" PRIu64, (int)found.damage, found.name, found.offset);
     REQUIRE(there.frames >= s->acknowledged, "%" PRIu64 " frames are left of %" PRIu64 " that were acknowledged", there.frames,
@@ -213,14 +213,24 @@ static void power_cuts(void)
 /* ---- Kills ------------------------------------------------------------------------------------------------ */
 
 #ifdef SKV_CRASH_POINTS
+static const char *const points[] = {"wal.made", "wal.head_written", "wal.head_synced", "wal.folder_synced", "wal.begun",
+                                    "wal.cut", "wal.rotating", "wal.written", "wal.appended", "wal.leading", "wal.synced"};
+static uint32_t killed[COUNT(points)], point;
 static jmp_buf killed_here;
-static uint32_t passes_left;
+static uint32_t passes_left;            /* of `point`; 0 = it lives                           */
 
 static void die_here(const char *name)
 {
-    (void)name;
-    if (passes_left && --passes_left == 0)
+    if (passes_left && strcmp(name, points[point]) == 0 && --passes_left == 0) {
+        killed[point]++;
         longjmp(killed_here, 1);
+    }
+}
+
+static void draw_death(rng *r, uint32_t most)
+{
+    point = below(r, COUNT(points));
+    passes_left = below(r, most);
 }
 
 /* False: the process died in it. */
@@ -256,12 +266,12 @@ static void kills(void)
         uint64_t least = 0, most = 0;           /* frames that the file may hold              */
         while (d->file_count < DISK_FILES - 30) {
             j = (journal){0};
-            passes_left = below(&r, 2) ? 1 + below(&r, 6) : 0;
+            draw_death(&r, 2);
             bool lives = live_to_open(&j, d);
             REQUIRE(!lives || (j.appended >= least && j.appended <= most), "%" PRIu64 " frames, not %" PRIu64 " to %" PRIu64,
                     j.appended, least, most);
             for (uint32_t i = 0; lives && i < 60; i++) {
-                passes_left = 1 + below(&r, 40);
+                draw_death(&r, 3);
                 least = j.appended;
                 most = j.appended + 1;
                 lives = live_through(&j, below(&r, 10));
@@ -275,6 +285,8 @@ static void kills(void)
     }
     skv_crash_hook = NULL;
     REQUIRE(deaths > 100, "%u deaths", deaths);
+    for (size_t i = 0; i < COUNT(points); i++)
+        printf("killed %s %u\n", points[i], killed[i]);
 }
 #endif
 
@@ -298,7 +310,7 @@ static void half_a_frame(void)
     }
     seen s = {0};
     skv_recovered found;
-    REQUIRE(skv_recover(files_on(d), judge_frame, &s, &found) == 0 && !found.damage && s.frames == 200 && found.cut == 0,
+    REQUIRE(skv_recover(files_on(d), false, judge_frame, &s, &found) == 0 && !found.damage && s.frames == 200 && found.cut == 0,
             "%" PRIu64 " frames", s.frames);
     close_journal(&j);
     disk_free(d);
@@ -383,7 +395,7 @@ static void rot(void)
             skv_recovered found;
             seen s = {0};
             f->now[bit / 8] ^= (uint8_t)(1u << bit % 8);
-            int status = skv_recover(files_on(d), judge_frame, &s, &found);
+            int status = skv_recover(files_on(d), false, judge_frame, &s, &found);
             REQUIRE(status == 0, "%s", strerror(-status));
             REQUIRE(found.damage || s.frames + 1 >= first_unvouched, "bit %zu of file %u: only %" PRIu64 " frames, and nothing is said",
                     bit, file, s.frames);
@@ -415,7 +427,7 @@ static void frames_out_of_order(void)
         }
         seen s = {0};
         skv_recovered found;
-        REQUIRE(skv_recover(files_on(d), judge_frame, &s, &found) == 0, "recovery");
+        REQUIRE(skv_recover(files_on(d), false, judge_frame, &s, &found) == 0, "recovery");
         REQUIRE(s.frames == (i == 0 || i == 3 ? 2 : i == 1 ? 1 : 0), "%" PRIu64 " frames of case %zu", s.frames, i);
         close_journal(&j);
         disk_free(d);
@@ -440,7 +452,7 @@ static void files_that_do_not_belong(void)
             d->now[what - 2].file = saved[what - 1].file;
             d->now[what - 1].file = saved[what - 2].file;
         }
-        REQUIRE(skv_recover(files_on(d), judge_frame, &s, &found) == 0 && found.damage, "case %u is not seen", what);
+        REQUIRE(skv_recover(files_on(d), false, judge_frame, &s, &found) == 0 && found.damage, "case %u is not seen", what);
         memcpy(d->now, saved, sizeof saved);
         d->now_count = 3;
     }
@@ -453,7 +465,7 @@ static void files_that_do_not_belong(void)
     skv_segment_encode(&other, head);
     memcpy(d->files[1].now, head, sizeof head);
     seen s = {0};
-    REQUIRE(skv_recover(files_on(d), judge_frame, &s, &found) == 0 && found.damage == SKV_DAMAGE_FOREIGN_LOG, "damage %d",
+    REQUIRE(skv_recover(files_on(d), false, judge_frame, &s, &found) == 0 && found.damage == SKV_DAMAGE_FOREIGN_LOG, "damage %d",
             (int)found.damage);
     close_journal(&k);
     disk_free(e);

@@ -15,7 +15,7 @@
 static const char *const error_names[SKV_ERRORS] = {
     "StoreFullError", "CorruptStoreError", "LayoutVersionError", "ClosedStoreError", "KeyTooLargeError", "CodecError",
     "LockTimeoutError", "ReadOnlyStoreError", "ValueTooLargeError", "BatchTooLargeError", "StaleStoreError",
-    "TooManyProcessesError", "ForkedError",
+    "TooManyProcessesError", "ForkedError", "LogFailedError",
 };
 
 /* The one table from status to exception.  Statuses that are an answer of some call (missing,
@@ -227,6 +227,11 @@ static int add_types(PyObject *module, module_state *state)
         return -1;
     state->handle_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &skv_handle_spec, NULL);
     if (!state->handle_type || PyModule_AddType(module, state->handle_type) < 0)
+        return -1;
+    PyObject *log_type = PyType_FromModuleAndSpec(module, &skv_log_spec, NULL);
+    int added = log_type ? PyModule_AddType(module, (PyTypeObject *)log_type) : -1;
+    Py_XDECREF(log_type);
+    if (added < 0)
         return -1;
     state->versioned_type = PyStructSequence_NewType(&skv_versioned_desc);
     return state->versioned_type ? PyModule_AddType(module, state->versioned_type) : -1;

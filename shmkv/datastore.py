@@ -1,0 +1,608 @@
+"""`DataStore`: JSON objects in files, for one process and any number of its threads.
+
+What: create, read and delete of small JSON objects with a time to live.  The records stay on disk, in the frames of
+      a log (_core/segment.h); memory holds, for each key, where its frame is.
+How:  a change is a frame at the end of the log, then a change of the index: a private store of the engine, in memory
+      without a name.  A read is one look into the index and one pread.  Room comes back from the old end: what still
+      counts in the oldest segment is appended again, then its file is removed (Rosenblum and Ousterhout, The Design
+      and Implementation of a Log-Structured File System, 1992; the index as in Sheehy and Smith, Bitcask, 2010).
+
+From the old end, because a deletion has to outlive every older frame of its key, or opening would bring that one back:
+in the oldest segment there is nothing left for it to hide.  It goes on with each change once the files take half of
+what they may, a few bytes for each byte written, so that no change waits for all of it.
+
+Concurrency: changes are made one at a time, under a lock; reads take none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import struct
+import threading
+import time
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shmkv import _core, codecs, region
+from shmkv.errors import (
+    ClosedStoreError,
+    CorruptStoreError,
+    DuplicateKeyError,
+    ForkedError,
+    InvalidKeyError,
+    InvalidTTLError,
+    InvalidValueError,
+    LogFailedError,
+    MissingKeyError,
+    StoreFullError,
+    StoreLockedError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+__all__ = ["DataStore"]
+
+KEY_CHARACTERS = 32
+VALUE_BYTES = 16_384
+VALUE_LEVELS = 200
+TTL_SECONDS = 10_000_000_000
+
+LIMIT = 1_000_000_000  # bytes of all files together
+SEGMENT = 4_000_000
+LOCK_BYTES = 64  # the lock file is never longer
+# Kept free, so that a segment can be emptied when nothing else has room, and as much again for deletions.
+RESERVE = 2 * SEGMENT
+# Bytes of the oldest segment that are looked at for each byte written: with three quarters in use, what frees one byte.
+PACE = 4
+SYNC_SECONDS = 0.5  # half of what may be lost
+
+INDEX_BYTES = 4 << 30  # of address space; memory only as it is used
+PUT, DELETE = 1, 2  # enum skv_op_kind
+
+# Where a record's frame is: segment, offset and bytes; and when it expires, ms of Unix time, 0 = never.
+Place = tuple[int, int, int, int]
+PLACE = struct.Struct("<IIIQ")
+
+
+class DataStore:
+    """A store of JSON objects in a directory of this machine, for one process at a time and all its threads.
+
+    Args:
+        path: a directory; it is made if it is missing.  None: one in this user's data directory.
+        sync: when a change is on stable storage: "always", when the call returns; "interval" (default), at most a
+            second later; "none", when the system sees fit.  Whatever it is, a process that is killed loses nothing.
+
+    Raises:
+        StoreLockedError: another process, or another `DataStore` of this one, has it open; the message names it.
+        NotADirectoryError: `path` is a file.
+        CorruptStoreError: a file is damaged; the message says which, and where.
+        OSError: what the system says of the directory.
+
+    A process that ends without `close()` leaves nothing to be done: the next one takes over.
+
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> with DataStore(folder.name) as data:
+    ...     data.create("user:1", {"name": "Ada"}, ttl=3600)
+    ...     data.read("user:1")
+    ...     data.delete("user:1")
+    {'name': 'Ada'}
+    >>> folder.cleanup()
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None, *, sync: str = "interval") -> None:
+        if sync not in ("always", "interval", "none"):
+            raise ValueError(f'sync must be "always", "interval" or "none", not {sync!r}')
+        self._path = _default_path() if path is None else Path(path)
+        self._pid = os.getpid()
+        self._sync = sync
+        self._closed = False
+        self._changing = threading.Lock()
+        self._folder = _open_folder(self._path)
+        try:
+            self._claim = _Claim(self._folder, self._path)
+            try:
+                self._index = _Index()
+                self._log = _core.Log(self._folder)
+                self._segments: dict[int, _Segment] = {}  # in the order of their numbers
+                self._cursor = _Cursor()
+                self._recover()
+            except BaseException:
+                self._claim.release()
+                raise
+        except BaseException:
+            os.close(self._folder)
+            raise
+        self._syncer = _Syncer(self._log) if sync == "interval" else None
+        # Where nobody calls close(), the end of the process is as good as a kill: nothing is lost.
+        self._finalizer = weakref.finalize(self, _let_go, self._folder, self._claim, self._syncer)
+
+    @property
+    def path(self) -> Path:
+        """The directory that it is in."""
+        return self._path
+
+    # ---- The three calls -----------------------------------------------------------------------
+
+    def create(self, key: str, value: dict[str, Any], ttl: int | None = None) -> None:
+        """Store a new record.
+
+        Atomicity: of several threads that create one key, one does and the others raise.  O(size of the value).
+
+        Args:
+            key: 1 to 32 characters.
+            value: a dict of what JSON has: str keys; str, int, float, bool, None, lists and dicts as values.  At most
+                16,384 bytes as UTF-8 text without spaces, and 200 levels.  It comes back equal and of the same types.
+            ttl: whole seconds until it expires, by the clock of the wall; None, never.
+
+        Raises:
+            DuplicateKeyError: the key exists, and has not expired.
+            InvalidKeyError, InvalidValueError, InvalidTTLError: see above.
+            StoreFullError: the files may not grow, and nothing in them can be dropped; or the disk is full.
+            LogFailedError: the disk does not write any more.
+        """
+        _check_key(key)
+        text = _encode(value)
+        lifetime = _milliseconds(ttl)
+        self._check_open()
+        with self._changing:
+            old = self._index.get(key)
+            now = _now_ms()
+            if old and not _is_expired(old, now):
+                raise DuplicateKeyError(f"the key {key!r} exists already: delete it first")
+            expires = now + lifetime if lifetime else 0
+            self._make_room(_frame_bytes(key, len(text)), LIMIT - RESERVE)
+            segment, offset, size, position = self._append(PUT, key, text, expires)
+            self._index.put(key, (segment, offset, size, expires))
+            self._segments[segment].live += size
+            if old:
+                self._segments[old[0]].live -= old[2]
+        self._wait(position)
+
+    def read(self, key: str) -> dict[str, Any]:
+        """The value under the key, a copy of its own.  One read of the disk, or of the system's cache of it.
+
+        Raises:
+            MissingKeyError: there is none, or it has expired.
+            InvalidKeyError: no key can be so.
+            CorruptStoreError: the record is damaged on the disk.
+        """
+        _check_key(key)
+        self._check_open()
+        while True:
+            place = self._index.get(key)
+            if place is None or _is_expired(place, _now_ms()):
+                raise MissingKeyError(key)
+            try:
+                (operation,) = self._log.read(*place[:3])
+            except FileNotFoundError:
+                continue  # its segment was emptied and removed meanwhile: the index knows better by now
+            except OSError as error:
+                if error.errno != errno.EBADMSG:
+                    raise
+                raise CorruptStoreError(
+                    f"the record of {key!r} is damaged on the disk (segment {place[0]}, byte {place[1]})"
+                ) from None
+            value: dict[str, Any] = json.loads(operation[2])
+            return value
+
+    def delete(self, key: str) -> None:
+        """Remove the record.
+
+        Atomicity: of several threads that delete one key, one does and the others raise.
+
+        Raises:
+            MissingKeyError: there is none, or it has expired.
+            InvalidKeyError: no key can be so.
+            LogFailedError: the disk does not write any more.
+        """
+        _check_key(key)
+        self._check_open()
+        with self._changing:
+            place = self._index.get(key)
+            if place is None or _is_expired(place, _now_ms()):
+                raise MissingKeyError(key)
+            self._make_room(_frame_bytes(key, 0), LIMIT - SEGMENT)
+            position = self._append(DELETE, key, b"", 0)[3]
+            self._index.delete(key)
+            self._segments[place[0]].live -= place[2]
+        self._wait(position)
+
+    # ---- Life ------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Let another process have it; with `sync` "always" and "interval" everything is on stable storage then.
+
+        May be called again.  Calls of other threads that come later raise `ClosedStoreError`.
+        """
+        if os.getpid() != self._pid:
+            return  # the claim and the log are the parent's
+        with self._changing:
+            if self._closed:
+                return
+            self._closed = True
+            try:
+                if self._sync != "none":
+                    self._log.sync(self._log.end)
+            finally:
+                self._finalizer()
+                self._index.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<DataStore {str(self._path)!r}{' (closed)' if self._closed else ''}>"
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedStoreError("the DataStore is closed: open it again")
+        if os.getpid() != self._pid:
+            raise ForkedError(
+                f"this process was forked from {self._pid}, which has the DataStore open: it is for one process at a "
+                "time, so close it before the fork, or open another one here"
+            )
+
+    # ---- Recovery ----------------------------------------------------------------------------------
+
+    def _recover(self) -> None:
+        found = self._log.recover(self._apply)
+        if found["damage"]:
+            raise CorruptStoreError(
+                f"{self._path / found['name']} is damaged at byte {found['offset']}: {found['damage']}. "
+                f"{len(self._index)} records before that place can be read; restore the file from a copy, or remove it "
+                "and all later ones to go on with those"
+            )
+        self._log.begin(os.urandom(16))
+        self._segments.setdefault(self._log.segment, _Segment())
+        for number, segment in self._segments.items():
+            segment.size = os.stat(_segment_name(number), dir_fd=self._folder).st_size
+
+    def _apply(self, segment: int, offset: int, size: int, operations: list[tuple[int, Any, None, int]]) -> None:
+        mine = self._segments.setdefault(segment, _Segment())
+        for kind, key, _, expires in operations:
+            old = self._index.get(key)
+            if old:
+                self._segments[old[0]].live -= old[2]
+            if kind == PUT:
+                self._index.put(key, (segment, offset, size, expires))
+                mine.live += size
+            elif old:
+                self._index.delete(key)
+
+    # ---- Appending -----------------------------------------------------------------------------------
+
+    def _append(self, kind: int, key: str, text: bytes, expires: int) -> tuple[int, int, int, int]:
+        try:
+            if self._segments[self._log.segment].size + _frame_bytes(key, len(text)) > SEGMENT:
+                self._rotate()
+            segment, offset, size, position = self._log.append(kind, key, text, expires)
+        except LogFailedError:
+            raise
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise StoreFullError(f"the disk is full, nothing was changed: make room for {self._path}") from error
+            raise LogFailedError(error.errno, f"{error.strerror}: nothing was changed", str(self._path)) from error
+        self._segments[segment].size += size
+        return segment, offset, size, position
+
+    def _rotate(self) -> None:
+        self._segments[self._log.rotate()] = _Segment(size=_SEGMENT_HEAD)
+
+    def _wait(self, position: int) -> None:
+        if self._sync == "always":
+            self._log.sync(position)
+        elif self._syncer:
+            self._syncer.wake()
+
+    # ---- Room ----------------------------------------------------------------------------------------
+
+    def _bytes(self) -> int:
+        return LOCK_BYTES + sum(segment.size for segment in self._segments.values())
+
+    def _live(self) -> int:
+        return sum(segment.live for segment in self._segments.values())
+
+    def _make_room(self, size: int, most: int) -> None:
+        """Room for a frame of `size` bytes in files of `most`; the lock is held."""
+        taken = self._bytes()
+        if taken > LIMIT // 2 and taken - self._live() > taken // 8:
+            self._gather(PACE * size)
+        if self._bytes() + size <= most:
+            return
+        heads = _SEGMENT_HEAD * (len(self._segments) + 1) + LOCK_BYTES
+        if self._live() + heads + size > most:
+            self._drop_expired()
+        if self._live() + heads + size > most:
+            raise StoreFullError(
+                f"the files of the DataStore may take {LIMIT:,} bytes together, and {self._live():,} are in use, "
+                "nothing was changed: delete records, or let them expire"
+            )
+        # Once round at most: then there is nothing but what counts.
+        for _ in range(2 * len(self._segments)):
+            if self._bytes() + size <= most:
+                return
+            self._gather(SEGMENT)
+
+    def _drop_expired(self) -> None:
+        now = _now_ms()
+        for key, place in self._index.items():
+            if _is_expired(place, now):
+                self._drop(key, place)
+
+    def _drop(self, key: str, place: Place) -> None:
+        self._index.delete(key)
+        self._segments[place[0]].live -= place[2]
+
+    def _gather(self, most: int) -> None:
+        """Append again what counts in the next `most` bytes of the oldest segment; remove it at its end."""
+        oldest = next(iter(self._segments))
+        if oldest == self._log.segment:
+            self._rotate()
+        cursor = self._cursor
+        if cursor.segment != oldest:
+            cursor = self._cursor = _Cursor(oldest)
+        now = _now_ms()
+        frames, cursor.at, cursor.sequence = self._log.frames(oldest, cursor.at, cursor.sequence, most)
+        for offset, _, operations in frames:
+            for kind, key, _, _ in operations:
+                place = self._index.get(str(key))
+                if kind == PUT and place and place[:2] == (oldest, offset):
+                    self._keep(str(key), place, now)
+        if not frames:
+            # What was moved is on stable storage before its only other copy goes.
+            self._log.sync(self._log.end)
+            self._log.remove(oldest)
+            del self._segments[oldest]
+
+    def _keep(self, key: str, place: Place, now: int) -> None:
+        if _is_expired(place, now):
+            self._drop(key, place)
+            return
+        ((_, _, text, expires),) = self._log.read(*place[:3])
+        segment, offset, size, _ = self._append(PUT, key, text, expires)
+        self._index.put(key, (segment, offset, size, expires))
+        self._segments[place[0]].live -= place[2]
+        self._segments[segment].live += size
+
+
+# ---- Segments, index, claim, syncer -----------------------------------------------------------------
+
+_SEGMENT_HEAD = 64
+
+
+class _Segment:
+    __slots__ = ("live", "size")
+
+    def __init__(self, size: int = 0) -> None:
+        self.size = size  # bytes of the file
+        self.live = 0  # bytes of the frames that the index names
+
+
+class _Cursor:
+    """How far the oldest segment has been gathered."""
+
+    __slots__ = ("at", "segment", "sequence")
+
+    def __init__(self, segment: int = 0) -> None:
+        self.segment = segment
+        self.at = 0
+        self.sequence = 0
+
+
+class _Index:
+    """Key to place, in a private store of the engine: a third of what a dict of tuples takes."""
+
+    def __init__(self) -> None:
+        self._opened = region.create_anonymous(INDEX_BYTES, "shmkv-index")
+        resolved = codecs.resolve("safe")
+        self._handle = _core.Handle(self._opened.region, resolved.kind, resolved.encode, resolved.decode, 5.0, False)
+
+    def get(self, key: str) -> Place | None:
+        packed = self._handle.get(key)
+        return None if packed is None else PLACE.unpack(packed)
+
+    def put(self, key: str, place: Place) -> None:
+        self._handle.put(key, PLACE.pack(*place))
+
+    def delete(self, key: str) -> None:
+        self._handle.delete(key)
+
+    def items(self) -> Iterator[tuple[str, Place]]:
+        for bucket in range(self._opened.region.bucket_count):
+            for key, packed, _ in self._handle._bucket_items(bucket, None, None):
+                yield str(key), PLACE.unpack(packed)
+
+    def __len__(self) -> int:
+        return len(self._handle)
+
+    def close(self) -> None:
+        self._handle.close()
+
+
+class _Claim:
+    """The directory belongs to this process.
+
+    A record lock (fcntl) is given back by the system when the process ends, however it does, and is not inherited by
+    its children: a child that lives on does not keep the directory.  It does not hold between two parts of one
+    process, so those that this process has are noted.
+    """
+
+    _mine: dict[tuple[int, int], int] = {}  # noqa: RUF012 - of the process
+    _guard = threading.Lock()
+
+    def __init__(self, folder: int, path: Path) -> None:
+        facts = os.fstat(folder)
+        self._identity = (facts.st_dev, facts.st_ino)
+        with self._guard:
+            if self._mine.get(self._identity) == os.getpid():
+                raise StoreLockedError(f"{path} is open already, in this process ({os.getpid()}): use that DataStore")
+            self._fd = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=folder)
+            try:
+                fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                holder = os.pread(self._fd, LOCK_BYTES, 0).decode("ascii", "replace").strip() or "unknown"
+                os.close(self._fd)
+                if error.errno not in (errno.EACCES, errno.EAGAIN):
+                    raise
+                raise StoreLockedError(
+                    f"{path} is open in another process (pid {holder}): a DataStore is for one process at a time"
+                ) from None
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+            self._mine[self._identity] = os.getpid()
+
+    def release(self) -> None:
+        with self._guard:
+            if self._mine.get(self._identity) == os.getpid():
+                del self._mine[self._identity]
+                os.close(self._fd)
+
+
+class _Syncer:
+    """A thread that brings the log to stable storage soon after it has grown; it sleeps while nothing happens."""
+
+    def __init__(self, log: _core.Log) -> None:
+        self._log = log
+        self._grown = threading.Event()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="shmkv-sync", daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        if not self._grown.is_set():
+            self._grown.set()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._grown.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            self._grown.wait()
+            if self._stopped.wait(SYNC_SECONDS):
+                return
+            self._grown.clear()
+            with contextlib.suppress(OSError):  # the log has failed then, and the next change says so
+                self._log.sync(self._log.end)
+
+
+def _let_go(folder: int, claim: _Claim, syncer: _Syncer | None) -> None:
+    if syncer:
+        syncer.stop()
+    claim.release()
+    os.close(folder)
+
+
+# ---- Small parts ---------------------------------------------------------------------------------------
+
+
+def _default_path() -> Path:
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("shmkv")) / "datastore"
+
+
+def _open_folder(path: Path) -> int:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        problem = "a DataStore needs a directory, and this is a file"
+        raise NotADirectoryError(errno.ENOTDIR, problem, str(path)) from None
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _segment_name(number: int) -> str:
+    return f"{number:020}.log"
+
+
+def _frame_bytes(key: str, text_bytes: int) -> int:
+    """Bytes that a frame of one operation takes (frame.h)."""
+    return (40 + 24 + len(key.encode()) + text_bytes + 7) & ~7
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _is_expired(place: Place, now: int) -> bool:
+    return 0 < place[3] <= now
+
+
+def _check_key(key: str) -> None:
+    if not isinstance(key, str):
+        raise InvalidKeyError(f"a key is a str, not {type(key).__name__}")
+    if not 1 <= len(key) <= KEY_CHARACTERS:
+        raise InvalidKeyError(f"a key has 1 to {KEY_CHARACTERS} characters, not {len(key)}")
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        raise InvalidKeyError("a key cannot hold half of a surrogate pair") from None
+
+
+def _milliseconds(ttl: int | None) -> int:
+    if ttl is None:
+        return 0
+    if isinstance(ttl, bool) or not isinstance(ttl, int):
+        raise InvalidTTLError(f"ttl is whole seconds as int, or None, not {type(ttl).__name__}")
+    if not 1 <= ttl <= TTL_SECONDS:
+        raise InvalidTTLError(f"ttl is 1 to {TTL_SECONDS:,} seconds, not {ttl}")
+    return ttl * 1000
+
+
+def _encode(value: dict[str, Any]) -> bytes:
+    if type(value) is not dict:
+        raise InvalidValueError(f"a value is a JSON object, a dict, not {type(value).__name__}")
+    _check_parts(value)
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        raise InvalidValueError("a str in the value holds half of a surrogate pair") from None
+    except ValueError as error:
+        raise InvalidValueError(f"the value is not JSON: {error}") from None
+    if len(text) > VALUE_BYTES:
+        raise InvalidValueError(f"the value takes {len(text):,} bytes as JSON, and {VALUE_BYTES:,} are allowed")
+    return text
+
+
+def _check_parts(value: dict[str, Any]) -> None:
+    """What JSON would alter or cannot say is refused; level by level, so that depth costs no stack."""
+    level: list[Any] = [value]
+    for _ in range(VALUE_LEVELS):
+        below: list[Any] = []
+        for each in level:
+            kind = type(each)
+            if kind is dict:
+                for key in each:
+                    if type(key) is not str:
+                        raise InvalidValueError(f"the keys of a JSON object are str, not {type(key).__name__}")
+                below += each.values()
+            elif kind is list:
+                below += each
+            elif kind not in (str, int, float, bool, type(None)):
+                raise InvalidValueError(f"JSON has no {kind.__name__}: it would not come back as it was")
+        # Far more parts than fit are not looked at: they may be one list that holds itself again and again.
+        if len(below) > VALUE_BYTES:
+            raise InvalidValueError(f"the value has more parts than fit in {VALUE_BYTES:,} bytes, or contains itself")
+        level = [each for each in below if type(each) in (dict, list)] + [
+            each for each in below if type(each) not in (dict, list, str, int, float, bool, type(None))
+        ]
+        if not level:
+            return
+    raise InvalidValueError(f"the value has more than {VALUE_LEVELS} levels, or contains itself")
