@@ -28,6 +28,11 @@ BASES: dict[str, type[Exception]] = {
     "ForkedError": RuntimeError,
     "LogFailedError": OSError,
     "StoreLockedError": Exception,
+    "DuplicateKeyError": ValueError,
+    "MissingKeyError": KeyError,
+    "InvalidKeyError": ValueError,
+    "InvalidValueError": ValueError,
+    "InvalidTTLError": ValueError,
 }
 
 
@@ -44,7 +49,8 @@ def test_root_and_base(name: str) -> None:
 @pytest.mark.parametrize("name", BASES)
 def test_it_says_its_sentence_and_pickles(name: str) -> None:
     error = getattr(errors, name)("a sentence that helps")
-    assert str(error) == "a sentence that helps"
+    # A KeyError shows its key, as it would be written.
+    assert str(error) == ("'a sentence that helps'" if name == "MissingKeyError" else "a sentence that helps")
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is type(error)
     assert str(again) == str(error)
