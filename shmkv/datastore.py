@@ -113,7 +113,7 @@ class DataStore:
             try:
                 self._index = _Index()
                 self._log = _core.Log(self._folder)
-                self._segments: dict[int, _Segment] = {}  # in the order of their numbers
+                self._files = _Files()
                 self._cursor = _Cursor()
                 self._recover()
             except BaseException:
@@ -155,17 +155,18 @@ class DataStore:
         lifetime = _milliseconds(ttl)
         self._check_open()
         with self._changing:
-            old = self._index.get(key)
             now = _now_ms()
-            if old and not _is_expired(old, now):
-                raise DuplicateKeyError(f"the key {key!r} exists already: delete it first")
-            expires = now + lifetime if lifetime else 0
+            self._refuse_live(key, now)
             self._make_room(_frame_bytes(key, len(text)), LIMIT - RESERVE)
-            segment, offset, size, position = self._append(PUT, key, text, expires)
-            self._index.put(key, (segment, offset, size, expires))
-            self._segments[segment].live += size
-            if old:
-                self._segments[old[0]].live -= old[2]
+            old = self._index.get(key)  # only now: making room moves what counts, and drops what has expired
+            expires = now + lifetime if lifetime else 0
+            place, position = self._append(PUT, key, text, expires)
+            try:
+                self._index.put(key, place)
+            except BaseException:
+                self._append(DELETE, key, b"", 0)  # or it would be there when it is opened again
+                raise
+            self._files.replace(old, place)
         self._wait(position)
 
     def read(self, key: str) -> dict[str, Any]:
@@ -178,20 +179,19 @@ class DataStore:
         """
         _check_key(key)
         self._check_open()
+        before = None
         while True:
             place = self._index.get(key)
             if place is None or _is_expired(place, _now_ms()):
                 raise MissingKeyError(key)
             try:
                 (operation,) = self._log.read(*place[:3])
-            except FileNotFoundError:
-                continue  # its segment was emptied and removed meanwhile: the index knows better by now
             except OSError as error:
-                if error.errno != errno.EBADMSG:
-                    raise
-                raise CorruptStoreError(
-                    f"the record of {key!r} is damaged on the disk (segment {place[0]}, byte {place[1]})"
-                ) from None
+                # Its segment may have been gathered and removed meanwhile: the index knows better by now.
+                if error.errno == errno.ENOENT and place != before:
+                    before = place
+                    continue
+                raise self._told(error, place) from error
             value: dict[str, Any] = json.loads(operation[2])
             return value
 
@@ -208,13 +208,12 @@ class DataStore:
         _check_key(key)
         self._check_open()
         with self._changing:
+            self._make_room(_frame_bytes(key, 0), LIMIT - SEGMENT)
             place = self._index.get(key)
             if place is None or _is_expired(place, _now_ms()):
                 raise MissingKeyError(key)
-            self._make_room(_frame_bytes(key, 0), LIMIT - SEGMENT)
-            position = self._append(DELETE, key, b"", 0)[3]
-            self._index.delete(key)
-            self._segments[place[0]].live -= place[2]
+            _, position = self._append(DELETE, key, b"", 0)
+            self._drop(key, place)
         self._wait(position)
 
     # ---- Life ------------------------------------------------------------------------------------
@@ -257,6 +256,19 @@ class DataStore:
                 "time, so close it before the fork, or open another one here"
             )
 
+    def _refuse_live(self, key: str, now: int) -> None:
+        place = self._index.get(key)
+        if place and not _is_expired(place, now):
+            raise DuplicateKeyError(f"the key {key!r} exists already: delete it first")
+
+    def _told(self, error: OSError, place: Place) -> Exception:
+        """What a user can do with an error of reading."""
+        if error.errno not in (errno.EBADMSG, errno.ENOENT):
+            return error
+        name = self._path / _segment_name(place[0])
+        what = "damaged" if error.errno == errno.EBADMSG else "missing"
+        return CorruptStoreError(f"{name} is {what} at byte {place[1]}: restore it from a copy")
+
     # ---- Recovery ----------------------------------------------------------------------------------
 
     def _recover(self) -> None:
@@ -268,27 +280,27 @@ class DataStore:
                 "and all later ones to go on with those"
             )
         self._log.begin(os.urandom(16))
-        self._segments.setdefault(self._log.segment, _Segment())
-        for number, segment in self._segments.items():
-            segment.size = os.stat(_segment_name(number), dir_fd=self._folder).st_size
+        self._files.add(self._log.segment)
+        for number in self._files.numbers():
+            self._files.grow(number, os.stat(_segment_name(number), dir_fd=self._folder).st_size)
 
     def _apply(self, segment: int, offset: int, size: int, operations: list[tuple[int, Any, None, int]]) -> None:
-        mine = self._segments.setdefault(segment, _Segment())
+        self._files.add(segment)
         for kind, key, _, expires in operations:
             old = self._index.get(key)
-            if old:
-                self._segments[old[0]].live -= old[2]
-            if kind == PUT:
-                self._index.put(key, (segment, offset, size, expires))
-                mine.live += size
+            place = (segment, offset, size, expires) if kind == PUT else None
+            if place:
+                self._index.put(key, place)
             elif old:
                 self._index.delete(key)
+            self._files.replace(old, place)
 
     # ---- Appending -----------------------------------------------------------------------------------
 
-    def _append(self, kind: int, key: str, text: bytes, expires: int) -> tuple[int, int, int, int]:
+    def _append(self, kind: int, key: str, text: bytes, expires: int) -> tuple[Place, int]:
+        """The place of the new frame, and the position behind it."""
         try:
-            if self._segments[self._log.segment].size + _frame_bytes(key, len(text)) > SEGMENT:
+            if self._files.size(self._log.segment) + _frame_bytes(key, len(text)) > SEGMENT:
                 self._rotate()
             segment, offset, size, position = self._log.append(kind, key, text, expires)
         except LogFailedError:
@@ -297,11 +309,11 @@ class DataStore:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise StoreFullError(f"the disk is full, nothing was changed: make room for {self._path}") from error
             raise LogFailedError(error.errno, f"{error.strerror}: nothing was changed", str(self._path)) from error
-        self._segments[segment].size += size
-        return segment, offset, size, position
+        self._files.grow(segment, size)
+        return (segment, offset, size, expires), position
 
     def _rotate(self) -> None:
-        self._segments[self._log.rotate()] = _Segment(size=_SEGMENT_HEAD)
+        self._files.add(self._log.rotate(), _SEGMENT_HEAD)
 
     def _wait(self, position: int) -> None:
         if self._sync == "always":
@@ -311,30 +323,24 @@ class DataStore:
 
     # ---- Room ----------------------------------------------------------------------------------------
 
-    def _bytes(self) -> int:
-        return LOCK_BYTES + sum(segment.size for segment in self._segments.values())
-
-    def _live(self) -> int:
-        return sum(segment.live for segment in self._segments.values())
-
     def _make_room(self, size: int, most: int) -> None:
         """Room for a frame of `size` bytes in files of `most`; the lock is held."""
-        taken = self._bytes()
-        if taken > LIMIT // 2 and taken - self._live() > taken // 8:
+        files = self._files
+        if files.taken > LIMIT // 2 and files.taken - files.live > files.taken // 8:
             self._gather(PACE * size)
-        if self._bytes() + size <= most:
+        if files.taken + size <= most:
             return
-        heads = _SEGMENT_HEAD * (len(self._segments) + 1) + LOCK_BYTES
-        if self._live() + heads + size > most:
+        heads = LOCK_BYTES + _SEGMENT_HEAD * (len(files) + 1)
+        if files.live + heads + size > most:
             self._drop_expired()
-        if self._live() + heads + size > most:
+        if files.live + heads + size > most:
             raise StoreFullError(
-                f"the files of the DataStore may take {LIMIT:,} bytes together, and {self._live():,} are in use, "
+                f"the files of the DataStore may take {LIMIT:,} bytes together, and {files.live:,} are in use, "
                 "nothing was changed: delete records, or let them expire"
             )
         # Once round at most: then there is nothing but what counts.
-        for _ in range(2 * len(self._segments)):
-            if self._bytes() + size <= most:
+        for _ in range(2 * len(files)):
+            if files.taken + size <= most:
                 return
             self._gather(SEGMENT)
 
@@ -346,18 +352,21 @@ class DataStore:
 
     def _drop(self, key: str, place: Place) -> None:
         self._index.delete(key)
-        self._segments[place[0]].live -= place[2]
+        self._files.replace(place, None)
 
     def _gather(self, most: int) -> None:
         """Append again what counts in the next `most` bytes of the oldest segment; remove it at its end."""
-        oldest = next(iter(self._segments))
+        oldest = self._files.oldest()
         if oldest == self._log.segment:
             self._rotate()
         cursor = self._cursor
         if cursor.segment != oldest:
             cursor = self._cursor = _Cursor(oldest)
         now = _now_ms()
-        frames, cursor.at, cursor.sequence = self._log.frames(oldest, cursor.at, cursor.sequence, most)
+        try:
+            frames, cursor.at, cursor.sequence = self._log.frames(oldest, cursor.at, cursor.sequence, most)
+        except OSError as error:
+            raise self._told(error, (oldest, cursor.at, 0, 0)) from error
         for offset, _, operations in frames:
             for kind, key, _, _ in operations:
                 place = self._index.get(str(key))
@@ -367,17 +376,19 @@ class DataStore:
             # What was moved is on stable storage before its only other copy goes.
             self._log.sync(self._log.end)
             self._log.remove(oldest)
-            del self._segments[oldest]
+            self._files.remove(oldest)
 
     def _keep(self, key: str, place: Place, now: int) -> None:
         if _is_expired(place, now):
             self._drop(key, place)
             return
-        ((_, _, text, expires),) = self._log.read(*place[:3])
-        segment, offset, size, _ = self._append(PUT, key, text, expires)
-        self._index.put(key, (segment, offset, size, expires))
-        self._segments[place[0]].live -= place[2]
-        self._segments[segment].live += size
+        try:
+            ((_, _, text, expires),) = self._log.read(*place[:3])
+        except OSError as error:
+            raise self._told(error, place) from error
+        moved, _ = self._append(PUT, key, text, expires)
+        self._index.put(key, moved)
+        self._files.replace(place, moved)
 
 
 # ---- Segments, index, claim, syncer -----------------------------------------------------------------
@@ -385,12 +396,41 @@ class DataStore:
 _SEGMENT_HEAD = 64
 
 
-class _Segment:
-    __slots__ = ("live", "size")
+class _Files:
+    """How large each segment is, how large all files are together, and how much of them the index names."""
 
-    def __init__(self, size: int = 0) -> None:
-        self.size = size  # bytes of the file
-        self.live = 0  # bytes of the frames that the index names
+    def __init__(self) -> None:
+        self._sizes: dict[int, int] = {}  # in the order of their numbers
+        self.taken = LOCK_BYTES
+        self.live = 0
+
+    def add(self, number: int, size: int = 0) -> None:
+        if number not in self._sizes:
+            self._sizes[number] = 0
+            self.grow(number, size)
+
+    def grow(self, number: int, size: int) -> None:
+        self._sizes[number] += size
+        self.taken += size
+
+    def remove(self, number: int) -> None:
+        self.taken -= self._sizes.pop(number)
+
+    def replace(self, old: Place | None, new: Place | None) -> None:
+        """The index names the one frame where it named the other."""
+        self.live += (new[2] if new else 0) - (old[2] if old else 0)
+
+    def size(self, number: int) -> int:
+        return self._sizes[number]
+
+    def oldest(self) -> int:
+        return next(iter(self._sizes))
+
+    def numbers(self) -> list[int]:
+        return list(self._sizes)
+
+    def __len__(self) -> int:
+        return len(self._sizes)
 
 
 class _Cursor:

@@ -73,6 +73,12 @@ def total(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
+def require_exact(data: DataStore, folder: Path) -> None:
+    """What it believes of its files is so."""
+    assert data._files.taken - module.LOCK_BYTES + (folder / "lock").stat().st_size == total(folder)
+    assert data._files.live == sum(place[2] for _, place in data._index.items())
+
+
 # ---- The three calls -----------------------------------------------------------------------
 
 VALUES: list[dict[str, Any]] = [
@@ -332,6 +338,7 @@ def test_all_is_there_again(folder: Path, sync: str, rng: random.Random) -> None
             for key in (f"k{i}" for i in range(60)):
                 with contextlib.nullcontext() if key in model else pytest.raises(MissingKeyError):
                     assert data.read(key) == model[key]
+            require_exact(data, folder)
 
 
 @pytest.mark.parametrize("sync", ["", "sometimes", None, True])
@@ -510,6 +517,7 @@ def test_the_files_never_exceed_the_limit(folder: Path, rng: random.Random) -> N
                             data.delete(victim)
                             del model[victim]
                 most = max(most, total(folder))
+            require_exact(data, folder)
     assert most <= module.LIMIT
     assert most > module.LIMIT * 0.7
     with DataStore(folder) as data:
@@ -558,6 +566,7 @@ def test_what_has_expired_makes_room(folder: Path, now: Callable[[float], None])
         now(11)
         for i in range(130):
             data.create(f"l{i}", {"text": "x" * 5000})
+        require_exact(data, folder)
     with DataStore(folder) as data:
         for i in range(130):
             assert data.read(f"l{i}")
@@ -617,6 +626,7 @@ def test_kills_while_segments_are_emptied(folder: Path, rng: random.Random) -> N
         with DataStore(folder, sync="none") as data:
             for i in range(100):
                 assert data.read(f"keep{i}")["i"] == i
+            require_exact(data, folder)
 
 
 # ---- Damage --------------------------------------------------------------------------------
@@ -628,8 +638,19 @@ def test_a_damaged_record_is_told_when_it_is_read(data: DataStore, folder: Path)
     with path.open("r+b") as file:
         file.seek(150)
         file.write(b"?")
-    with pytest.raises(CorruptStoreError, match="'k'"):
+    with pytest.raises(CorruptStoreError, match=path.name):
         data.read("k")
+
+
+def test_a_segment_that_goes_missing_is_told(data: DataStore, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not looked for again and again, as one that was gathered would be."""
+    monkeypatch.setattr(module, "SEGMENT", 500)
+    for i in range(10):
+        data.create(f"k{i}", {"text": "x" * 100})
+    segments(folder)[0].unlink()
+    with pytest.raises(CorruptStoreError, match="missing"):
+        data.read("k0")
+    assert data.read("k9") == {"text": "x" * 100}
 
 
 def test_damage_is_told_when_it_is_opened(folder: Path) -> None:
