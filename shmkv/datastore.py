@@ -231,7 +231,7 @@ class DataStore:
             self._closed = True
             try:
                 if self._sync != "none":
-                    self._log.sync(self._log.end)
+                    self._make_stable(self._log.end)
             finally:
                 self._finalizer()
                 self._index.close()
@@ -317,9 +317,18 @@ class DataStore:
 
     def _wait(self, position: int) -> None:
         if self._sync == "always":
-            self._log.sync(position)
+            self._make_stable(position)
         elif self._syncer:
             self._syncer.wake()
+
+    def _make_stable(self, position: int) -> None:
+        try:
+            self._log.sync(position)
+        except LogFailedError:
+            raise
+        except OSError as error:
+            problem = f"{error.strerror}: nobody knows what of the last changes is on the disk"
+            raise LogFailedError(error.errno, problem, str(self._path)) from error
 
     # ---- Room ----------------------------------------------------------------------------------------
 
@@ -374,7 +383,7 @@ class DataStore:
                     self._keep(str(key), place, now)
         if not frames:
             # What was moved is on stable storage before its only other copy goes.
-            self._log.sync(self._log.end)
+            self._make_stable(self._log.end)
             self._log.remove(oldest)
             self._files.remove(oldest)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import random
@@ -26,6 +27,7 @@ from shmkv import (
     InvalidKeyError,
     InvalidTTLError,
     InvalidValueError,
+    LogFailedError,
     MissingKeyError,
     ShmkvError,
     StoreFullError,
@@ -627,6 +629,52 @@ def test_kills_while_segments_are_emptied(folder: Path, rng: random.Random) -> N
             for i in range(100):
                 assert data.read(f"keep{i}")["i"] == i
             require_exact(data, folder)
+
+
+# ---- A disk that fails -----------------------------------------------------------------------
+
+
+class Failing:
+    """A log, of which one call fails."""
+
+    def __init__(self, log: Any, call: str, error: int) -> None:
+        self._log, self._call, self._error = log, call, error
+
+    def __getattr__(self, name: str) -> Any:
+        if name != self._call:
+            return getattr(self._log, name)
+
+        def fail(*_: object) -> None:
+            raise OSError(self._error, os.strerror(self._error))
+
+        return fail
+
+
+def test_a_full_disk_changes_nothing(data: DataStore) -> None:
+    data.create("k", {"n": 1})
+    log = data._log
+    data._log = Failing(log, "append", errno.ENOSPC)  # type: ignore[assignment]
+    with pytest.raises(StoreFullError, match="disk is full"):
+        data.create("l", {})
+    with pytest.raises(StoreFullError, match="disk is full"):
+        data.delete("k")
+    data._log = log
+    assert data.read("k") == {"n": 1}
+    data.create("l", {})
+
+
+@pytest.mark.parametrize("call", ["append", "sync"])
+def test_a_disk_that_fails_is_told(folder: Path, call: str) -> None:
+    with DataStore(folder, sync="always") as data:
+        data.create("k", {"n": 1})
+        log = data._log
+        data._log = Failing(log, call, errno.EIO)  # type: ignore[assignment]
+        with pytest.raises(LogFailedError) as caught:
+            data.create("l", {})
+        assert caught.value.errno == errno.EIO
+        assert caught.value.filename == str(folder)
+        data._log = log
+        assert data.read("k") == {"n": 1}
 
 
 # ---- Damage --------------------------------------------------------------------------------
