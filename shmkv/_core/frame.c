@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "hash.h"
+#include "little.h"
 
 #define MAGIC          0x46766b73u      /* "skvF"                                              */
 static_assert((MAGIC & 0xff) == SKV_FRAME_FIRST, "little-endian");
@@ -17,33 +18,6 @@ static_assert((MAGIC & 0xff) == SKV_FRAME_FIRST, "little-endian");
 #define AT_CHECKSUM    32
 #define LEAST_ROOM     4096u
 #define ALIGNMENT      8u
-
-/* ---- Numbers in bytes ------------------------------------------------------------------------ */
-
-static void put_u32(uint8_t *at, uint32_t n)
-{
-    for (uint32_t i = 0; i < 4; i++)
-        at[i] = (uint8_t)(n >> (8 * i));
-}
-
-static void put_u64(uint8_t *at, uint64_t n)
-{
-    for (uint32_t i = 0; i < 8; i++)
-        at[i] = (uint8_t)(n >> (8 * i));
-}
-
-static uint32_t get_u32(const uint8_t *at)
-{
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < 4; i++)
-        n |= (uint32_t)at[i] << (8 * i);
-    return n;
-}
-
-static uint64_t get_u64(const uint8_t *at)
-{
-    return get_u32(at) | (uint64_t)get_u32(at + 4) << 32;
-}
 
 /* The head without the checksum gives the seed for the rest: one pass over each, and no copy. */
 static uint64_t checksum(const uint8_t *frame, uint64_t length, uint64_t salt)
@@ -82,7 +56,7 @@ bool skv_frame_begin(skv_frame *frame, enum skv_frame_kind kind)
     if (!make_room(frame, SKV_FRAME_HEAD))
         return false;
     memset(frame->bytes, 0, SKV_FRAME_HEAD);
-    put_u32(frame->bytes, MAGIC);
+    skv_put_little(frame->bytes, MAGIC, 4);
     frame->bytes[AT_VERSION] = SKV_FRAME_VERSION;
     frame->bytes[AT_KIND] = (uint8_t)kind;
     frame->size = SKV_FRAME_HEAD;
@@ -99,27 +73,27 @@ bool skv_frame_add(skv_frame *frame, const skv_op *op)
     at[1] = op->type;
     at[2] = op->bytes_key ? SKV_OP_BYTES_KEY : 0;
     at[3] = 0;
-    put_u32(at + 4, op->key_len);
-    put_u64(at + 8, op->value_len);
-    put_u64(at + 16, op->expires_ms);
+    skv_put_little(at + 4, op->key_len, 4);
+    skv_put_little(at + 8, op->value_len, 8);
+    skv_put_little(at + 16, op->expires_ms, 8);
     at += SKV_OP_HEAD;
     if (op->key_len)
         memcpy(at, op->key, op->key_len);
     if (op->value_len)
         memcpy(at + op->key_len, op->value, op->value_len);
     frame->size += SKV_OP_HEAD + op->key_len + op->value_len;
-    put_u64(frame->bytes + AT_LENGTH, frame->size - SKV_FRAME_HEAD);
+    skv_put_little(frame->bytes + AT_LENGTH, frame->size - SKV_FRAME_HEAD, 8);
     return true;
 }
 
 void skv_frame_seal(skv_frame *frame, uint64_t sequence, uint64_t synced, uint64_t salt)
 {
-    uint64_t length = get_u64(frame->bytes + AT_LENGTH), size = padded(length);
+    uint64_t length = skv_get_little(frame->bytes + AT_LENGTH, 8), size = padded(length);
     memset(frame->bytes + SKV_FRAME_HEAD + length, 0, size - SKV_FRAME_HEAD - length);
     frame->size = size;
-    put_u64(frame->bytes + AT_SEQUENCE, sequence);
-    put_u64(frame->bytes + AT_SYNCED, synced);
-    put_u64(frame->bytes + AT_CHECKSUM, checksum(frame->bytes, length, salt));
+    skv_put_little(frame->bytes + AT_SEQUENCE, sequence, 8);
+    skv_put_little(frame->bytes + AT_SYNCED, synced, 8);
+    skv_put_little(frame->bytes + AT_CHECKSUM, checksum(frame->bytes, length, salt), 8);
 }
 
 void skv_frame_free(skv_frame *frame)
@@ -144,18 +118,18 @@ enum skv_frame_fault skv_frame_read(const uint8_t *at, uint64_t available, uint6
         return SKV_FRAME_NOTHING;
     if (available < SKV_FRAME_HEAD)
         return all_zero(at, available) ? SKV_FRAME_NOTHING : SKV_FRAME_SHORT;
-    if (get_u32(at) != MAGIC)
+    if (skv_get_little(at, 4) != MAGIC)
         return all_zero(at, SKV_FRAME_HEAD) ? SKV_FRAME_NOTHING : SKV_FRAME_DAMAGED;
-    uint64_t length = get_u64(at + AT_LENGTH);
+    uint64_t length = skv_get_little(at + AT_LENGTH, 8);
     if (length > available - SKV_FRAME_HEAD || padded(length) > available)
         return SKV_FRAME_SHORT;
-    if (get_u64(at + AT_CHECKSUM) != checksum(at, length, salt)
+    if (skv_get_little(at + AT_CHECKSUM, 8) != checksum(at, length, salt)
         || !all_zero(at + SKV_FRAME_HEAD + length, padded(length) - SKV_FRAME_HEAD - length))
         return SKV_FRAME_DAMAGED;
     if (at[AT_VERSION] != SKV_FRAME_VERSION)
         return SKV_FRAME_FOREIGN;
     *view = (skv_frame_view){
-        .kind = at[AT_KIND], .sequence = get_u64(at + AT_SEQUENCE), .synced = get_u64(at + AT_SYNCED),
+        .kind = at[AT_KIND], .sequence = skv_get_little(at + AT_SEQUENCE, 8), .synced = skv_get_little(at + AT_SYNCED, 8),
         .size = padded(length), .ops = at + SKV_FRAME_HEAD, .length = length};
     return SKV_FRAME_OK;
 }
@@ -166,14 +140,14 @@ bool skv_frame_next(const skv_frame_view *view, uint64_t *at, skv_op *op)
     if (left < SKV_OP_HEAD)
         return false;
     const uint8_t *head = view->ops + *at;
-    uint32_t key_len = get_u32(head + 4);
-    uint64_t value_len = get_u64(head + 8);
+    uint32_t key_len = (uint32_t)skv_get_little(head + 4, 4);
+    uint64_t value_len = skv_get_little(head + 8, 8);
     left -= SKV_OP_HEAD;
     if (head[0] < SKV_OP_PUT || head[0] > SKV_OP_COUNT || key_len > left || value_len > left - key_len)
         return false;
     *op = (skv_op){
         .kind = head[0], .type = head[1], .bytes_key = head[2] & SKV_OP_BYTES_KEY, .key_len = key_len,
-        .value_len = value_len, .expires_ms = get_u64(head + 16),
+        .value_len = value_len, .expires_ms = skv_get_little(head + 16, 8),
         .key = head + SKV_OP_HEAD, .value = head + SKV_OP_HEAD + key_len};
     *at += SKV_OP_HEAD + key_len + value_len;
     return true;

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "hash.h"
+#include "little.h"
 
 #define MAGIC        UINT64_C(0x0a676f6c6d68730d)       /* "\rshmlog\n" read little-endian       */
 #define AT_CHECKSUM  56
@@ -22,20 +23,6 @@
 #define STEP         8u         /* frames begin at multiples of it                            */
 
 /* ---- Head and name ------------------------------------------------------------------------- */
-
-static void put(uint8_t *at, uint64_t n, uint32_t bytes)
-{
-    for (uint32_t i = 0; i < bytes; i++)
-        at[i] = (uint8_t)(n >> (8 * i));
-}
-
-static uint64_t get(const uint8_t *at, uint32_t bytes)
-{
-    uint64_t n = 0;
-    for (uint32_t i = 0; i < bytes; i++)
-        n |= (uint64_t)at[i] << (8 * i);
-    return n;
-}
 
 static const char *ending(enum skv_segment_kind kind)
 {
@@ -64,14 +51,14 @@ bool skv_segment_named(const char *name, enum skv_segment_kind *kind, uint64_t *
 
 void skv_segment_encode(const skv_segment *segment, uint8_t head[SKV_SEGMENT_HEAD])
 {
-    put(head, MAGIC, 8);
-    put(head + 8, SKV_SEGMENT_VERSION, 4);
-    put(head + 12, segment->kind, 4);
+    skv_put_little(head, MAGIC, 8);
+    skv_put_little(head + 8, SKV_SEGMENT_VERSION, 4);
+    skv_put_little(head + 12, segment->kind, 4);
     memcpy(head + 16, segment->uuid, sizeof segment->uuid);
-    put(head + 32, segment->number, 8);
-    put(head + 40, segment->base, 8);
-    put(head + 48, segment->sequence, 8);
-    put(head + AT_CHECKSUM, skv_xxh3_64(head, AT_CHECKSUM, 0), 8);
+    skv_put_little(head + 32, segment->number, 8);
+    skv_put_little(head + 40, segment->base, 8);
+    skv_put_little(head + 48, segment->sequence, 8);
+    skv_put_little(head + AT_CHECKSUM, skv_xxh3_64(head, AT_CHECKSUM, 0), 8);
 }
 
 uint64_t skv_segment_salt(const skv_segment *segment)
@@ -86,12 +73,12 @@ enum skv_segment_fault skv_segment_decode(const uint8_t *head, size_t len, skv_s
 {
     if (len < SKV_SEGMENT_HEAD)
         return SKV_SEGMENT_SHORT;
-    if (get(head + AT_CHECKSUM, 8) != skv_xxh3_64(head, AT_CHECKSUM, 0) || get(head, 8) != MAGIC)
+    if (skv_get_little(head + AT_CHECKSUM, 8) != skv_xxh3_64(head, AT_CHECKSUM, 0) || skv_get_little(head, 8) != MAGIC)
         return SKV_SEGMENT_DAMAGED;
-    if (get(head + 8, 4) != SKV_SEGMENT_VERSION)
+    if (skv_get_little(head + 8, 4) != SKV_SEGMENT_VERSION)
         return SKV_SEGMENT_FOREIGN;
-    *segment = (skv_segment){.kind = (enum skv_segment_kind)get(head + 12, 4), .number = get(head + 32, 8),
-                             .base = get(head + 40, 8), .sequence = get(head + 48, 8)};
+    *segment = (skv_segment){.kind = (enum skv_segment_kind)skv_get_little(head + 12, 4), .number = skv_get_little(head + 32, 8),
+                             .base = skv_get_little(head + 40, 8), .sequence = skv_get_little(head + 48, 8)};
     memcpy(segment->uuid, head + 16, sizeof segment->uuid);
     return segment->kind == SKV_SEGMENT_LOG || segment->kind == SKV_SEGMENT_SNAPSHOT ? SKV_SEGMENT_OK : SKV_SEGMENT_DAMAGED;
 }
