@@ -26,7 +26,7 @@ import threading
 import time
 import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from shmkv import _core, codecs, region
 from shmkv.errors import (
@@ -63,6 +63,7 @@ LOCK_BYTES = 64  # the lock file is never longer
 RESERVE = 2 * SEGMENT
 # Bytes of the oldest segment that are looked at for each byte written: with three quarters in use, what frees one byte.
 PACE = 4
+GATHERED_AT_ONCE = 16_384  # reading less at a time costs more than moving it
 SYNC_SECONDS = 0.5  # half of what may be lost
 
 INDEX_BYTES = 4 << 30  # of address space; memory only as it is used
@@ -115,6 +116,7 @@ class DataStore:
                 self._log = _core.Log(self._folder)
                 self._files = _Files()
                 self._cursor = _Cursor()
+                self._owed = 0  # bytes of the oldest segment that are to be looked at
                 self._recover()
             except BaseException:
                 self._claim.release()
@@ -192,6 +194,8 @@ class DataStore:
                     before = place
                     continue
                 raise self._told(error, place) from error
+            if operation[1] != key:
+                raise self._told(OSError(errno.EBADMSG, ""), place)
             value: dict[str, Any] = json.loads(operation[2])
             return value
 
@@ -336,7 +340,10 @@ class DataStore:
         """Room for a frame of `size` bytes in files of `most`; the lock is held."""
         files = self._files
         if files.taken > LIMIT // 2 and files.taken - files.live > files.taken // 8:
-            self._gather(PACE * size)
+            self._owed += PACE * size
+            if self._owed >= GATHERED_AT_ONCE:
+                self._gather(self._owed)
+                self._owed = 0
         if files.taken + size <= most:
             return
         heads = LOCK_BYTES + _SEGMENT_HEAD * (len(files) + 1)
@@ -373,7 +380,7 @@ class DataStore:
             cursor = self._cursor = _Cursor(oldest)
         now = _now_ms()
         try:
-            frames, cursor.at, cursor.sequence = self._log.frames(oldest, cursor.at, cursor.sequence, most)
+            frames, at, sequence = self._log.frames(oldest, cursor.at, cursor.sequence, most)
         except OSError as error:
             raise self._told(error, (oldest, cursor.at, 0, 0)) from error
         for offset, _, operations in frames:
@@ -381,11 +388,21 @@ class DataStore:
                 place = self._index.get(str(key))
                 if kind == PUT and place and place[:2] == (oldest, offset):
                     self._keep(str(key), place, now)
+        # Only now: where one of them could not be moved, they are all looked at again.
+        cursor.at, cursor.sequence = at, sequence
         if not frames:
-            # What was moved is on stable storage before its only other copy goes.
-            self._make_stable(self._log.end)
-            self._log.remove(oldest)
-            self._files.remove(oldest)
+            self._remove(oldest)
+
+    def _remove(self, number: int) -> None:
+        if self._files.live_in(number):
+            raise CorruptStoreError(f"{self._path / _segment_name(number)} ends before records that are in it")
+        # What was moved is on stable storage before its only other copy goes.
+        self._make_stable(self._log.end)
+        try:
+            self._log.remove(number)
+        except OSError as error:
+            raise LogFailedError(error.errno, error.strerror, str(self._path / _segment_name(number))) from error
+        self._files.remove(number)
 
     def _keep(self, key: str, place: Place, now: int) -> None:
         if _is_expired(place, now):
@@ -410,12 +427,13 @@ class _Files:
 
     def __init__(self) -> None:
         self._sizes: dict[int, int] = {}  # in the order of their numbers
+        self._live: dict[int, int] = {}
         self.taken = LOCK_BYTES
         self.live = 0
 
     def add(self, number: int, size: int = 0) -> None:
         if number not in self._sizes:
-            self._sizes[number] = 0
+            self._sizes[number] = self._live[number] = 0
             self.grow(number, size)
 
     def grow(self, number: int, size: int) -> None:
@@ -424,10 +442,19 @@ class _Files:
 
     def remove(self, number: int) -> None:
         self.taken -= self._sizes.pop(number)
+        del self._live[number]
 
     def replace(self, old: Place | None, new: Place | None) -> None:
         """The index names the one frame where it named the other."""
-        self.live += (new[2] if new else 0) - (old[2] if old else 0)
+        if old:
+            self.live -= old[2]
+            self._live[old[0]] -= old[2]
+        if new:
+            self.live += new[2]
+            self._live[new[0]] += new[2]
+
+    def live_in(self, number: int) -> int:
+        return self._live[number]
 
     def size(self, number: int) -> int:
         return self._sizes[number]
@@ -491,7 +518,7 @@ class _Claim:
     process, so those that this process has are noted.
     """
 
-    _mine: dict[tuple[int, int], int] = {}  # noqa: RUF012 - of the process
+    _mine: ClassVar[dict[tuple[int, int], int]] = {}  # device and inode of a directory: pid
     _guard = threading.Lock()
 
     def __init__(self, folder: int, path: Path) -> None:
@@ -569,8 +596,16 @@ def _default_path() -> Path:
 
 
 def _open_folder(path: Path) -> int:
+    """A descriptor of the directory; where it is made, its name is on stable storage before anything is in it."""
+    missing = [each for each in (path, *path.parents) if not each.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
+        for each in missing:
+            above = os.open(each.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(above)
+            finally:
+                os.close(above)
     except FileExistsError:
         problem = "a DataStore needs a directory, and this is a file"
         raise NotADirectoryError(errno.ENOTDIR, problem, str(path)) from None

@@ -635,13 +635,13 @@ def test_kills_while_segments_are_emptied(folder: Path, rng: random.Random) -> N
 
 
 class Failing:
-    """A log, of which one call fails."""
+    """A log, of which one call fails, always or one time in ten."""
 
-    def __init__(self, log: Any, call: str, error: int) -> None:
-        self._log, self._call, self._error = log, call, error
+    def __init__(self, log: Any, call: str, error: int, rng: random.Random | None = None) -> None:
+        self._log, self._call, self._error, self._rng = log, call, error, rng
 
     def __getattr__(self, name: str) -> Any:
-        if name != self._call:
+        if name != self._call or (self._rng and self._rng.random() > 0.1):
             return getattr(self._log, name)
 
         def fail(*_: object) -> None:
@@ -675,6 +675,34 @@ def test_a_disk_that_fails_is_told(folder: Path, call: str) -> None:
         assert caught.value.filename == str(folder)
         data._log = log
         assert data.read("k") == {"n": 1}
+
+
+@pytest.mark.usefixtures("small")
+def test_a_disk_that_is_full_now_and_then_loses_nothing(folder: Path, rng: random.Random) -> None:
+    """Appending fails at random, also while a segment is gathered: what could not be moved stays where it is."""
+    model: dict[str, dict[str, Any]] = {}
+    refused = 0
+    with DataStore(folder, sync="none") as data:
+        log = data._log
+        for step in range(3000):
+            data._log = Failing(log, "append", errno.ENOSPC, rng) if step % 2 else log  # type: ignore[assignment]
+            key = f"k{rng.randrange(150)}"
+            value = {"step": step, "text": "x" * rng.choice([10, 3000, 6000])}
+            try:
+                if key in model:
+                    data.delete(key)
+                    del model[key]
+                else:
+                    data.create(key, value)
+                    model[key] = value
+            except StoreFullError:
+                refused += 1
+        data._log = log
+        assert refused > 50
+        assert {each: data.read(each) for each in model} == model
+        require_exact(data, folder)
+    with DataStore(folder) as data:
+        assert {each: data.read(each) for each in model} == model
 
 
 # ---- Damage --------------------------------------------------------------------------------

@@ -150,12 +150,15 @@ int skv_wal_resume_locked(skv_wal *wal, const skv_segment *segment, uint64_t end
     return 0;
 }
 
+static int ready_to_write_locked(skv_wal *wal)
+{
+    return skv_load(&wal->state->failed) ? -EROFS : ensure_handle_locked(wal);
+}
+
 int skv_wal_rotate_locked(skv_wal *wal)
 {
     skv_log_state *state = wal->state;
-    if (skv_load(&state->failed))
-        return -EROFS;
-    int status = ensure_handle_locked(wal);
+    int status = ready_to_write_locked(wal);
     if (status)
         return status;
     status = wal->files.sync(wal->files.context, wal->handle);
@@ -178,9 +181,7 @@ int skv_wal_repair_locked(skv_wal *wal)
 int skv_wal_append_locked(skv_wal *wal, skv_frame *frame, uint64_t *position)
 {
     skv_log_state *state = wal->state;
-    if (skv_load(&state->failed))
-        return -EROFS;
-    int status = ensure_handle_locked(wal);
+    int status = ready_to_write_locked(wal);
     if (status)
         return status;
     uint64_t end = skv_load(&state->end), sequence = skv_load(&state->sequence) + 1;
