@@ -1,7 +1,7 @@
 /* wal.h: appending frames to a log, and making them last.
  *
- * What: segments of a log (segment.h) that are written at one end; a state, in the region or in one process,
- *       that says where the end is and how far the disk has followed.
+ * What: segments of a log (segment.h) that are written at one end; a state that says where the end is and how far
+ *       the disk has followed.
  * How:  a frame is whole in the file before `end` moves behind it, so whoever takes the lock from a dead writer
  *       cuts the file at `end`, and nothing half written is ever followed by anything.  Group commit (DeWitt et al.,
  *       Implementation Techniques for Main Memory Database Systems, 1984): who needs a position on stable storage,
