@@ -555,6 +555,22 @@ BOUNDS = (
         STORE,
     ),
     mutant(
+        "punched-by-kind",
+        "a page is taken for one that was given back because its kind says so",
+        "pages.c",
+        "        if (skv_pw_state(skv_load(&store->pages[page].word)) == SKV_PAGE_PUNCHED)\n            return page;",
+        "        if (page < end)\n            return page;",
+        STORE,
+    ),
+    mutant(
+        "grown-is-room",
+        "a growth that others used up counts as room",
+        "pages.c",
+        "    if (status)\n        *reason = status;\n    return status;",
+        "    *reason = status;\n    return status;",
+        RACES,
+    ),
+    mutant(
         "spare-any-class",
         "a spare block is reused for another size",
         "spare.h",

@@ -578,6 +578,18 @@ skv_status skv_grow(skv *store, uint32_t pages, skv_wait *wait)
     return status;
 }
 
+/* The kind is a hint: a page that is in use by now must not be taken for one that was given back. */
+static uint32_t find_punched_page(skv *store, uint32_t end)
+{
+    for (uint32_t page = find_kind(store, SKV_KIND_PUNCHED, 0, end); page < end;
+         page = find_kind(store, SKV_KIND_PUNCHED, page + 1, end)) {
+        if (skv_pw_state(skv_load(&store->pages[page].word)) == SKV_PAGE_PUNCHED)
+            return page;
+        skv_page_refresh_kind(store, page);
+    }
+    return end;
+}
+
 /* Gets the memory of one page back that compact() gave to the system. */
 static skv_status unpunch_one(skv *store, skv_wait *wait)
 {
@@ -589,15 +601,14 @@ static skv_status unpunch_one(skv *store, skv_wait *wait)
     skv_status status = lock_pages(store, wait);
     if (status)
         return status;
-    uint32_t page = find_kind(store, SKV_KIND_PUNCHED, 0, end);
-    if (page < end) {
+    uint32_t page = find_punched_page(store, end);
+    if (page < end)             /* else somebody was first: there may be a free page now       */
         status = commit_range(store, skv_page_start(store, page), SKV_PAGE_SIZE);
-        if (status == SKV_OK) {
-            set_word(store, page, 0);
-            skv_store(&store->kinds[page], SKV_KIND_FREE);
-            if (skv_load(&store->header->free_hand) > page)
-                skv_store(&store->header->free_hand, page);
-        }
+    if (page < end && status == SKV_OK) {
+        set_word(store, page, 0);
+        skv_store(&store->kinds[page], SKV_KIND_FREE);
+        if (skv_load(&store->header->free_hand) > page)
+            skv_store(&store->header->free_hand, page);
     }
     unlock_pages(store);
     return status;
@@ -608,6 +619,15 @@ static skv_status unpunch_one(skv *store, skv_wait *wait)
 static bool worth_making_room(skv_status status)
 {
     return status == SKV_FULL || status == SKV_NO_SPACE || status == SKV_CGROUP_FULL;
+}
+
+/* *reason: why the region could not grow, for whoever gives up in the end.  Growth that others use up at once is none. */
+static skv_status grow_for(skv *store, uint32_t pages, skv_wait *wait, skv_status *reason)
+{
+    skv_status status = skv_grow(store, pages, wait);
+    if (status)
+        *reason = status;
+    return status;
 }
 
 /* For who moves blocks. */
@@ -638,7 +658,7 @@ static skv_status alloc_block(skv *store, uint32_t family, uint64_t size, skv_wa
         if (worth_making_room(status))
             status = unpunch_one(store, wait);
         if (worth_making_room(status))
-            reason = status = skv_grow(store, 1, wait);
+            status = grow_for(store, 1, wait, &reason);
         if (worth_making_room(status))
             status = refill(store, family, cls, size, SEARCH_ANY, wait, offset);
         if (worth_making_room(status) && round < ALLOC_ROUNDS)
@@ -727,7 +747,7 @@ static skv_status alloc_run(skv *store, uint32_t family, uint64_t size, skv_wait
             return status;
         uint32_t grow = pages_to_grow(store, (uint32_t)n);
         if (grow <= store->page_count - skv_committed_pages(store))
-            reason = status = skv_grow(store, grow, wait);
+            status = grow_for(store, grow, wait, &reason);
         if (worth_making_room(status))
             status = unpunch_some(store, (uint32_t)n, wait);
         if (worth_making_room(status))
@@ -738,7 +758,7 @@ static skv_status alloc_run(skv *store, uint32_t family, uint64_t size, skv_wait
     return reason;
 }
 
-skv_status skv_alloc(skv *store, enum skv_family family, uint64_t size, enum skv_effort effort, skv_wait *wait, uint64_t *offset)
+static skv_status alloc_any(skv *store, enum skv_family family, uint64_t size, enum skv_effort effort, skv_wait *wait, uint64_t *offset)
 {
     if (skv_unlikely(size > SKV_PAGE_SIZE)) {
         if (effort != SKV_MOVE)
@@ -748,6 +768,14 @@ skv_status skv_alloc(skv *store, enum skv_family family, uint64_t size, enum skv
     if (skv_unlikely(effort != SKV_MOVE))
         return fill_block(store, family, size, effort == SKV_FILL ? SEARCH_FILL : SEARCH_ANY, wait, offset);
     return alloc_block(store, family, size, wait, offset);
+}
+
+skv_status skv_alloc(skv *store, enum skv_family family, uint64_t size, enum skv_effort effort, skv_wait *wait, uint64_t *offset)
+{
+    *offset = 0;
+    skv_status status = alloc_any(store, family, size, effort, wait, offset);
+    assert(status || *offset);  /* or the region's header would be written over                */
+    return status;
 }
 
 /* ---- Freeing ------------------------------------------------------------------------------- */

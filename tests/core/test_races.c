@@ -626,7 +626,34 @@ static void stolen_spare(void)
     remove_box(&b);
 }
 
+/* ---- Growth for others -------------------------------------------------------------------------- */
+
+static uint64_t taken;
+
+static void take_all_room(void)
+{
+    skv_status status = SKV_OK;
+    for (taken = 0; status == SKV_OK; taken += status == SKV_OK)
+        status = put_value(b.store, 100 + taken, taken + 1, 60000, 0);
+    REQUIRE(status == SKV_FULL, "status %d", (int)status);
+}
+
+/* The region grows for a large value, and before that takes its pages, others use them up: then there is no room. */
+static void grown_for_others(void)
+{
+    make_box(&b, MIB, 0);
+    at_point("grow.published", take_all_room);
+    skv_status status = put_value(b.store, 1, 1, 120000, 0);
+    REQUIRE(hook_point == NULL && taken > 0, "nobody took the room");
+    REQUIRE(status == SKV_FULL, "status %d", (int)status);
+    for (uint64_t i = 0; i < taken; i++)
+        REQUIRE(counter_of(b.store, 100 + i, &f) == i + 1, "key %" PRIu64, 100 + i);
+    require_no_leaks(b.store);
+    remove_box(&b);
+}
+
 static const test tests[] = {
+    {"grown_for_others", grown_for_others},
     {"stolen_spare", stolen_spare},
     {"late_clock_bit", late_clock_bit},
     {"audit_after_an_audit_in_vain_small", audit_after_an_audit_in_vain_small},

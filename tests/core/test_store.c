@@ -609,6 +609,39 @@ static void large_value_after_punching(void)
     remove_box(&b);
 }
 
+/* A page's kind may be wrong at any time (whoever derived it was overtaken): that costs room, never an item. */
+static void kinds_that_lie(void)
+{
+    enum { IDS = 400 };
+    static uint64_t counter[IDS];
+    box b;
+    found f = {0};
+    rng r = {seed};
+    make_box(&b, 16 * MIB, 0);
+    for (uint64_t step = 1; step <= 6000 / SLOW; step++) {
+        for (uint32_t page = 0; step % 20 == 0 && page < skv_committed_pages(b.store); page++)
+            skv_store(&b.store->kinds[page], (uint8_t)(below(&r, 2) ? below(&r, SKV_KIND_FULL + 1) : rnd(&r)));
+        uint64_t id = below(&r, IDS);
+        REQUIRE(counter_of(b.store, id, &f) == counter[id], "key %d", (int)id);
+        if (below(&r, 4) == 0) {
+            REQUIRE(delete_id(b.store, id) == (counter[id] ? SKV_OK : SKV_MISSING), "key %d", (int)id);
+            counter[id] = 0;
+            continue;
+        }
+        size_t len = VALUE_HEAD + below(&r, below(&r, 10) ? 9000 : 200000);
+        skv_status status = put_value(b.store, id, step, len, 0);
+        REQUIRE(status == SKV_OK || status == SKV_FULL, "status %d", (int)status);
+        counter[id] = status == SKV_OK ? step : counter[id];
+    }
+    for (uint64_t id = 0; id < IDS; id++)
+        REQUIRE(counter_of(b.store, id, &f) == counter[id], "key %d", (int)id);
+    for (uint32_t page = 0; page < skv_committed_pages(b.store); page++)
+        skv_page_refresh_kind(b.store, page);
+    free(f.value);
+    require_no_leaks(b.store);
+    remove_box(&b);
+}
+
 /* Every second of many runs goes: room for a longer one is there, but not in one piece. */
 static void large_value_among_runs(void)
 {
@@ -800,6 +833,7 @@ static const test tests[] = {
     {"full_of_another_size", full_of_another_size},
     {"large_values_in_an_evicting_store", large_values_in_an_evicting_store},
     {"large_value_after_punching", large_value_after_punching},
+    {"kinds_that_lie", kinds_that_lie},
     {"large_value_among_runs", large_value_among_runs},
     {"second_compact_moves_nothing", second_compact_moves_nothing},
     {"file_system_full", file_system_full},
