@@ -15,7 +15,16 @@ class Region:
 
     @staticmethod
     def create(
-        fd: int, size: int, *, evict: bool, mode: int, uid: int, uuid: bytes, seed: int, fixed_size: bool
+        fd: int,
+        size: int,
+        *,
+        evict: bool,
+        mode: int,
+        uid: int,
+        uuid: bytes,
+        seed: int,
+        fixed_size: bool,
+        log_uuid: bytes = ...,
     ) -> bool:
         """Lay a store out behind `fd`.  False: a ready store was there already."""
     @staticmethod
@@ -30,6 +39,8 @@ class Region:
     mode: int
     uid: int
     bucket_count: int
+    log_uuid: bytes | None
+    alone: bool
 
 class Log:
     """A log in the folder behind a descriptor, of this process alone."""
@@ -75,6 +86,7 @@ class Handle:
         decode: Callable[[bytes], Any] | None = None,
         lock_timeout: float = 5.0,
         readonly: bool = False,
+        stable: bool = False,
     ) -> None: ...
     # dict
     def __getitem__(self, key: str | bytes) -> Any: ...
@@ -136,6 +148,24 @@ class Handle:
         Returns (pairs stored, lines seen, bytes consumed, [(line number, reason)]); on_bad 0 = stop at the first
         malformed line (what came before it is stored), 1 = skip."""
 
+def durable_restore(region: Region, folder: int, /) -> dict[str, Any]:
+    """Fill an empty region from the log in a folder: what was found, and whether it was damaged."""
+
+def durable_begin(region: Region, folder: int, uuid: bytes, state: bytes = ..., number: int = 0, /) -> None:
+    """From now on every change of this process goes through the log."""
+
+def durable_state(region: Region, /) -> dict[str, Any]:
+    """segment, end, synced, kept_from, failed (an errno), joined (this process has begun)."""
+
+def durable_data_bytes(region: Region, /) -> int: ...
+def durable_sync(region: Region, /) -> None:
+    """Returns when everything in the log is on stable storage."""
+
+def durable_checkpoint(region: Region, /) -> tuple[int, int, int] | None:
+    """(number, items, bytes) of the new snapshot; None: another process is writing one."""
+
+def durable_set_wall_clock(region: Region, now_ms: int, /) -> None: ...
+def restored_bytes() -> int: ...
 def xxh3_64(data: bytes, seed: int = 0) -> int:
     """The engine's own XXH3-64, for the test that compares it with the reference."""
 

@@ -39,9 +39,11 @@ from shmkv.errors import (
     InvalidValueError,
     LogFailedError,
     MissingKeyError,
+    ShmkvError,
     StoreFullError,
     StoreLockedError,
 )
+from shmkv.folder import SETTINGS_FILE, open_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,8 +110,10 @@ class DataStore:
         self._sync = sync
         self._closed = False
         self._changing = threading.Lock()
-        self._folder = _open_folder(self._path)
+        self._folder = open_folder(self._path, "a DataStore")
         try:
+            if SETTINGS_FILE in os.listdir(self._folder):
+                raise ShmkvError(f"{self._path} holds a durable store, no DataStore: say Store.open(path)")
             self._claim = _Claim(self._folder, self._path)
             try:
                 self._index = _Index()
@@ -593,23 +597,6 @@ def _default_path() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_data_dir("shmkv")) / "datastore"
-
-
-def _open_folder(path: Path) -> int:
-    """A descriptor of the directory; where it is made, its name is on stable storage before anything is in it."""
-    missing = [each for each in (path, *path.parents) if not each.exists()]
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        for each in missing:
-            above = os.open(each.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(above)
-            finally:
-                os.close(above)
-    except FileExistsError:
-        problem = "a DataStore needs a directory, and this is a file"
-        raise NotADirectoryError(errno.ENOTDIR, problem, str(path)) from None
-    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def _segment_name(number: int) -> str:

@@ -53,7 +53,7 @@ _BYTES_KEY_HASH: Final = 0x9E3779B97F4A7C15  # "a" and b"a" are two keys
 
 _PROCS: Final = 1023
 _REMOVAL_AT: Final = 96  # of a row of the process table: the intent of a removal, which has no entries
-_PROC: Final = struct.Struct("=I 36x Q 16x Q Q 176x")  # state, spare block; intent, status
+_PROC: Final = struct.Struct("=I 36x Q 16x Q Q 240x")  # state, spare block; intent, status
 _BATCH_IDLE, _BATCH_COMMITTED = 0, 2
 _BUCKET: Final = struct.Struct("=I I Q Q Q I I Q Q Q")
 _RECORD: Final = struct.Struct("=I H B B Q")

@@ -63,6 +63,8 @@ FOREIGN_NAMESPACE_GRACE_S = 60.0
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,200}", re.ASCII)
 _OBJECT = re.compile(r"shmkv\.([0-9]+)\.([A-Za-z0-9._-]{1,200})", re.ASCII)
 # private.<pid>.<start time in clock ticks>.<pid namespace>-<random>
+# durable.<device>.<inode> of its directory
+_DURABLE = re.compile(r"durable\.[0-9a-f]+\.[0-9a-f]+", re.ASCII)
 _PRIVATE = re.compile(r"private\.([0-9]+)\.([0-9]+)\.([0-9]+)-[0-9a-f]{16}", re.ASCII)
 
 
@@ -83,8 +85,15 @@ def check_name(name: str) -> str:
     return name
 
 
+def durable_name(device: int, inode: int) -> str:
+    """The name of the region that belongs to a directory."""
+    return f"durable.{device:x}.{inode:x}"
+
+
 def check_new_name(name: str) -> str:
     """`check_name`, and not of the form that private stores have: those are removed when their pid is gone."""
+    if _DURABLE.fullmatch(check_name(name)):
+        raise ValueError(f"names like {name!r} are given to durable stores only: say Store.open(path) to open one")
     if _PRIVATE.fullmatch(check_name(name)):
         raise ValueError(f"names like {name!r} are given to private stores only: say Store() to make one")
     return name
@@ -178,10 +187,12 @@ _SWAPPED_MAGIC = int.from_bytes(_MAGIC.to_bytes(8, "little"), "big")
 _BYTE_ORDER = 0x01020304
 _PAGE_SHIFT = 16
 _FLAG_EVICT = 1
+_FLAG_DURABLE = 2
 _HEADER_SIZE = 4096
 _STATE_OFFSET = 256
 _READY = 1
-_PROCS_SIZE = 1023 * 256
+_PROC_SIZE = 320
+_PROCS_SIZE = 1023 * _PROC_SIZE
 _PROC = struct.Struct("=I I I I Q Q Q")  # the head of `skv_proc`: state, generation, pid, -, start, namespace, since
 
 
@@ -435,10 +446,19 @@ def wanted(size: int | str | None, mode: int | None, on_full: str | None) -> Wan
     return Wanted(None if size is None else region_size(size), mode, on_full)
 
 
-def create(target: str, want: Wanted, *, exist_ok: bool, timeout: float, foreign: bool = False) -> Opened:
+def create(
+    target: str,
+    want: Wanted,
+    *,
+    exist_ok: bool,
+    timeout: float,
+    foreign: bool = False,
+    log_uuid: bytes | None = None,
+) -> Opened:
     """Create a store and attach to it; with `exist_ok`, attach if it exists and is as wanted.
 
     Args:
+        log_uuid: of a durable store, that of its log.
         timeout: seconds to wait for another creator that is alive.
 
     Raises:
@@ -455,7 +475,9 @@ def create(target: str, want: Wanted, *, exist_ok: bool, timeout: float, foreign
         try:
             if not made:
                 _check_owner(fd, target, foreign)
-            created = (made or _wait_until_ready(fd, target, timeout) is None) and _lay_out(fd, target, want)
+            created = (made or _wait_until_ready(fd, target, timeout) is None) and _lay_out(
+                fd, target, want, log_uuid=log_uuid
+            )
             if not created and not exist_ok:
                 if not _is_named(fd, target):
                     continue
@@ -529,7 +551,7 @@ def create_anonymous(size: int, label: str) -> Opened:
         os.close(fd)
 
 
-def _lay_out(fd: int, target: str, want: Wanted, *, fixed_size: bool = False) -> bool:
+def _lay_out(fd: int, target: str, want: Wanted, *, fixed_size: bool = False, log_uuid: bytes | None = None) -> bool:
     """Make a store of the object behind `fd`; False if another process did so first."""
     mode = want.mode or DEFAULT_MODE
     try:
@@ -545,6 +567,7 @@ def _lay_out(fd: int, target: str, want: Wanted, *, fixed_size: bool = False) ->
                 uuid=_random_uuid(),
                 seed=int.from_bytes(os.urandom(8), "little"),
                 fixed_size=fixed_size,
+                **({} if log_uuid is None else {"log_uuid": log_uuid}),
             )
         if created and not fixed_size:
             os.fchmod(fd, mode)  # again: a creator that was slower may have set its own
@@ -718,7 +741,11 @@ def _look(name: str, uid: int) -> Listed | None:
                 header = parse_header(fixed, found.st_size, name)
                 _refuse_stale(header, name)
                 table = os.pread(fd, _PROCS_SIZE, header.procs_offset)
-                processes = sum(1 for at in range(0, len(table) - 255, 256) if _PROC.unpack_from(table, at)[0] == 1)
+                processes = sum(
+                    1
+                    for at in range(0, len(table) - _PROC_SIZE + 1, _PROC_SIZE)
+                    if _PROC.unpack_from(table, at)[0] == 1
+                )
             else:
                 problem = f"{name!r} is being made, or its creator died"
         except ShmkvError as error:

@@ -18,16 +18,19 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from shmkv import codecs, region
+from shmkv import _core, codecs, region
 from shmkv._core import Handle, Region
 from shmkv.errors import BatchTooLargeError, ClosedStoreError, ReadOnlyStoreError, ShmkvError, StoreNotFoundError
 
 if TYPE_CHECKING:
     from datetime import datetime
     from multiprocessing.shared_memory import SharedMemory
+    from pathlib import Path
     from uuid import UUID
 
     from typing_extensions import Self
+
+    from shmkv.durable import Durable, RepairReport, Snapshot
 
 __all__ = [
     "CheckReport",
@@ -269,6 +272,7 @@ class Store(Handle, MutableMapping[Key, Any]):
         "__weakref__",
         "_candidates",
         "_codec",
+        "_durable",
         "_finalizer",
         "_foreign",
         "_identity",
@@ -402,6 +406,66 @@ class Store(Handle, MutableMapping[Key, Any]):
         self._bind(opened, resolved, codec, seconds, readonly, foreign, by_caller=by_caller)
         return self
 
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        sync: str = "interval",
+        size: int | str | None = None,
+        *,
+        exclusive: bool = False,
+        repair: bool = False,
+        codec: str | codecs.Codec = "safe",
+        lock_timeout: float = 5.0,
+    ) -> Self:
+        """Open the durable store in a directory; it is made if it is missing.
+
+        The data are served from shared memory, as of any store, and shared by all processes that open the same
+        directory, by whatever path.  Every change is in a log on disk before anybody sees it.  The first process
+        reads snapshot and log; after a crash of all processes the memory is still there, and used again.
+
+        Atomicity: as of any store; a batch is on disk whole or not at all.
+
+        Args:
+            path: a directory.
+            sync: when a change is on stable storage.  "always": when the call returns; "interval": within a second;
+                "none": when the system writes it.  A process that dies loses nothing in any mode.
+            size: the most memory that the store may take.  Default: what it had before, or as of `Store`.
+            exclusive: no other process, and no other handle, may have it open.
+            repair: where the files are damaged, save what is before the damage; `repaired` tells.
+            codec, lock_timeout: as for `Store`.
+
+        Raises:
+            StoreLockedError: another process has it open, and one of the two said `exclusive`; or its memory is out of
+                reach here (of another user, in another container).
+            CorruptStoreError: the files are damaged; says where, and what can be saved.
+            StoreFullError: the data need more than `size`, or there is no room in /dev/shm or on the disk.
+            LogFailedError: the disk did not write, and processes that know so have it open.
+            StoreExistsError: it is open with another size than explicitly given.
+            NotADirectoryError: `path` is a file.
+
+        >>> import tempfile
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> with Store.open(folder.name, size="16MiB") as store:
+        ...     store["kept"] = "here"
+        >>> with Store.open(folder.name) as store:
+        ...     store["kept"]
+        'here'
+        """
+        from shmkv.durable import open_durable
+
+        seconds = _seconds(lock_timeout)
+        resolved = codecs.resolve(codec)
+        opened, part = open_durable(path, size, sync=sync, exclusive=exclusive, repair=repair, timeout=seconds)
+        self = cls.__new__(cls)
+        try:
+            self._bind(opened, resolved, codec, seconds, readonly=False, foreign=False, durable=part)
+        except BaseException:
+            part.let_go()
+            raise
+        self._finalizer = weakref.finalize(self, part.let_go)
+        return self
+
     @staticmethod
     def unlink_name(name: str) -> None:
         """Remove this user's store `name`.  Attached processes go on until they close.
@@ -428,8 +492,15 @@ class Store(Handle, MutableMapping[Key, Any]):
         readonly: bool,
         foreign: bool,
         by_caller: bool = False,
+        durable: Durable | None = None,
     ) -> None:
-        Handle.__init__(self, opened.region, resolved.kind, resolved.encode, resolved.decode, lock_timeout, readonly)
+        if durable is None and opened.region.log_uuid is not None and not readonly:
+            raise ShmkvError(f"{region.store_name(opened.target)!r} belongs to a directory: say Store.open(path)")
+        stable = durable is not None and durable.sync_mode == "always"
+        Handle.__init__(
+            self, opened.region, resolved.kind, resolved.encode, resolved.decode, lock_timeout, readonly, stable
+        )
+        self._durable = durable
         self._region: Region | None = opened.region
         self._target = opened.target
         self._identity = opened.identity
@@ -459,9 +530,12 @@ class Store(Handle, MutableMapping[Key, Any]):
         Traceback (most recent call last):
         shmkv.errors.ClosedStoreError: the store is closed in this process: open it again
         """
+        opened = self._region
         super().close()
         self._region = None
         self._candidates = []
+        if self._durable is not None and opened is not None:
+            self._durable.leave(region.Opened(opened, self._target, self._identity, False))
         if self._finalizer is not None:
             self._finalizer()
 
@@ -481,6 +555,8 @@ class Store(Handle, MutableMapping[Key, Any]):
         """
         if self._owned_by_caller:
             raise ShmkvError(f"the store lies in the SharedMemory {self.name!r}: call that one's unlink()")
+        if self._durable is not None:
+            raise ShmkvError(f"a durable store is its directory: close it everywhere, and remove {self._durable.path}")
         region.unlink_same(self._target, self._identity)
 
     def __enter__(self) -> Self:
@@ -493,12 +569,16 @@ class Store(Handle, MutableMapping[Key, Any]):
     def __reduce__(self) -> tuple[Any, ...]:
         """A handle pickles as name, uuid and its options, never as data."""
         self._opened()
+        if self._durable is not None:
+            here = self._durable
+            return _reopen, (type(self), here.path, self._log_uuid(), here.sync_mode, self._codec, self._lock_timeout)
         options = (self._codec, self._lock_timeout, self._readonly, self._foreign, self._owned_by_caller)
         return _reattach, (type(self), self._target, self._uuid, *options)
 
     def __repr__(self) -> str:
         closed = ", closed" if self.closed else ""
-        return f"<{type(self).__name__} {self.name!r}, {self._size:,} bytes{closed}>"
+        name = self.name if self._durable is None else str(self._durable.path)
+        return f"<{type(self).__name__} {name!r}, {self._size:,} bytes{closed}>"
 
     @property
     def name(self) -> str:
@@ -538,6 +618,48 @@ class Store(Handle, MutableMapping[Key, Any]):
         True
         """
         return region.shared_memory(self._target, self._uuid, self._opened().fd, self._readonly)
+
+    # ---- Durable stores --------------------------------------------------------------------
+
+    @property
+    def path(self) -> Path | None:
+        """The directory of a durable store; None: it is in memory only."""
+        return None if self._durable is None else self._durable.path
+
+    @property
+    def repaired(self) -> RepairReport | None:
+        """What `open(path, repair=True)` found damaged and saved; None: there was no damage."""
+        return None if self._durable is None else self._durable.repaired
+
+    def sync(self) -> None:
+        """Wait until every earlier change, whoever made it, is on stable storage.  In memory: nothing to do.
+
+        Raises:
+            LogFailedError: the disk does not write, and nobody knows what is on it.
+        """
+        if self._durable is not None:
+            _core.durable_sync(self._opened())
+
+    def snapshot(self) -> Snapshot:
+        """Write the whole store to a file of its directory, and drop the log before it, while others go on.
+
+        Happens by itself when the log has outgrown the data, and when the last process closes the store.
+
+        Atomicity: killed at any time, the snapshot before it and all of the log since then are there.  O(n).
+
+        Raises:
+            ShmkvError: the store is in memory only.
+            StoreFullError: the disk is full; nothing was lost.
+            LogFailedError: the disk does not write.
+        """
+        if self._durable is None:
+            raise ShmkvError("a store in memory has no snapshots: Store.open(path) makes a durable one")
+        return self._durable.snapshot(self._opened())
+
+    def _log_uuid(self) -> bytes:
+        uuid = self._opened().log_uuid
+        assert uuid is not None, "asked of durable stores only"
+        return uuid
 
     def _opened(self) -> Region:
         opened = self._region
@@ -817,6 +939,17 @@ def _reattach(
         raise StoreNotFoundError(f"the store {region.store_name(target)!r} was replaced by another one")
     store = cls.__new__(cls)
     store._bind(opened, codecs.resolve(codec), codec, lock_timeout, readonly, foreign, by_caller)
+    return store
+
+
+def _reopen(
+    cls: type[Store], path: Path, uuid: bytes, sync: str, codec: str | codecs.Codec, lock_timeout: float
+) -> Store:
+    """Load a pickled handle on a durable store."""
+    store = cls.open(path, sync, codec=codec, lock_timeout=lock_timeout)
+    if store._log_uuid() != uuid:
+        store.close()
+        raise StoreNotFoundError(f"the store in {path} was replaced by another one")
     return store
 
 

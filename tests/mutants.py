@@ -80,7 +80,7 @@ MEMORY = (
     mutant(
         "intent-fence",
         "no fence before an intent is written",
-        "batch.c",
+        "intent.c",
         "    skv_fence_release();        /* as in skv_write_record                                     */\n",
         "",
     ),
@@ -122,7 +122,7 @@ MEMORY = (
     mutant(
         "status-relaxed",
         "the commit of a batch does not release",
-        "batch.c",
+        "intent.h",
         "skv_store_release(&store->proc->status",
         "skv_store(&store->proc->status",
     ),
@@ -191,7 +191,7 @@ STEPS = (
         "no-bump",
         "an overwrite is not bumped",
         "store.c",
-        '    skv_bump_locked(bucket);\n    SKV_CRASH("put.bumped");',
+        '    finish_locked(write);\n    SKV_CRASH("put.bumped");',
         '    SKV_CRASH("put.bumped");',
     ),
     mutant(
@@ -236,17 +236,17 @@ STEPS = (
     mutant(
         "never-pending",
         "a batch is committed before its intent is named",
-        "batch.c",
-        '    set_status(store, generation, SKV_BATCH_PENDING);\n    SKV_CRASH("batch.pending");',
-        '    set_status(store, generation, SKV_BATCH_COMMITTED);\n    SKV_CRASH("batch.pending");',
+        "intent.c",
+        'skv_intent_status(generation, SKV_BATCH_PENDING));\n    SKV_CRASH("batch.pending");',
+        'skv_intent_status(generation, SKV_BATCH_COMMITTED));\n    SKV_CRASH("batch.pending");',
     ),
     mutant(
         "unlock-early",
         "a batch's buckets are unlocked before it is applied",
         "batch.c",
-        "    uint32_t from = 0;\n    for (uint32_t i = 0; i < b->group_count; i++) {\n        apply_group_locked",
-        "    uint32_t from = 0;\n    unlock_groups(b, b->group_count);\n"
-        "    for (uint32_t i = 0; i < b->group_count; i++) {\n        apply_group_locked",
+        "    for (uint32_t i = 0; status == SKV_OK && i < b->group_count; i++) {\n        apply_group_locked",
+        "    unlock_groups(b, b->group_count);\n"
+        "    for (uint32_t i = 0; status == SKV_OK && i < b->group_count; i++) {\n        apply_group_locked",
     ),
     mutant(
         "lock-order",
@@ -265,7 +265,7 @@ STEPS = (
     mutant(
         "same-generation",
         "two batches of a process share a generation",
-        "batch.c",
+        "intent.c",
         "(skv_load(&store->proc->status) >> 2) + 1;",
         "(skv_load(&store->proc->status) >> 2);",
     ),
@@ -398,16 +398,16 @@ REPAIR = (
         "repair-drops",
         "a repair drops a committed intent",
         "intent.c",
-        "    if (open_intent(store, txn, &it) && is_committed(",
-        "    if (open_intent(store, txn, &it) && it.count == UINT32_MAX && is_committed(",
+        "    if (open_intent(store, txn, &it) && decide_locked(",
+        "    if (open_intent(store, txn, &it) && it.count == UINT32_MAX && decide_locked(",
         CRASH,
     ),
     mutant(
         "repair-applies",
         "a repair applies an intent that was not committed",
         "intent.c",
-        "    if (open_intent(store, txn, &it) && is_committed(",
-        "    if (open_intent(store, txn, &it) || is_committed(",
+        "    if (open_intent(store, txn, &it) && decide_locked(",
+        "    if (open_intent(store, txn, &it) || decide_locked(",
         CRASH,
     ),
     mutant(
@@ -518,8 +518,8 @@ BOUNDS = (
         "intent-unbounded",
         "an intent's length is not bounded",
         "intent.c",
-        "           && (in_row ? head.count == 0 : skv_in_pages(store, txn, skv_intent_size(head.count)));",
-        "           && (in_row ? head.count == 0 : skv_in_pages(store, txn, sizeof head));",
+        "           && (in_row ? head.count <= 1 : skv_in_pages(store, txn, skv_intent_size(head.count)));",
+        "           && (in_row ? head.count <= 1 : skv_in_pages(store, txn, sizeof head));",
         END,
     ),
     mutant(
@@ -645,7 +645,7 @@ LOG = (
         "half-kept",
         "what a failed write has written stays",
         "wal.c",
-        "        int cut = wal->files.truncate(wal->files.context, wal->handle, place_of(state, end));\n",
+        "        int cut = wal->files.truncate(wal->files.context, wal->handle, place_of(wal, end));\n",
         "        int cut = 0;\n",
         WAL,
     ),
@@ -653,8 +653,7 @@ LOG = (
         "half-not-cut",
         "what a dead writer has written stays",
         "wal.c",
-        "    if (status == 0)\n        status = wal->files.truncate(wal->files.context, wal->handle, "
-        "place_of(wal->state, skv_load(&wal->state->end)));\n",
+        "    status = wal->files.truncate(wal->files.context, wal->handle, place_of(wal, skv_load(&state->end)));\n",
         "",
         WAL,
     ),

@@ -19,12 +19,13 @@ CORE = PACKAGE / "_core"
 # A module may import what stands on a lower level; a package counts as its first name.
 LEVELS = {
     "_core": 0, "errors": 0,
-    "codecs": 1, "region": 1, "deepcheck": 1,
-    "store": 2,
-    "datastore": 3, "keyvalue": 3,
-    "workload": 4,
-    "server": 5, "cli": 5,
-    "__main__": 6,
+    "codecs": 1, "region": 1, "deepcheck": 1, "folder": 1,
+    "durable": 2,
+    "store": 3,
+    "datastore": 4, "keyvalue": 4,
+    "workload": 5,
+    "server": 6, "cli": 6,
+    "__main__": 7,
 }  # fmt: skip
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -126,11 +127,12 @@ C_LEVELS = {
     # the operating system at the edge
     "os": 3, "os_region": 3, "os_create": 3, "os_facts": 3, "os_liveness": 3, "os_memory": 3,
     # concepts
-    "table": 3, "pages": 3, "lock": 3, "procs": 3, "intent": 3, "repair": 3, "spare": 3,
+    "table": 3, "pages": 3, "lock": 3, "procs": 3, "intent": 3, "repair": 3, "spare": 3, "journal": 3,
     # reading and writing with them
-    "read": 4, "write": 4,
+    "read": 4, "write": 4, "logged": 4,
     # operations on many items at once
     "walk": 5, "sweep": 5, "evacuate": 5, "compact": 5, "room": 5,
+    "checkpoint": 5, "restore": 5,
     # what users call
     "store": 6, "batch": 6, "open": 6, "check": 6, "check_buckets": 6, "check_pages": 6, "import": 6,
 }  # fmt: skip

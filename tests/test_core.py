@@ -49,6 +49,8 @@ RUNS = [
     Run("test_wal", "points", "{seed} 12", 120),
     Run("test_wal", "asan", "{seed} 3", 120),
     Run("test_wal", "tsan", "{seed} 1 group_commit"),
+    Run("test_durable", "points", "", 120),
+    Run("test_durable", "asan", "", 240),
     Run("test_limits", "plain"),
     Run("test_limits", "asan"),
     Run("test_header", "plain"),
@@ -75,6 +77,21 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path
     return program
 
 
+# Which program kills at a crash point, by how its name begins; test_crash at all others.
+OWNERS = {
+    "test_durable": (
+        "journal.", "logged.", "checkpoint.", "restore.", "wal.counted", "wal.voided", "repair.decided",
+        "batch.withdrawn",
+    ),
+    "test_wal": ("wal.",),
+    "test_crash": ("",),
+}  # fmt: skip
+
+
+def _owner(point: str) -> str:
+    return next(program for program, names in OWNERS.items() if point.startswith(names))
+
+
 def _crash_points() -> set[str]:
     text = "".join(source.read_text() for source in ENGINE.glob("*.[ch]"))
     return set(re.findall(r'SKV_CRASH\("([^"]+)"\)', text))
@@ -84,9 +101,9 @@ def _crash_points() -> set[str]:
 def test_program(run: Run, build: Callable[[str, str], Path], seed: int) -> None:
     arguments = run.arguments.format(seed=seed).split()
     output = run_program(build(run.program, run.flavour), run.flavour, *arguments, limit=run.limit)
-    if run.program in ("test_crash", "test_wal") and run.flavour != "tsan":
+    if run.program in OWNERS and run.flavour != "tsan":
         killed = {name for name, times in re.findall(r"^killed (\S+) (\d+)$", output, re.MULTILINE) if int(times)}
-        its_own = {name for name in _crash_points() if name.startswith("wal.") == (run.program == "test_wal")}
+        its_own = {name for name in _crash_points() if _owner(name) == run.program}
         assert its_own - killed == set(), "crash points at which nothing was killed"
 
 

@@ -427,7 +427,7 @@ def test_locks_and_batches(region: Region, expect: Callable[..., None]) -> None:
         expect("I7", "process slot 899, which is free", engine=False)  # the engine repairs that
     with region.planted(region.bucket(2), 1 << 31, "I"):
         expect("I4", "locked by nobody")
-    row = region.header.procs_offset + 256 * 77
+    row = region.header.procs_offset + 320 * 77
     with region.planted(row, 5, "I"):
         expect("I7", "state 5")
     with region.planted(row + 72, 2):
@@ -498,7 +498,7 @@ def test_any_damage_ends_in_a_report(filled: Store, region: Region, rng: random.
     """No crash, no exception, no endless loop, whatever the words say."""
     header, pages = region.header, region.get(448)
     areas = [
-        (header.procs_offset, 1023 * 256),
+        (header.procs_offset, 1023 * 320),
         (header.buckets_offset, header.buckets * 64),
         (header.descriptors_offset, pages * 320),
         (header.pages_offset, pages << 16),

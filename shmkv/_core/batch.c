@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #include "intent.h"
+#include "journal.h"
 #include "repair.h"
 #include "write.h"
 
@@ -46,6 +47,8 @@ typedef struct batch {
     uint64_t intent;
     uint32_t removed, expired;
     uint32_t busy;
+    skv_frame frame;            /* for the log of a durable store                             */
+    uint64_t position;          /* in the log, behind it                                      */
 } batch;
 
 /* ---- Sorting -------------------------------------------------------------------------------- */
@@ -219,12 +222,27 @@ static void batch_end(batch *b, bool entered)
     free(b->entries);
     free(b->freed);
     free(b->taken);
+    skv_frame_free(&b->frame);
+}
+
+/* The items as the log is to have them: what is stored has no order, so any will do. */
+static bool prepare_frame(batch *b)
+{
+    if (!b->store->journal)
+        return true;
+    bool good = skv_frame_begin(&b->frame, SKV_FRAME_CHANGE);
+    for (uint32_t i = 0; good && i < b->count; i++)
+        good = b->removing ? skv_journal_add_key(b->store, &b->frame, SKV_OP_DELETE, &b->items[i]->key, 0)
+                           : skv_journal_add_put(b->store, &b->frame, b->items[i]);
+    return good;
 }
 
 static skv_status prepare(batch *b)
 {
+    if (!prepare_frame(b))
+        return SKV_NO_MEMORY;
     if (b->removing) {          /* must not fail for want of room: it is what makes some       */
-        b->intent = skv_removal_intent(b->store, skv_load(&b->store->slot));
+        b->intent = skv_row_intent(b->store, skv_load(&b->store->slot));
         return SKV_OK;
     }
     skv_status status = skv_alloc(b->store, SKV_TABLES, skv_intent_size(b->count), SKV_MOVE, b->wait, &b->intent);
@@ -474,18 +492,6 @@ static skv_status lock_and_plan(batch *b)
 
 /* ---- The commit ------------------------------------------------------------------------------------- */
 
-static void write_intent(batch *b, uint32_t action, uint64_t generation)
-{
-    uint32_t count = action == SKV_INTENT_WRITE ? b->entry_count : 0;
-    skv_intent head = {.action = action, .count = count};
-    skv_store(&head.meta.kind, SKV_META_INTENT);
-    skv_store(&head.meta.owner, skv_load(&b->store->slot));
-    skv_store(&head.meta.detail, generation);
-    skv_fence_release();        /* as in skv_write_record                                     */
-    skv_write_racy(b->store->base + b->intent, &head, sizeof head);
-    skv_write_racy(b->store->base + b->intent + sizeof head, b->entries, count * sizeof *b->entries);
-}
-
 /* Before txn is set: a mark means nothing without it, and a repair lifts it. */
 static void doom_locked(batch *b)
 {
@@ -537,42 +543,50 @@ static void settle_locked(skv_bucket *bucket)
     skv_bump_locked(bucket);
 }
 
-/* The status word's only writers are this process and, after its death, who reclaims its slot. */
-static uint64_t begin_generation(skv *store, uint64_t intent)
+/* The log took nothing: as if it had never been announced. */
+static void withdraw_locked(batch *b, uint64_t generation)
 {
-    uint64_t generation = (skv_load(&store->proc->status) >> 2) + 1;
-    skv_store(&store->proc->intent, intent);
-    return generation;
+    uint32_t at = 0;
+    skv_intent_end(b->store, generation);
+    SKV_CRASH("batch.withdrawn");
+    for (uint32_t i = 0; i < b->group_count; i++) {
+        settle_locked(b->groups[i].bucket);
+        for (uint32_t n = 0; b->removing && n < b->groups[i].entries; n++, at++)
+            atomic_fetch_and_explicit(&b->groups[i].slots[b->entries[at].index].b, ~SKV_B_DOOMED, memory_order_relaxed);
+    }
 }
 
-static void set_status(skv *store, uint64_t generation, enum skv_batch_status status)
-{
-    /* Release: whoever sees `committed` sees the intent and every txn word. */
-    skv_store_release(&store->proc->status, generation << 2 | status);
-}
-
-static void end_generation(skv *store, uint64_t generation)
-{
-    set_status(store, generation, SKV_BATCH_IDLE);
-    skv_store(&store->proc->intent, 0);
-}
-
-static void commit_locked(batch *b)
+/* Everything up to the commit.  Buckets are locked; on a failure they still are, and nothing was changed. */
+static skv_status announce_and_commit_locked(batch *b, uint32_t action, uint64_t *generation)
 {
     skv *store = b->store;
-    uint64_t generation = begin_generation(store, b->intent);
-    write_intent(b, b->removing ? SKV_INTENT_REMOVE : SKV_INTENT_WRITE, generation);
-    SKV_CRASH("batch.intent_written");
-    set_status(store, generation, SKV_BATCH_PENDING);
-    SKV_CRASH("batch.pending");
-    if (b->removing)
+    skv_status status = skv_journal_lock(store, b->wait);
+    if (status)
+        return status;
+    *generation = skv_intent_begin(store, b->intent, action, b->entries, action == SKV_INTENT_WRITE ? b->entry_count : 0);
+    if (action == SKV_INTENT_REMOVE)
         doom_locked(b);
     announce_locked(b);
     SKV_CRASH("batch.announced");
-    set_status(store, generation, SKV_BATCH_COMMITTED);         /* the commit                 */
-    SKV_CRASH("batch.committed");
+    status = skv_journal_write_locked(store, &b->frame, skv_intent_status(*generation, SKV_BATCH_PENDING), &b->position);
+    if (status == SKV_OK) {
+        skv_intent_commit(store, *generation);                  /* the commit                 */
+        SKV_CRASH("batch.committed");
+        skv_journal_accept_locked(store, b->position);
+    } else {
+        withdraw_locked(b, *generation);
+    }
+    skv_journal_unlock(store);
+    return status;
+}
+
+static skv_status commit_locked(batch *b)
+{
+    skv *store = b->store;
+    uint64_t generation;
+    skv_status status = announce_and_commit_locked(b, b->removing ? SKV_INTENT_REMOVE : SKV_INTENT_WRITE, &generation);
     uint32_t from = 0;
-    for (uint32_t i = 0; i < b->group_count; i++) {
+    for (uint32_t i = 0; status == SKV_OK && i < b->group_count; i++) {
         apply_group_locked(b, &b->groups[i], from);
         from += b->groups[i].entries;
         settle_locked(b->groups[i].bucket);
@@ -580,9 +594,12 @@ static void commit_locked(batch *b)
     SKV_CRASH("batch.settled");
     unlock_groups(b, b->group_count);
     SKV_CRASH("batch.unlocked");
-    end_generation(store, generation);
+    if (status)
+        return status;
+    skv_intent_end(store, generation);
     for (uint32_t i = 0; i < b->count; i++)
         b->items[i]->record = 0;        /* they are the store's now                           */
+    return SKV_OK;
 }
 
 /* ---- put_many, delete_many ---------------------------------------------------------------------------- */
@@ -608,7 +625,7 @@ static skv_status run_prepared(batch *b)
         return status;
     status = lock_and_plan(b);
     if (status == SKV_OK)
-        commit_locked(b);
+        status = commit_locked(b);
     pthread_mutex_unlock(&store->batch_mutex);
     return status;
 }
@@ -618,6 +635,8 @@ static skv_status run_batch(skv *store, skv_item *items, uint32_t count, bool re
     skv_status status = store->read_only ? SKV_READ_ONLY : skv_register(store);
     if (status)
         return status;
+    if (store->journal && !wait->block)
+        return SKV_BUSY;        /* no file is written under the GIL                           */
     status = batch_init(b, store, items, count, removing, wait);
     bool entered = status == SKV_OK;
     if (entered)
@@ -625,7 +644,7 @@ static skv_status run_batch(skv *store, skv_item *items, uint32_t count, bool re
     if (status == SKV_OK)
         status = run_prepared(b);
     batch_end(b, entered);
-    return status;
+    return status == SKV_OK && wait->stable ? skv_journal_wait(store, b->position) : status;
 }
 
 skv_status skv_put_many(skv *store, skv_item *items, uint32_t count, skv_wait *wait)
@@ -697,39 +716,40 @@ static void empty_bucket_locked(skv_bucket *bucket)
     skv_store_release(&bucket->earliest_expiry, 0);
 }
 
-static void clear_locked(batch *b, uint64_t *tables)
+static skv_status clear_locked(batch *b, uint64_t *tables)
 {
-    skv *store = b->store;
-    uint64_t generation = begin_generation(store, b->intent);
-    write_intent(b, SKV_INTENT_CLEAR, generation);
-    set_status(store, generation, SKV_BATCH_PENDING);
-    announce_locked(b);
-    SKV_CRASH("clear.announced");
-    set_status(store, generation, SKV_BATCH_COMMITTED);         /* the commit                 */
-    SKV_CRASH("clear.committed");
-    for (uint32_t i = 0; i < b->group_count; i++) {
+    uint64_t generation;
+    skv_status status = announce_and_commit_locked(b, SKV_INTENT_CLEAR, &generation);
+    for (uint32_t i = 0; status == SKV_OK && i < b->group_count; i++) {
         tables[i] = skv_load(&b->groups[i].bucket->table);
         empty_bucket_locked(b->groups[i].bucket);
         settle_locked(b->groups[i].bucket);
     }
     unlock_groups(b, b->group_count);
     SKV_CRASH("clear.unlocked");
-    end_generation(store, generation);
+    if (status == SKV_OK)
+        skv_intent_end(b->store, generation);
+    return status;
+}
+
+static bool prepare_clear_frame(batch *b)
+{
+    const skv_op op = {.kind = SKV_OP_CLEAR};
+    return !b->store->journal || (skv_frame_begin(&b->frame, SKV_FRAME_CHANGE) && skv_frame_add(&b->frame, &op));
 }
 
 static skv_status run_clear(batch *b, uint64_t *tables, uint64_t *freed)
 {
     for (uint32_t i = 0; i < b->group_count; i++)
         b->groups[i] = (group){.bucket = &b->store->buckets[i]};
-    b->intent = skv_removal_intent(b->store, skv_load(&b->store->slot));
-    skv_status status = lock_groups(b);
-    if (status)
-        return status;
-    clear_locked(b, tables);
-    for (uint32_t i = 0; i < b->group_count; i++)
+    b->intent = skv_row_intent(b->store, skv_load(&b->store->slot));
+    skv_status status = prepare_clear_frame(b) ? lock_groups(b) : SKV_NO_MEMORY;
+    if (status == SKV_OK)
+        status = clear_locked(b, tables);
+    for (uint32_t i = 0; status == SKV_OK && i < b->group_count; i++)
         if (tables[i])
             *freed += free_table_and_records(b->store, tables[i]);
-    return SKV_OK;
+    return status;
 }
 
 skv_status skv_clear(skv *store, skv_wait *wait)
@@ -754,5 +774,5 @@ skv_status skv_clear(skv *store, skv_wait *wait)
     batch_end(&b, entered);
     free(tables);
     pthread_mutex_unlock(&store->batch_mutex);
-    return status;
+    return status == SKV_OK && wait->stable ? skv_journal_wait(store, b.position) : status;
 }

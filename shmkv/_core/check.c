@@ -195,7 +195,7 @@ static void inspect_batch(const skv *store, uint64_t slot, bool used, skv_findin
         skv_finding_add(found, "I6", "process slot %" PRIu64 " has the batch status %" PRIu64, slot, state);
     else if (!used && (state != SKV_BATCH_IDLE || intent))
         skv_finding_add(found, "I6", "process slot %" PRIu64 " is free, but has a batch in flight", slot);
-    else if (state != SKV_BATCH_IDLE && intent != skv_removal_intent(store, (uint32_t)slot) && (intent % SKV_UNIT || !skv_in_pages(store, intent, sizeof(skv_intent))))
+    else if (state != SKV_BATCH_IDLE && intent != skv_row_intent(store, (uint32_t)slot) && (intent % SKV_UNIT || !skv_in_pages(store, intent, sizeof(skv_intent))))
         skv_finding_add(found, "I6",
                         "process slot %" PRIu64 " has a batch in flight, but its intent (offset %" PRIu64
                         ") lies outside the committed pages", slot, intent);

@@ -247,7 +247,7 @@ static void inspect_txn(bucket_look *look)
         return;
     }
     const uint32_t owner = skv_intent_owner(look->store, look->txn);
-    if (owner != SKV_NO_PROC && look->txn == skv_removal_intent(look->store, owner))
+    if (owner != SKV_NO_PROC && look->txn == skv_row_intent(look->store, owner))
         return;
     const char *why = skv_extent_at(look->store, look->txn, &extent);
     if (!why && (extent.family != SKV_TABLES || skv_intent_owner(look->store, look->txn) == SKV_NO_PROC))

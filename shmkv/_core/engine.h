@@ -41,6 +41,8 @@ struct skv {
     skv_proc   *proc;           /* its row, or `nobody` while there is none                   */
     skv_proc    nobody;         /* counts of a process without a row go here, and are lost    */
     _Atomic uint64_t fake_now;  /* tests only, 0 = the real clock                             */
+    _Atomic uint64_t fake_wall; /* the same for the time of day                               */
+    struct skv_journal *journal; /* journal.h; NULL = changes are in memory only              */
 
     pthread_mutex_t register_mutex;
     pthread_mutex_t batch_mutex;        /* one batch in flight per process                    */

@@ -29,6 +29,13 @@ typedef struct skv_files {
     /* Names that were made, changed or removed are on stable storage. */
     int (*sync_folder)(void *context);
     int (*list)(void *context, void (*each)(void *to, const char *name), void *to);
+    /* What tells the file behind a handle from any other; 0 = the handle is not open.  User code may have closed
+     * it, and the number stand for another file by now. */
+    uint64_t (*identity)(void *context, int handle);
+    /* Is it still that file?  Asks from time to time only; `*asked`, 0 at first, says when it did. */
+    bool (*is_still)(void *context, int handle, uint64_t identity, uint64_t *asked);
+    /* The folder is not used any more.  NULL: nothing is to be done. */
+    void (*done)(void *context);
 } skv_files;
 
 #endif

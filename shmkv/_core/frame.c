@@ -143,7 +143,7 @@ bool skv_frame_next(const skv_frame_view *view, uint64_t *at, skv_op *op)
     uint32_t key_len = (uint32_t)skv_get_little(head + 4, 4);
     uint64_t value_len = skv_get_little(head + 8, 8);
     left -= SKV_OP_HEAD;
-    if (head[0] < SKV_OP_PUT || head[0] > SKV_OP_COUNT || key_len > left || value_len > left - key_len)
+    if (head[0] < SKV_OP_PUT || head[0] > SKV_OP_TOUCH || key_len > left || value_len > left - key_len)
         return false;
     *op = (skv_op){
         .kind = head[0], .type = head[1], .bytes_key = head[2] & SKV_OP_BYTES_KEY, .key_len = key_len,

@@ -42,6 +42,7 @@ enum skv_op_kind {
     SKV_OP_DELETE = 2,
     SKV_OP_CLEAR = 3,           /* no key                                                     */
     SKV_OP_COUNT = 4,           /* SKV_FRAME_END only: `expires_ms` holds the number of items */
+    SKV_OP_TOUCH = 5,           /* the item, if it is there, has this expiry                  */
 };
 
 enum skv_op_flag { SKV_OP_BYTES_KEY = 1 };

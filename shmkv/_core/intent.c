@@ -1,7 +1,35 @@
-/* intent.c: reading through an intent, and settling one.  Writing one is batch.c.  See intent.h. */
+/* intent.c: writing an intent, reading through one, and settling one.  See intent.h. */
 #include "intent.h"
 
 #include "table.h"
+
+/* ---- Writing ------------------------------------------------------------------------------- */
+
+uint64_t skv_intent_begin(skv *store, uint64_t offset, uint32_t action, const skv_intent_entry *entries, uint32_t count)
+{
+    /* The status word's only writers are this process and, after its death, who decides about its intent. */
+    uint64_t generation = (skv_load(&store->proc->status) >> 2) + 1;
+    skv_store(&store->proc->intent, offset);
+    skv_intent head = {.action = action, .count = count};
+    skv_store(&head.meta.kind, SKV_META_INTENT);
+    skv_store(&head.meta.owner, skv_load(&store->slot));
+    skv_store(&head.meta.detail, generation);
+    skv_fence_release();        /* as in skv_write_record                                     */
+    skv_write_racy(store->base + offset, &head, sizeof head);
+    skv_write_racy(store->base + offset + sizeof head, entries, count * sizeof *entries);
+    SKV_CRASH("batch.intent_written");
+    skv_store_release(&store->proc->status, skv_intent_status(generation, SKV_BATCH_PENDING));
+    SKV_CRASH("batch.pending");
+    return generation;
+}
+
+void skv_intent_end(skv *store, uint64_t generation)
+{
+    skv_store_release(&store->proc->status, skv_intent_status(generation, SKV_BATCH_IDLE));
+    skv_store(&store->proc->intent, 0);
+}
+
+/* ---- Reading --------------------------------------------------------------------------------- */
 
 /* What a reader takes from an intent, bounded. */
 typedef struct seen {
@@ -16,7 +44,7 @@ typedef struct seen {
 static bool open_intent(const skv *store, uint64_t txn, seen *out)
 {
     uint64_t row = (txn - store->fixed.procs_offset) / sizeof(skv_proc);
-    const bool in_row = row < SKV_PROCS && txn == skv_removal_intent(store, (uint32_t)row);
+    const bool in_row = row < SKV_PROCS && txn == skv_row_intent(store, (uint32_t)row);
     if (!in_row && (txn % SKV_UNIT || !skv_in_pages(store, txn, sizeof(skv_intent))))
         return false;
     skv_intent head;
@@ -29,7 +57,7 @@ static bool open_intent(const skv *store, uint64_t txn, seen *out)
     out->owner = skv_load(&head.meta.owner);
     out->generation = skv_load(&head.meta.detail);
     return skv_load(&head.meta.kind) == SKV_META_INTENT && out->owner < SKV_PROCS
-           && (in_row ? head.count == 0 : skv_in_pages(store, txn, skv_intent_size(head.count)));
+           && (in_row ? head.count <= 1 : skv_in_pages(store, txn, skv_intent_size(head.count)));
 }
 
 uint32_t skv_intent_owner(const skv *store, uint64_t txn)
@@ -163,13 +191,27 @@ static void remove_doomed_locked(skv *store, skv_bucket *bucket)
         }
 }
 
+/* Its process is dead.  In a durable store somebody else may be about to find its frame whole, and to commit it:
+ * then one of the two is first, and both go by that. */
+static bool decide_locked(skv *store, const seen *it)
+{
+    _Atomic uint64_t *word = &store->procs[it->owner].status;
+    uint64_t status = skv_load_acquire(word), pending = skv_intent_status(it->generation, SKV_BATCH_PENDING);
+    if (store->journal && status == pending) {
+        atomic_compare_exchange_strong_explicit(word, &status, skv_intent_status(it->generation, SKV_BATCH_IDLE),
+                                                memory_order_acq_rel, memory_order_acquire);
+        SKV_CRASH("repair.decided");
+    }
+    return is_committed(status, it);
+}
+
 void skv_intent_settle_locked(skv *store, skv_bucket *bucket)
 {
     uint64_t txn = skv_load_acquire(&bucket->txn);
     seen it;
     if (txn == 0)
         return;
-    if (open_intent(store, txn, &it) && is_committed(skv_load_acquire(&store->procs[it.owner].status), &it)) {
+    if (open_intent(store, txn, &it) && decide_locked(store, &it)) {
         uint64_t number = bucket_number(store, bucket);
         if (it.action == SKV_INTENT_CLEAR)
             skv_publish_table_locked(bucket, 0);

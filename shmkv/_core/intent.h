@@ -17,8 +17,8 @@
 
 #include "engine.h"
 
-/* Offset of the intent in a process's row, which removals use: they need no list, and so no room. */
-static inline uint64_t skv_removal_intent(const skv *store, uint32_t slot)
+/* Offset of the intent in a process's row, for removals and for one change of a durable store: they need no room. */
+static inline uint64_t skv_row_intent(const skv *store, uint32_t slot)
 {
     return store->fixed.procs_offset + slot * (uint64_t)sizeof(skv_proc) + offsetof(skv_proc, removal);
 }
@@ -43,6 +43,23 @@ uint64_t skv_overlay_slot(const skv_overlay *overlay, uint64_t index, const skv_
 /* Applies (if committed) or drops the intent that `bucket->txn` names, clears txn.  Lock held.
  * The caller bumps, and recounts. */
 void skv_intent_settle_locked(skv *store, skv_bucket *bucket);
+/* ---- Writing one: by the one batch or logged change that its process has in flight (batch_mutex) ---- */
+
+/* Fills the intent at `offset`, and makes it the process's.  Its status is pending from then on; returned is its generation. */
+uint64_t skv_intent_begin(skv *store, uint64_t offset, uint32_t action, const skv_intent_entry *entries, uint32_t count);
+/* The word that makes it pending, or committed. */
+static inline uint64_t skv_intent_status(uint64_t generation, enum skv_batch_status status)
+{
+    return generation << 2 | status;
+}
+/* The commit: release, so that whoever sees it sees the intent and every txn word. */
+static inline void skv_intent_commit(skv *store, uint64_t generation)
+{
+    skv_store_release(&store->proc->status, skv_intent_status(generation, SKV_BATCH_COMMITTED));
+}
+/* No txn names it any more. */
+void skv_intent_end(skv *store, uint64_t generation);
+
 /* Process slot that a txn word belongs to, or SKV_NO_PROC. */
 uint32_t skv_intent_owner(const skv *store, uint64_t txn);
 

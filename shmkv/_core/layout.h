@@ -3,11 +3,11 @@
  * The region is a POSIX shared-memory object of a fixed, sparse size.  It holds offsets and
  * fixed-width integers only: no pointer, no libc type, no padding that is not spelled out.
  *
- *     0            4 KiB          260 KiB
+ *     0            4 KiB          324 KiB
  *     +------------+--------------+-----------+-----------+----------------+------------------
  *     | header     | process      | buckets   | page      | page           | pages, 64 KiB each
  *     | 1 page     | table        | 64 B each | kinds     | descriptors    | (records, tables,
- *     |            | 1,023 x 256B | 2^bits    | 1 B each  | 320 B each     |  intents, runs)
+ *     |            | 1,023 x 320B | 2^bits    | 1 B each  | 320 B each     |  intents, runs)
  *     +------------+--------------+-----------+-----------+----------------+------------------
  *     committed when the store is created ---------------->| committed with their pages ------>
  *
@@ -63,7 +63,10 @@
 
 /* ---- Header -------------------------------------------------------------------------- */
 
-enum skv_store_flag { SKV_FLAG_EVICT = 1u };
+enum skv_store_flag {
+    SKV_FLAG_EVICT = 1u,
+    SKV_FLAG_DURABLE = 2u,      /* every change goes through the log of a folder: journal.h   */
+};
 
 /* Written once before `state` says ready, never again; `checksum` is XXH3-64 (seed 0) of the
  * 248 bytes before it, so that a foreign or torn header is refused before anything is used. */
@@ -90,7 +93,8 @@ typedef struct skv_fixed {
     uint64_t time_namespace;    /* inode of the time namespace that the clocks belong to      */
     uint32_t uid;               /* of the creator                                             */
     uint32_t reserved32;
-    uint8_t  reserved[96];
+    uint8_t  log_uuid[16];      /* of the log whose data these are, in a durable store        */
+    uint8_t  reserved[80];
     uint64_t checksum;
 } skv_fixed;
 
@@ -100,10 +104,12 @@ enum skv_state { SKV_CREATING = 0, SKV_READY = 1, SKV_POISONED = 2 };
 typedef struct skv_log_state {
     _Alignas(64) _Atomic uint32_t lock;     /* guards all but what is below `sync_lock`       */
     _Atomic uint32_t failed;                /* errno of what left the disk in doubt; 0 = none */
-    _Atomic uint64_t segment;               /* number of the segment that is appended to      */
-    _Atomic uint64_t base;                  /* position of its first frame                    */
+    _Atomic uint64_t segment;               /* number of the segment that is appended to; 0 = there is no log yet */
     _Atomic uint64_t end;                   /* position behind the last whole frame           */
     _Atomic uint64_t sequence;              /* of that frame                                  */
+    _Atomic uint64_t kept_from;             /* position from which the newest snapshot goes on */
+    _Atomic uint32_t writer;                /* process slot + 1 of who appends; 0 = nobody    */
+    _Atomic uint64_t writer_status;         /* `status` of that process while its frame counts for nothing yet */
     _Alignas(64) _Atomic uint32_t sync_lock;        /* one syncs for all who wait             */
     _Atomic uint32_t sync_round;            /* +1 after each sync; who waits sleeps on it     */
     _Atomic uint64_t synced;                /* what is below it is on stable storage          */
@@ -128,6 +134,8 @@ typedef struct skv_header {
     _Atomic uint64_t sweep_hand;                    /* next bucket of the expiry sweep (hint) */
     _Alignas(64) _Atomic uint32_t page_hand[SKV_FAMILIES][SKV_CLASSES]; /* hints              */
     _Atomic uint32_t free_hand;                     /* below it no page is free (hint)        */
+    skv_log_state log;                              /* of a durable store: journal.h          */
+    _Alignas(64) _Atomic uint32_t checkpoint_lock;  /* one snapshot to disk at a time         */
 } skv_header;
 
 #define SKV_HEADER_SIZE 4096u
@@ -136,6 +144,7 @@ static_assert(sizeof(skv_fixed) == 256, "the checked part of the header is 256 b
 static_assert(offsetof(skv_fixed, checksum) == 248, "checksum closes the fixed part");
 static_assert(offsetof(skv_header, state) == 256, "published in docs/memory-layout.md");
 static_assert(offsetof(skv_header, committed_pages) == 448, "published in docs/memory-layout.md");
+static_assert(offsetof(skv_header, log) == 1152 && offsetof(skv_header, checkpoint_lock) == 1280, "published as well");
 static_assert(sizeof(skv_header) <= SKV_HEADER_SIZE, "the header fits its page");
 
 /* ---- Process table ------------------------------------------------------------------- */
@@ -169,16 +178,19 @@ typedef struct skv_proc {
     _Atomic uint64_t status;            /* batch generation << 2 | enum skv_batch_status      */
     _Atomic uint32_t busy[2];           /* operations in flight by parity of `epoch`          */
     _Atomic uint32_t alone[2];          /* the same of the thread that holds the GIL: 0 or 1  */
-    uint64_t removal[4];                /* the skv_intent of a removal: needs no allocation   */
+    uint64_t removal[4];                /* the skv_intent of what needs no allocation, and    */
+    uint64_t single[4];                 /* its one entry: a removal has none                  */
+    uint64_t reserved2[4];
 
     _Atomic uint64_t counters[SKV_COUNTERS];
     _Atomic uint64_t shared_counters[SKV_COUNTERS];
 } skv_proc;
 
-static_assert(sizeof(skv_proc) == 256, "four cache lines");
+static_assert(sizeof(skv_proc) == 320, "five cache lines");
 static_assert(offsetof(skv_proc, removal) == 96, "aligned to 16, as every intent");
 static_assert(offsetof(skv_proc, intent) == 64, "the batch has its own line");
-static_assert(offsetof(skv_proc, counters) == 128, "counters have their own lines");
+static_assert(offsetof(skv_proc, single) == 128, "behind the head of its intent");
+static_assert(offsetof(skv_proc, counters) == 192, "counters have their own lines");
 
 /* ---- Lock words ---------------------------------------------------------------------- */
 
@@ -270,7 +282,8 @@ typedef struct skv_intent {
 } skv_intent;
 
 static_assert(sizeof(skv_intent_entry) == 32 && sizeof(skv_intent) == 32, "no padding");
-static_assert(sizeof(skv_intent) <= sizeof(((skv_proc *)0)->removal), "it fits the row");
+static_assert(sizeof(skv_intent) == sizeof(((skv_proc *)0)->removal), "it fits the row");
+static_assert(sizeof(skv_intent_entry) == sizeof(((skv_proc *)0)->single), "and so does one entry");
 
 /* ---- Records ------------------------------------------------------------------------- */
 

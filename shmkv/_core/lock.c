@@ -4,6 +4,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "journal.h"
 #include "procs.h"
 
 #define SPINS         128u      /* about a microsecond, the length of a contended put         */
@@ -74,6 +75,9 @@ static bool take_if_dead(skv *store, _Atomic uint32_t *lock, uint32_t word, skv_
     uint32_t owner = (word & SKV_LOCK_OWNER_MASK) - 1;
     if (owner >= SKV_PROCS || owner == skv_lock_slot(store) || skv_lock_slot(store) == SKV_NO_PROC)
         return false;
+    /* What a dead process was writing to the log is decided before the buckets that it is about. */
+    if (store->journal && lock != &store->header->log.lock)
+        skv_journal_repair_if_dead(store);
     if (!store->os.claim_dead(store->os.context, owner))
         return false;
     bool taken = skv_lock_take_from(store, lock, owner, repair, guarded);

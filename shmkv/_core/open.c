@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lock.h"
+#include "journal.h"
 #include "pages.h"
 #include "spare.h"
 
@@ -68,6 +68,7 @@ skv_status skv_plan(const skv_params *params, skv_fixed *fixed)
     fixed->uid = params->uid;
     memcpy(fixed->uuid, params->uuid, sizeof fixed->uuid);
     memcpy(fixed->boot_id, params->boot_id, sizeof fixed->boot_id);
+    memcpy(fixed->log_uuid, params->log_uuid, sizeof fixed->log_uuid);
     fixed->hash_seed = params->hash_seed;
     fixed->created_boot_ms = params->created_boot_ms;
     fixed->created_wall_ms = params->created_wall_ms;
@@ -184,6 +185,7 @@ void skv_close(skv *store)
         /* The liveness byte goes when os.c closes its description, after this store. */
         skv_store_release(&store->proc->state, SKV_PROC_FREE);
     }
+    skv_journal_close(store);
     pthread_mutex_destroy(&store->register_mutex);
     pthread_mutex_destroy(&store->batch_mutex);
     free(store);
@@ -192,6 +194,7 @@ void skv_close(skv *store)
 void skv_after_fork(skv *store)
 {
     init_local(store);
+    skv_journal_after_fork(store);
 }
 
 const skv_fixed *skv_fixed_of(const skv *store)
@@ -202,6 +205,11 @@ const skv_fixed *skv_fixed_of(const skv *store)
 void skv_set_clock(skv *store, uint64_t now_ms)
 {
     skv_store(&store->fake_now, now_ms);
+}
+
+void skv_set_wall_clock(skv *store, uint64_t now_ms)
+{
+    skv_store(&store->fake_wall, now_ms);
 }
 
 uint64_t skv_now_ms(const skv *store)

@@ -223,6 +223,12 @@ static skv_status map_object(skv_region *region, const skv_fixed *fixed)
     return read_in(base, fixed);
 }
 
+static uint64_t wall_ms(void *context)
+{
+    (void)context;
+    return skv_os_wall_ms();
+}
+
 static skv_status open_store(skv_region *region, const skv_fixed *fixed)
 {
     const skv_os os = {
@@ -232,10 +238,12 @@ static skv_status open_store(skv_region *region, const skv_fixed *fixed)
         .acquire_alone = skv_region_acquire_alone,
         .release_alone = skv_region_release_alone,
         .now_ms = skv_os_now_ms,
+        .wall_ms = wall_ms,
         .identify = skv_os_identify,
         .gather = skv_region_gather,
         .futex_wait = skv_os_futex_wait,
         .futex_wake = skv_os_futex_wake,
+        .futex_wake_all = skv_os_futex_wake_all,
         .claim_dead = skv_region_claim_dead,
         .release_dead = skv_region_release_dead,
         .claim_own = skv_region_claim_own,
@@ -337,6 +345,17 @@ void skv_region_detach(skv_region *region)
 skv *skv_region_store(skv_region *region)
 {
     return region->store;
+}
+
+bool skv_region_is_alone(skv_region *region)
+{
+    pthread_mutex_lock(&registry_mutex);
+    bool once = region->refs == 1;
+    pthread_mutex_unlock(&registry_mutex);
+    bool alone = once && skv_region_acquire_alone(region);
+    if (alone)
+        skv_region_release_alone(region);
+    return alone;
 }
 
 int skv_region_fd(const skv_region *region)

@@ -25,6 +25,8 @@ skv_status skv_region_peek(int fd, uint32_t timeout_ms, skv_fixed *fixed);
 skv_status skv_region_attach(int fd, bool read_only, skv_region **out);
 void skv_region_detach(skv_region *region);     /* the last one unmaps                        */
 skv *skv_region_store(skv_region *region);
+/* No other process is attached, and in this one there is no other skv_region_attach without its detach. */
+bool skv_region_is_alone(skv_region *region);
 int skv_region_fd(const skv_region *region);    /* a descriptor of the object, owned by the region */
 
 /* Facts about this process, for params and messages. */

@@ -1,23 +1,50 @@
 /* os_files.c: the files of a folder, by its descriptor: the real skv_files.
  *
- * Relative to a descriptor, so that a folder that is renamed meanwhile stays the same one.
+ * Relative to a descriptor, so that a folder that is renamed meanwhile stays the same one.  Where user code closed all
+ * descriptors (a daemon does), it is opened anew by its path.
  */
 #include "os_files.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "os_region.h"
 
+#define MOST_HIGH 4096u
+
+typedef struct folder {
+    pthread_mutex_t mutex;      /* guards `fd`                                                */
+    int fd;
+    dev_t dev;
+    ino_t ino;
+    char path[PATH_MAX];
+} folder;
+
 static int folder_of(void *context)
 {
-    return (int)(intptr_t)context;
+    folder *f = context;
+    pthread_mutex_lock(&f->mutex);
+    if (!skv_fd_is(f->fd, f->dev, f->ino)) {
+        f->fd = open(f->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (f->fd >= 0 && !skv_fd_is(f->fd, f->dev, f->ino)) {
+            close(f->fd);
+            f->fd = -1;
+            errno = ESTALE;
+        }
+    }
+    int fd = f->fd;
+    pthread_mutex_unlock(&f->mutex);
+    return fd;
 }
 
 static int result(int returned)
@@ -25,11 +52,27 @@ static int result(int returned)
     return returned < 0 ? -errno : returned;
 }
 
+/* Far above the numbers that files get: code that closes "all" descriptors may close it, but what is opened after that
+ * does not take its place. */
+static int moved_up(int fd)
+{
+    struct rlimit limit;
+    if (fd < 0 || getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return fd;
+    rlim_t least = limit.rlim_cur / 2 < MOST_HIGH ? limit.rlim_cur / 2 : MOST_HIGH;
+    int high = fcntl(fd, F_DUPFD_CLOEXEC, (int)least);
+    if (high < 0)
+        return fd;
+    close(fd);
+    return high;
+}
+
 static int file_open(void *context, const char *name, enum skv_open how)
 {
     static const int flags[] = {
         [SKV_OPEN_READ] = O_RDONLY, [SKV_OPEN_WRITE] = O_RDWR, [SKV_OPEN_NEW] = O_RDWR | O_CREAT | O_EXCL};
-    return result(openat(folder_of(context), name, flags[how] | O_CLOEXEC | O_NOFOLLOW, 0600));
+    int folder = folder_of(context);
+    return folder < 0 ? -errno : result(moved_up(openat(folder, name, flags[how] | O_CLOEXEC | O_NOFOLLOW, 0600)));
 }
 
 /* An error of close would be that of an earlier write, which sync has told. */
@@ -99,23 +142,26 @@ static int file_sync(void *context, int handle)
 
 static int file_rename(void *context, const char *from, const char *to)
 {
-    return result(renameat(folder_of(context), from, folder_of(context), to));
+    int folder = folder_of(context);
+    return folder < 0 ? -errno : result(renameat(folder, from, folder, to));
 }
 
 static int file_unlink(void *context, const char *name)
 {
-    return result(unlinkat(folder_of(context), name, 0));
+    int folder = folder_of(context);
+    return folder < 0 ? -errno : result(unlinkat(folder, name, 0));
 }
 
 static int sync_folder(void *context)
 {
-    return result(fsync(folder_of(context)));
+    int folder = folder_of(context);
+    return folder < 0 ? -errno : result(fsync(folder));
 }
 
 static int list_folder(void *context, void (*each)(void *to, const char *name), void *to)
 {
     /* A description of its own: that of the caller keeps its position. */
-    int fd = openat(folder_of(context), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int shared = folder_of(context), fd = shared < 0 ? -1 : openat(shared, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *folder = fd < 0 ? NULL : fdopendir(fd);
     if (!folder) {
         int error = errno;
@@ -135,12 +181,62 @@ static int list_folder(void *context, void (*each)(void *to, const char *name), 
     return -error;
 }
 
-skv_files skv_os_files(int folder)
+/* Inodes are used again, but not while a handle of ours keeps the file. */
+static uint64_t file_identity(void *context, int handle)
 {
-    return (skv_files){
-        .context = (void *)(intptr_t)folder, .open = file_open, .close = file_close, .size = file_size,
-        .read = file_read, .write = file_write, .truncate = file_truncate, .sync = file_sync, .rename = file_rename,
-        .unlink = file_unlink, .sync_folder = sync_folder, .list = list_folder};
+    const folder *f = context;
+    struct stat facts;
+    return handle >= 0 && fstat(handle, &facts) == 0 && facts.st_dev == f->dev ? (uint64_t)facts.st_ino : 0;
+}
+
+#define TRUST_MS 10u
+
+/* Asking takes half as long as writing a frame: so not for each of many.  Handles have high numbers, which no other
+ * file gets within that time. */
+static bool file_is_still(void *context, int handle, uint64_t identity, uint64_t *asked)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    uint64_t ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+    if (*asked && ms - *asked < TRUST_MS)
+        return true;
+    *asked = ms;
+    return file_identity(context, handle) == identity;
+}
+
+static void folder_done(void *context)
+{
+    folder *f = context;
+    if (skv_fd_is(f->fd, f->dev, f->ino))
+        close(f->fd);
+    pthread_mutex_destroy(&f->mutex);
+    free(f);
+}
+
+int skv_os_files(int given, skv_files *out)
+{
+    char link[64];
+    struct stat facts;
+    folder *f = calloc(1, sizeof *f);
+    if (!f)
+        return -ENOMEM;
+    pthread_mutex_init(&f->mutex, NULL);
+    f->fd = fcntl(given, F_DUPFD_CLOEXEC, 0);
+    if (f->fd < 0 || fstat(f->fd, &facts) < 0) {
+        int error = errno;
+        free(f);
+        return -error;
+    }
+    f->dev = facts.st_dev;
+    f->ino = facts.st_ino;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", f->fd);
+    ssize_t n = readlink(link, f->path, sizeof f->path - 1);
+    f->path[n > 0 ? n : 0] = 0;
+    *out = (skv_files){
+        .context = f, .open = file_open, .close = file_close, .size = file_size, .read = file_read, .write = file_write,
+        .truncate = file_truncate, .sync = file_sync, .rename = file_rename, .unlink = file_unlink, .sync_folder = sync_folder,
+        .list = list_folder, .identity = file_identity, .is_still = file_is_still, .done = folder_done};
+    return 0;
 }
 
 /* ---- Turns ----------------------------------------------------------------------------------------- */

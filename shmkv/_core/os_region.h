@@ -5,7 +5,7 @@
  *
  *     offset 0                          somebody creates the layout          write lock
  *     offset 1                          attached, read-only handles too      read lock; write: alone
- *     procs_offset + slot * 256         the process of this slot lives       write lock
+ *     procs_offset + slot * 320         the process of this slot lives       write lock
  *
  * Which description holds what, and what keeps it open:
  *     region->fd      the "attached" lock.  The region's own mapping keeps it open, so that it

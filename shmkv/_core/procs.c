@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <time.h>
 
+#include "journal.h"
 #include "lock.h"
 #include "pages.h"
 #include "repair.h"
@@ -122,6 +123,7 @@ static void free_spare_of_dead(skv *store, skv_proc *proc)
  * still reads through its intent, behind the lock of another repairer; the row must stay. */
 static bool sweep_dead(skv *store, uint32_t slot)
 {
+    skv_journal_repair_of(store, slot);
     free_lock_of_dead(store, &store->header->pages_lock, slot, skv_repair_pages);
     free_lock_of_dead(store, &store->header->grow_lock, slot, NULL);
     free_lock_of_dead(store, &store->header->compact_lock, slot, skv_repair_compaction);
@@ -148,6 +150,8 @@ static bool reclaim_row(skv *store, uint32_t slot)
 {
     if (skv_load_acquire(&store->procs[slot].state) != SKV_PROC_USED)
         return false;
+    /* The log's lock may have gone from this row to a repairer that is dead as well. */
+    skv_journal_repair_if_dead(store);
     if (!store->os.claim_dead(store->os.context, slot))
         return false;
     bool done = skv_load_acquire(&store->procs[slot].state) == SKV_PROC_USED && sweep_dead(store, slot);

@@ -120,7 +120,7 @@ static int read_snapshot(recovery *r, uint64_t number)
                              : ended == SKV_READ_END   ? SKV_DAMAGE_SNAPSHOT
                                                        : SKV_DAMAGE_FRAME,
                              reader.at);
-        r->out->end = reader.segment.base;
+        r->out->end = r->out->snapshot_end = reader.segment.base;
         r->out->sequence = reader.segment.sequence;
     }
     skv_reader_close(&reader);

@@ -26,6 +26,9 @@ typedef enum skv_status {
     SKV_NO_MEMORY,      /* malloc failed in this process                                      */
     SKV_OS_ERROR,       /* a system call failed, errno tells                                  */
     SKV_FORKED,         /* this process could not register after a fork                       */
+    SKV_DISK_FULL,      /* of a durable store's log; nothing changed                          */
+    SKV_LOG_ERROR,      /* the log could not be written, errno tells; nothing changed         */
+    SKV_LOG_FAILED,     /* an earlier write or sync left the log in doubt, errno tells        */
     SKV_NEEDS_TABLE,    /* inside the engine only: the bucket's table has no room             */
     SKV_AGAIN,          /* inside the engine only: prepare more, then repeat the step         */
 } skv_status;

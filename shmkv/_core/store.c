@@ -16,6 +16,7 @@
 #include <stdlib.h>
 
 #include "compact.h"
+#include "logged.h"
 #include "pages.h"
 #include "repair.h"
 #include "spare.h"
@@ -262,6 +263,7 @@ void skv_write_begin(skv_write *write, skv *store, const skv_key *key, skv_wait 
     write->wait = wait;
     write->bucket = skv_bucket_of(store, key->hash);
     write->record = write->table = write->replaced = 0;
+    write->frame = NULL;
     write->freed_count = 0;
 }
 
@@ -269,6 +271,7 @@ void skv_write_begin(skv_write *write, skv *store, const skv_key *key, skv_wait 
 void skv_write_end(skv_write *write)
 {
     skv *store = write->store;
+    skv_logged_end(write);
     if (skv_likely(write->replaced))
         skv_spare_keep(store, write->replaced, write->wait);
     if (skv_unlikely(write->record))
@@ -354,12 +357,44 @@ skv_status skv_write_run(skv_write *write, skv_locked_step step, void *context)
     return SKV_BUSY;
 }
 
+/* What comes after every commit. */
+static void finish_locked(skv_write *write)
+{
+    if (skv_unlikely(write->frame))
+        skv_logged_settle_locked(write);
+    else
+        skv_bump_locked(write->bucket);
+}
+
+/* Where the record will go must be known before it is announced. */
+static skv_status log_record_locked(skv_write *write, const skv_hit *hit, uint64_t a, uint64_t b)
+{
+    skv_bucket *bucket = write->bucket;
+    uint64_t table = skv_load(&bucket->table), capacity = skv_table_capacity(table);
+    skv_slot *slots = skv_slots(write->store, table), *slot = hit->slot;
+    if (!slot) {
+        bool room = slots && skv_wanted_capacity(write->store, bucket, 1) == 0;
+        uint64_t at = room ? skv_place_locked(slots, capacity, skv_slot_tag(a), NULL) : capacity;
+        if (at == capacity)
+            return SKV_NEEDS_TABLE;
+        slot = &slots[at];
+    }
+    const skv_intent_entry entry = {.bucket = (uint32_t)(bucket - write->store->buckets), .index = (uint32_t)(slot - slots),
+                                    .new_a = a, .old_a = skv_load(&slot->a), .new_b = b};
+    return skv_logged_commit_locked(write, slot, &entry);
+}
+
 /* Puts `offset` (a prepared record, whose tag and hint bits follow from the key) where `hit` says. */
 static skv_status publish(skv_write *write, const skv_hit *hit, uint64_t offset, uint64_t expires_ms, uint64_t value_len)
 {
     skv_bucket *bucket = write->bucket;
     uint64_t a = skv_slot_word(skv_tag_of(write->key->hash), offset), b = skv_b_word(write->key->hash, expires_ms);
     set_version_locked(write->store, offset, skv_load(&bucket->seq) + 1);
+    if (skv_unlikely(write->frame)) {
+        skv_status status = log_record_locked(write, hit, a, b);
+        if (status)
+            return status;
+    }
     note_expiry_locked(bucket, expires_ms);
     if (hit->slot) {
         publish_over_locked(bucket, hit, a, b, value_len);
@@ -368,7 +403,7 @@ static skv_status publish(skv_write *write, const skv_hit *hit, uint64_t offset,
         return SKV_NEEDS_TABLE;
     }
     write->record = 0;          /* it is the store's now                                      */
-    skv_bump_locked(bucket);
+    finish_locked(write);
     SKV_CRASH("put.bumped");
     return SKV_OK;
 }
@@ -409,20 +444,35 @@ static skv_status ready_to_write(skv *store)
     return store->read_only ? SKV_READ_ONLY : skv_register(store);
 }
 
+static skv_status no_memory_unless(bool good)
+{
+    return good ? SKV_OK : SKV_NO_MEMORY;
+}
+
+/* After an operation: of a durable store, the change is on stable storage too, if that was asked for. */
+static skv_status made_stable(skv *store, skv_status status, const skv_wait *wait, uint64_t position)
+{
+    return skv_unlikely(wait->stable) && status == SKV_OK ? skv_journal_wait(store, position) : status;
+}
+
 static skv_status put_once(skv *store, skv_item *item, enum skv_put_condition condition, uint64_t version, skv_wait *wait)
 {
     skv_write write;
     uint32_t busy = skv_busy_enter(store, wait->shared);
     skv_write_begin(&write, store, &item->key, wait);
     skv_prefetch_slots(store, &item->key);      /* arrives while the record is written         */
-    skv_status status = skv_prepare_record(store, item, SKV_MOVE, wait, &write.record);
+    skv_status status = skv_logged_begin(&write);
+    if (status == SKV_OK)
+        status = no_memory_unless(skv_logged_put(&write, item));
+    if (status == SKV_OK)
+        status = skv_prepare_record(store, item, SKV_MOVE, wait, &write.record);
     if (status == SKV_OK)
         status = skv_write_run(&write, put_step, &(put_args){item, condition, version});
     if (status == SKV_OK)
         skv_count(store, SKV_SETS, 1, wait->shared);
     skv_write_end(&write);
     skv_busy_exit(store, busy);
-    return status;
+    return made_stable(store, status, wait, write.position);
 }
 
 #define AUDIT_SLICES 250u       /* of 20 ms, behind another process's compaction               */
@@ -491,12 +541,29 @@ static skv_status put_some(skv *store, skv_item *const *items, uint32_t count, s
     return status;
 }
 
+/* Each with a frame of its own, and one wait for all of them. */
+static skv_status put_each_logged(skv *store, skv_item *const *items, uint32_t count, skv_wait *wait, uint32_t *done)
+{
+    skv_wait each = *wait;
+    skv_status status = SKV_OK;
+    each.stable = false;
+    while (*done < count && status == SKV_OK) {
+        status = skv_put(store, items[*done], SKV_PUT_ANY, 0, &each);
+        *done += status == SKV_OK;
+    }
+    wait->blamed_slot = each.blamed_slot;
+    skv_status synced = wait->stable && *done ? skv_journal_sync(store) : SKV_OK;
+    return status ? status : synced;
+}
+
 skv_status skv_put_each(skv *store, skv_item *const *items, uint32_t count, skv_wait *wait, uint32_t *done)
 {
     *done = 0;
     skv_status status = ready_to_write(store), unfit = SKV_OK;
     if (status)
         return status;
+    if (store->journal)
+        return put_each_logged(store, items, count, wait, done);
     for (uint32_t i = 0; i < count && !unfit; i++) {
         if (!skv_item_fits(store, items[i])) {
             unfit = SKV_TOO_LARGE;
@@ -530,8 +597,15 @@ static skv_status delete_step(skv_write *write, const skv_hit *hit, void *contex
     args->missing = !is_live_now(write->store, hit);
     if (!args->missing && args->version && hit->head.version != args->version)
         return SKV_CONDITION;
+    bool logged = write->frame && !args->missing;       /* what has expired is gone on disk as well */
+    skv_status status = logged ? skv_logged_commit_locked(write, hit->slot, NULL) : SKV_OK;
+    if (status)
+        return status;
     skv_remove_locked(write->store, write->bucket, hit->slot, hit->head.value_len);
-    skv_bump_locked(write->bucket);
+    if (logged)
+        skv_logged_settle_locked(write);
+    else
+        skv_bump_locked(write->bucket);
     drop_later(write, skv_slot_offset(hit->a));
     return SKV_OK;
 }
@@ -545,12 +619,16 @@ skv_status skv_delete(skv *store, const skv_key *key, uint64_t version, skv_wait
     delete_args args = {version, false};
     uint32_t busy = skv_busy_enter(store, wait->shared);
     skv_write_begin(&write, store, key, wait);
-    status = skv_write_run(&write, delete_step, &args);
+    status = skv_logged_begin(&write);
+    if (status == SKV_OK)
+        status = no_memory_unless(skv_logged_key(&write, SKV_OP_DELETE, 0));
+    if (status == SKV_OK)
+        status = skv_write_run(&write, delete_step, &args);
     skv_write_end(&write);
     skv_busy_exit(store, busy);
     if (status == SKV_OK)
         skv_count(store, args.missing ? SKV_EXPIRED : SKV_DELETES, 1, wait->shared);
-    return status == SKV_OK && args.missing ? SKV_MISSING : status;
+    return status == SKV_OK && args.missing ? SKV_MISSING : made_stable(store, status, wait, write.position);
 }
 
 /* ---- incr --------------------------------------------------------------------------------------- */
@@ -593,6 +671,9 @@ static skv_status incr_step(skv_write *write, const skv_hit *hit, void *context)
     uint8_t payload[8];
     for (uint32_t i = 0; i < 8; i++)
         payload[i] = (uint8_t)((uint64_t)args->result >> (8 * i));
+    const skv_item item = {.key = *write->key, .value = payload, .value_len = sizeof payload, .type = SKV_T_INT, .expires_ms = expires_ms};
+    if (!skv_logged_put(write, &item))          /* there was room for it before the lock       */
+        return SKV_NO_MEMORY;
     skv_new_record record = {write->key, payload, sizeof payload, SKV_T_INT, expires_ms, 0};
     skv_write_record(write->store, write->record, &record);
     return publish(write, hit, write->record, expires_ms, sizeof payload);
@@ -609,8 +690,12 @@ skv_status skv_incr(skv *store, const skv_key *key, int64_t delta, int64_t creat
     incr_args args = {delta, create_value, expires_ms, 0};
     uint32_t busy = skv_busy_enter(store, wait->shared);
     skv_write_begin(&write, store, key, wait);
+    status = skv_logged_begin(&write);
+    if (status == SKV_OK)       /* room for the frame: what is in it is known under the lock only */
+        status = no_memory_unless(skv_logged_put(&write, &(skv_item){.key = *key, .value = &delta, .value_len = sizeof delta}));
     /* With room for an expiry, whether or not the item turns out to have one. */
-    status = alloc_record(store, skv_record_size(key->len, 8, true), SKV_MOVE, wait, &write.record);
+    if (status == SKV_OK)
+        status = alloc_record(store, skv_record_size(key->len, 8, true), SKV_MOVE, wait, &write.record);
     if (status == SKV_OK)
         status = skv_write_run(&write, incr_step, &args);
     if (status == SKV_OK)
@@ -618,7 +703,7 @@ skv_status skv_incr(skv *store, const skv_key *key, int64_t delta, int64_t creat
     skv_write_end(&write);
     skv_busy_exit(store, busy);
     *result = args.result;
-    return status;
+    return made_stable(store, status, wait, write.position);
 }
 
 /* ---- touch and persist --------------------------------------------------------------------------- */
@@ -629,6 +714,7 @@ typedef struct touch_args {
     uint64_t copy_of;           /* word A of the item that `write->record` has room for       */
     uint64_t room;              /* bytes that `write->record` was allocated for               */
     uint64_t needed;            /* out: bytes of the copy that is needed                      */
+    bool logged;                /* out: it went through the log                               */
 } touch_args;
 
 /* The one word of a record that may change in place: one store under the lock. */
@@ -647,12 +733,13 @@ static skv_status touch_step(skv_write *write, const skv_hit *hit, void *context
     if (!is_live_now(write->store, hit))
         return SKV_MISSING;
     args->had_expiry = hit->head.expires_ms != 0;
-    if (hit->head.flags & SKV_REC_EXPIRY) {
+    if (args->expires_ms == 0 && !args->had_expiry)
+        return SKV_OK;
+    /* What goes through the log is committed by an intent, which knows slots only. */
+    if (!write->frame && (hit->head.flags & SKV_REC_EXPIRY)) {
         touch_in_place(write, hit, args->expires_ms);
         return SKV_OK;
     }
-    if (args->expires_ms == 0)
-        return SKV_OK;
     /* The place alone does not tell: a longer record of the same key may lie there by now. */
     uint64_t needed = skv_record_size(hit->head.key_len, hit->head.value_len, true);
     if (!write->record || args->copy_of != hit->a || args->room < needed) {
@@ -663,13 +750,16 @@ static skv_status touch_step(skv_write *write, const skv_hit *hit, void *context
     skv_new_record record = {write->key, hit->head.key + hit->head.key_len, hit->head.value_len, hit->head.type,
                              args->expires_ms, hit->head.version};
     skv_write_record(write->store, write->record, &record);
-    skv_bucket *bucket = write->bucket;
-    note_expiry_locked(bucket, args->expires_ms);
-    publish_over_locked(bucket, hit, skv_slot_word(skv_tag_of(write->key->hash), write->record),
-                        skv_b_word(write->key->hash, args->expires_ms), hit->head.value_len);
+    uint64_t a = skv_slot_word(skv_tag_of(write->key->hash), write->record), b = skv_b_word(write->key->hash, args->expires_ms);
+    skv_status status = write->frame ? log_record_locked(write, hit, a, b) : SKV_OK;
+    if (status)
+        return status;
+    note_expiry_locked(write->bucket, args->expires_ms);
+    publish_over_locked(write->bucket, hit, a, b, hit->head.value_len);
     drop_later(write, skv_slot_offset(hit->a));
     write->record = 0;
-    skv_bump_locked(bucket);
+    args->logged = write->frame != NULL;
+    finish_locked(write);
     return SKV_OK;
 }
 
@@ -682,8 +772,11 @@ skv_status skv_touch(skv *store, const skv_key *key, uint64_t expires_ms, bool *
     touch_args args = {.expires_ms = expires_ms};
     uint32_t busy = skv_busy_enter(store, wait->shared);
     skv_write_begin(&write, store, key, wait);
+    status = skv_logged_begin(&write);
+    if (status == SKV_OK)
+        status = no_memory_unless(skv_logged_key(&write, SKV_OP_TOUCH, expires_ms));
     /* An item without an expiry word gets a copy that has one; another round if it changed. */
-    for (uint32_t round = 0; round < 1000; round++) {
+    for (uint32_t round = 0; round < 1000 && (status == SKV_OK || status == SKV_AGAIN); round++) {
         args.needed = 0;
         status = skv_write_run(&write, touch_step, &args);
         if (status != SKV_AGAIN)
@@ -691,12 +784,11 @@ skv_status skv_touch(skv *store, const skv_key *key, uint64_t expires_ms, bool *
         skv_free(store, write.record);
         write.record = 0;
         status = skv_alloc(store, SKV_RECORDS, args.needed, SKV_MOVE, wait, &write.record);
-        if (status)
-            break;
+        status = status ? status : SKV_AGAIN;
     }
     skv_write_end(&write);
     skv_busy_exit(store, busy);
     if (had_expiry)
         *had_expiry = args.had_expiry;
-    return status == SKV_AGAIN ? SKV_BUSY : status;
+    return status == SKV_AGAIN ? SKV_BUSY : args.logged ? made_stable(store, status, wait, write.position) : status;
 }

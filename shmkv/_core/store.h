@@ -28,6 +28,7 @@ typedef struct skv skv;         /* one region in one process; engine.h has its i
 typedef struct skv_wait {
     bool     block;             /* false: the caller holds the GIL                            */
     bool     shared;            /* true: the GIL is not held, count with atomic adds          */
+    bool     stable;            /* a durable store: return when the change is on stable storage */
     uint64_t deadline_ns;       /* CLOCK_MONOTONIC; 0 = none                                  */
     uint32_t blamed_slot;       /* out, with SKV_TIMEOUT: process slot of the lock's holder, or SKV_NO_PROC */
 } skv_wait;
@@ -46,10 +47,12 @@ typedef struct skv_os {
     bool (*acquire_alone)(void *context);
     void (*release_alone)(void *context);
     uint64_t (*now_ms)(void *context);                  /* CLOCK_BOOTTIME                     */
+    uint64_t (*wall_ms)(void *context);                 /* CLOCK_REALTIME                     */
     /* This process, for its row of the process table: see skv_proc. */
     void (*identify)(void *context, uint32_t *pid, uint64_t *start_time, uint64_t *pid_namespace);
     void (*futex_wait)(void *context, _Atomic uint32_t *word, uint32_t expected, uint32_t timeout_ms);
     void (*futex_wake)(void *context, _Atomic uint32_t *word);
+    void (*futex_wake_all)(void *context, _Atomic uint32_t *word);
     /* Takes and keeps the liveness byte of `slot`: false if its process lives (or that is not known). */
     bool (*claim_dead)(void *context, uint32_t slot);
     void (*release_dead)(void *context, uint32_t slot);
@@ -63,7 +66,7 @@ typedef struct skv_params {
     uint64_t size;              /* bytes, >= SKV_MIN_SIZE                                     */
     uint16_t flags;             /* enum skv_store_flag                                        */
     uint32_t mode, uid;
-    uint8_t  uuid[16], boot_id[16];
+    uint8_t  uuid[16], boot_id[16], log_uuid[16];
     uint64_t hash_seed, created_boot_ms, created_wall_ms, time_namespace;
 } skv_params;
 
@@ -86,6 +89,8 @@ void skv_after_fork(skv *store);
 const skv_fixed *skv_fixed_of(const skv *store);
 /* For tests: this process sees `now_ms` instead of the clock; 0 = the clock again. */
 void skv_set_clock(skv *store, uint64_t now_ms);
+/* For tests: what a durable store takes for the time of day. */
+void skv_set_wall_clock(skv *store, uint64_t now_ms);
 uint64_t skv_now_ms(const skv *store);
 
 /* ---- Keys ------------------------------------------------------------------------------ */

@@ -2,6 +2,7 @@
 #include "wal.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "atomics.h"
@@ -15,17 +16,28 @@ void skv_wal_init(skv_wal *wal, skv_files files, skv_turns turns, skv_log_state 
     memcpy(wal->uuid, uuid, sizeof wal->uuid);
 }
 
-static void close_handle(skv_wal *wal, int *handle)
+static bool is_own(const skv_wal *wal, int handle, uint64_t identity)
 {
-    if (*handle >= 0)
+    return handle >= 0 && wal->files.identity(wal->files.context, handle) == identity;
+}
+
+static bool may_append(skv_wal *wal)
+{
+    return wal->handle >= 0 && wal->files.is_still(wal->files.context, wal->handle, wal->identity, &wal->asked);
+}
+
+/* Only what is still ours: somebody else's file may have the number by now. */
+static void close_handle(skv_wal *wal, int *handle, uint64_t identity)
+{
+    if (is_own(wal, *handle, identity))
         wal->files.close(wal->files.context, *handle);
     *handle = -1;
 }
 
 void skv_wal_close(skv_wal *wal)
 {
-    close_handle(wal, &wal->handle);
-    close_handle(wal, &wal->sync_handle);
+    close_handle(wal, &wal->handle, wal->identity);
+    close_handle(wal, &wal->sync_handle, wal->sync_identity);
 }
 
 static int open_log(skv_wal *wal, uint64_t number, enum skv_open how)
@@ -48,26 +60,30 @@ static int ensure_handle_locked(skv_wal *wal)
     uint8_t head[SKV_SEGMENT_HEAD];
     skv_segment segment;
     uint64_t number = skv_load(&wal->state->segment);
-    if (skv_likely(wal->handle >= 0 && wal->number == number))
+    if (skv_likely(wal->number == number && may_append(wal)))
         return 0;
     int handle = open_log(wal, number, SKV_OPEN_WRITE);
     if (handle < 0)
         return handle;
     int64_t got = wal->files.read(wal->files.context, handle, head, sizeof head, 0);
-    if (got < 0 || skv_segment_decode(head, (size_t)got, &segment) != SKV_SEGMENT_OK || segment.number != number) {
+    if (got < 0 || skv_segment_decode(head, (size_t)got, &segment) != SKV_SEGMENT_OK || segment.number != number
+        || memcmp(segment.uuid, wal->uuid, sizeof segment.uuid) != 0) {
         wal->files.close(wal->files.context, handle);
         return got < 0 ? (int)got : -EBADMSG;
     }
-    close_handle(wal, &wal->handle);
+    close_handle(wal, &wal->handle, wal->identity);
     wal->handle = handle;
+    wal->identity = wal->files.identity(wal->files.context, handle);
+    wal->asked = 0;
     wal->number = number;
+    wal->base = segment.base;
     wal->salt = skv_segment_salt(&segment);
     return 0;
 }
 
-static uint64_t place_of(const skv_log_state *state, uint64_t position)
+static uint64_t place_of(const skv_wal *wal, uint64_t position)
 {
-    return SKV_SEGMENT_HEAD + position - skv_load(&state->base);
+    return SKV_SEGMENT_HEAD + position - wal->base;
 }
 
 static int fail(skv_wal *wal, int error)
@@ -78,17 +94,28 @@ static int fail(skv_wal *wal, int error)
 
 /* ---- Segments ------------------------------------------------------------------------------------ */
 
+static void raise_synced(skv_log_state *state, uint64_t position)
+{
+    uint64_t before = skv_load(&state->synced);
+    while (before < position
+           && !atomic_compare_exchange_weak_explicit(&state->synced, &before, position, memory_order_release, memory_order_relaxed))
+        continue;
+}
+
+/* The number comes last: whoever dies before it leaves the segment before, which ends at the same position. */
 static void publish_segment(skv_wal *wal, int handle, const skv_segment *segment, uint64_t end, uint64_t sequence)
 {
-    close_handle(wal, &wal->handle);
+    close_handle(wal, &wal->handle, wal->identity);
     wal->handle = handle;
+    wal->identity = wal->files.identity(wal->files.context, handle);
+    wal->asked = 0;
     wal->number = segment->number;
+    wal->base = segment->base;
     wal->salt = skv_segment_salt(segment);
-    skv_store(&wal->state->base, segment->base);
     skv_store(&wal->state->sequence, sequence);
-    skv_store_release(&wal->state->segment, segment->number);
     skv_store_release(&wal->state->end, end);
-    skv_store_release(&wal->state->synced, end);
+    raise_synced(wal->state, end);
+    skv_store_release(&wal->state->segment, segment->number);
 }
 
 /* The head is on stable storage before the file's name is, and the name before the first frame. */
@@ -150,6 +177,11 @@ int skv_wal_resume_locked(skv_wal *wal, const skv_segment *segment, uint64_t end
     return 0;
 }
 
+int skv_wal_open_locked(skv_wal *wal)
+{
+    return ensure_handle_locked(wal);
+}
+
 static int ready_to_write_locked(skv_wal *wal)
 {
     return skv_load(&wal->state->failed) ? -EROFS : ensure_handle_locked(wal);
@@ -170,79 +202,161 @@ int skv_wal_rotate_locked(skv_wal *wal)
 
 /* ---- Appending ------------------------------------------------------------------------------------- */
 
-int skv_wal_repair_locked(skv_wal *wal)
+/* The whole frame at the end, if there is one. */
+static bool read_last(skv_wal *wal, skv_frame_view *view)
 {
-    int status = ensure_handle_locked(wal);
-    if (status == 0)
-        status = wal->files.truncate(wal->files.context, wal->handle, place_of(wal->state, skv_load(&wal->state->end)));
+    uint64_t at = place_of(wal, skv_load(&wal->state->end));
+    int64_t size = wal->files.size(wal->files.context, wal->handle);
+    if (size < 0 || (uint64_t)size <= at)
+        return false;
+    uint64_t len = (uint64_t)size - at;
+    uint8_t *bytes = malloc(len);
+    bool whole = bytes && wal->files.read(wal->files.context, wal->handle, bytes, len, at) == (int64_t)len
+                 && skv_frame_read(bytes, len, wal->salt, view) == SKV_FRAME_OK;
+    free(bytes);                /* of the view only numbers are used                          */
+    return whole;
+}
+
+int skv_wal_repair_locked(skv_wal *wal, bool (*accept)(void *context), void *context)
+{
+    skv_log_state *state = wal->state;
+    skv_frame_view view;
+    int status = skv_load(&state->failed) ? -EROFS : ensure_handle_locked(wal);
+    if (status)
+        return status == -EROFS ? status : fail(wal, status);
+    /* `sequence` is moved on before `end` is. */
+    if (accept && read_last(wal, &view) && view.sequence - skv_load(&state->sequence) <= 1 && accept(context)) {
+        skv_store(&state->sequence, view.sequence);
+        skv_store_release(&state->end, skv_load(&state->end) + view.size);
+        return 0;
+    }
+    SKV_CRASH("wal.voided");
+    status = wal->files.truncate(wal->files.context, wal->handle, place_of(wal, skv_load(&state->end)));
     return status ? fail(wal, status) : 0;
 }
 
-int skv_wal_append_locked(skv_wal *wal, skv_frame *frame, uint64_t *position)
+static int write_frame(skv_wal *wal, const skv_frame *frame, uint64_t at)
+{
+    int status = wal->files.write(wal->files.context, wal->handle, frame->bytes, frame->size, at);
+    if (status != -EBADF)
+        return status;
+    wal->handle = -1;           /* user code has closed it                                    */
+    status = ensure_handle_locked(wal);
+    return status ? status : wal->files.write(wal->files.context, wal->handle, frame->bytes, frame->size, at);
+}
+
+int skv_wal_write_locked(skv_wal *wal, skv_frame *frame, uint64_t *position)
 {
     skv_log_state *state = wal->state;
     int status = ready_to_write_locked(wal);
     if (status)
         return status;
-    uint64_t end = skv_load(&state->end), sequence = skv_load(&state->sequence) + 1;
-    skv_frame_seal(frame, sequence, skv_load_acquire(&state->synced), wal->salt);
-    status = wal->files.write(wal->files.context, wal->handle, frame->bytes, frame->size, place_of(state, end));
+    uint64_t end = skv_load(&state->end);
+    skv_frame_seal(frame, skv_load(&state->sequence) + 1, skv_load_acquire(&state->synced), wal->salt);
+    status = write_frame(wal, frame, place_of(wal, end));
     if (status) {
         /* A part of it may be there, and the next frame shorter. */
-        int cut = wal->files.truncate(wal->files.context, wal->handle, place_of(state, end));
+        int cut = wal->files.truncate(wal->files.context, wal->handle, place_of(wal, end));
         return cut ? fail(wal, cut) : status;
     }
     SKV_CRASH("wal.written");
     *position = end + frame->size;
-    skv_store(&state->sequence, sequence);
-    skv_store_release(&state->end, *position);
-    SKV_CRASH("wal.appended");
     return 0;
 }
 
+void skv_wal_accept_locked(skv_wal *wal, uint64_t position)
+{
+    skv_store(&wal->state->sequence, skv_load(&wal->state->sequence) + 1);
+    SKV_CRASH("wal.counted");
+    skv_store_release(&wal->state->end, position);
+    SKV_CRASH("wal.appended");
+}
+
+int skv_wal_append_locked(skv_wal *wal, skv_frame *frame, uint64_t *position)
+{
+    int status = skv_wal_write_locked(wal, frame, position);
+    if (status == 0)
+        skv_wal_accept_locked(wal, *position);
+    return status;
+}
+
+#define PATIENCE 100u           /* waits for a leader, of 20 ms at most                       */
+
 /* ---- Stable storage ---------------------------------------------------------------------------------- */
 
-/* `end` first: what is below it lies in the segment that is looked up after it, or in earlier ones, synced. */
-static int sync_as_leader(skv_wal *wal)
+/* The segment that is appended to now.  One that a snapshot has made superfluous may be gone before it is opened. */
+static int open_current(skv_wal *wal, uint64_t *number)
 {
-    skv_log_state *state = wal->state;
-    uint64_t end = skv_load_acquire(&state->end), number = skv_load_acquire(&state->segment);
-    if (wal->sync_handle < 0 || wal->sync_number != number) {
-        close_handle(wal, &wal->sync_handle);
-        wal->sync_handle = open_log(wal, number, SKV_OPEN_WRITE);
-        if (wal->sync_handle < 0)
-            return wal->sync_handle;
-        wal->sync_number = number;
-    }
+    int handle;
+    do {
+        *number = skv_load_acquire(&wal->state->segment);
+        handle = open_log(wal, *number, SKV_OPEN_WRITE);
+    } while (handle == -ENOENT && skv_load_acquire(&wal->state->segment) != *number);
+    return handle;
+}
+
+/* `end` was loaded before the segment was looked up: what is below it lies in that one, or in earlier ones, synced. */
+static int sync_file(skv_wal *wal, int handle, uint64_t end)
+{
     SKV_CRASH("wal.leading");
-    int status = wal->files.sync(wal->files.context, wal->sync_handle);
+    int status = wal->files.sync(wal->files.context, handle);
     if (status)
         return fail(wal, status);
     SKV_CRASH("wal.synced");
-    uint64_t before = skv_load(&state->synced);
-    while (before < end
-           && !atomic_compare_exchange_weak_explicit(&state->synced, &before, end, memory_order_release, memory_order_relaxed))
-        continue;               /* rotation moves it too                                      */
+    raise_synced(wal->state, end);      /* rotation moves it too                                  */
     return 0;
+}
+
+static int sync_as_leader(skv_wal *wal)
+{
+    uint64_t end = skv_load_acquire(&wal->state->end);
+    if (wal->sync_number != skv_load_acquire(&wal->state->segment) || !is_own(wal, wal->sync_handle, wal->sync_identity)) {
+        close_handle(wal, &wal->sync_handle, wal->sync_identity);
+        wal->sync_handle = open_current(wal, &wal->sync_number);
+        if (wal->sync_handle < 0)
+            return wal->sync_handle;
+        wal->sync_identity = wal->files.identity(wal->files.context, wal->sync_handle);
+    }
+    return sync_file(wal, wal->sync_handle, end);
+}
+
+/* The leader may be stopped: a sync beside its own does no harm. */
+static int sync_alone(skv_wal *wal)
+{
+    uint64_t end = skv_load_acquire(&wal->state->end), number;
+    int handle = open_current(wal, &number);
+    if (handle < 0)
+        return handle;
+    int status = sync_file(wal, handle, end);
+    wal->files.close(wal->files.context, handle);
+    return status;
+}
+
+/* As leader, if there is none; else waits for a while. */
+static int sync_or_wait(skv_wal *wal, uint64_t position, uint32_t round)
+{
+    skv_log_state *state = wal->state;
+    if (!wal->turns.try_lead(wal->turns.context, &state->sync_lock)) {
+        wal->turns.wait(wal->turns.context, &state->sync_round, round, &state->sync_lock);
+        return 0;
+    }
+    int status = skv_load_acquire(&state->synced) < position ? sync_as_leader(wal) : 0;
+    wal->turns.end_lead(wal->turns.context, &state->sync_lock);
+    atomic_fetch_add_explicit(&state->sync_round, 1, memory_order_release);
+    wal->turns.wake_all(wal->turns.context, &state->sync_round);
+    return status;
 }
 
 int skv_wal_sync(skv_wal *wal, uint64_t position)
 {
     skv_log_state *state = wal->state;
-    for (;;) {
+    for (uint32_t tries = 0;; tries++) {
         uint32_t round = skv_load_acquire(&state->sync_round);
         if (skv_load_acquire(&state->synced) >= position)
             return 0;
         if (skv_load(&state->failed))
             return -EROFS;
-        if (!wal->turns.try_lead(wal->turns.context, &state->sync_lock)) {
-            wal->turns.wait(wal->turns.context, &state->sync_round, round, &state->sync_lock);
-            continue;
-        }
-        int status = skv_load_acquire(&state->synced) < position ? sync_as_leader(wal) : 0;
-        wal->turns.end_lead(wal->turns.context, &state->sync_lock);
-        atomic_fetch_add_explicit(&state->sync_round, 1, memory_order_release);
-        wal->turns.wake_all(wal->turns.context, &state->sync_round);
+        int status = tries < PATIENCE ? sync_or_wait(wal, position, round) : sync_alone(wal);
         if (status)
             return status;
     }

@@ -36,9 +36,12 @@ typedef struct skv_wal {
     uint8_t uuid[16];
     int handle;                 /* to append; guarded by state->lock, and among threads by it too */
     uint64_t number;            /* of the segment behind `handle`                             */
+    uint64_t identity;          /* of its file                                                */
+    uint64_t asked;             /* when that was last asked for: is_still                     */
+    uint64_t base;              /* position of its first frame                                */
     uint64_t salt;
     int sync_handle;            /* of whoever leads in this process                           */
-    uint64_t sync_number;
+    uint64_t sync_number, sync_identity;
 } skv_wal;
 
 /* Every function returns 0 or minus an errno; -EROFS: the log had failed before. */
@@ -52,10 +55,20 @@ int skv_wal_begin_segment_locked(skv_wal *wal, uint64_t number, uint64_t base, u
 /* Goes on in a segment that was read to its end: cuts off what is behind it, and syncs. */
 int skv_wal_resume_locked(skv_wal *wal, const skv_segment *segment, uint64_t end, uint64_t sequence);
 
-/* Seals the frame and appends it; *position: behind it.  On an error the log is as before, or has failed. */
+/* The segment's file is open for this process: -ENOENT, -EBADMSG: it is not in this folder. */
+int skv_wal_open_locked(skv_wal *wal);
+
+/* Seals the frame and writes it behind the last one, where it counts for nothing yet; *position: behind it.  On an
+ * error the log is as before, or has failed. */
+int skv_wal_write_locked(skv_wal *wal, skv_frame *frame, uint64_t *position);
+/* From now on the frame that was written is part of the log. */
+void skv_wal_accept_locked(skv_wal *wal, uint64_t position);
+/* Both. */
 int skv_wal_append_locked(skv_wal *wal, skv_frame *frame, uint64_t *position);
-/* After the death of who held the lock: cuts off what it had not finished. */
-int skv_wal_repair_locked(skv_wal *wal);
+
+/* After the death of who held the lock: what it had not finished is cut off, or, where it is a whole frame and
+ * `accept` says so, is part of the log.  NULL accepts nothing. */
+int skv_wal_repair_locked(skv_wal *wal, bool (*accept)(void *context), void *context);
 /* Syncs the segment and begins the next one. */
 int skv_wal_rotate_locked(skv_wal *wal);
 

@@ -71,6 +71,9 @@ typedef struct skv_write {
     uint64_t       table;       /* spare table, 0 = none                                      */
     uint64_t       capacity;    /* of the spare table                                         */
     uint64_t       replaced;    /* block of the record that was overwritten, 0 = none         */
+    struct skv_frame *frame;    /* of a durable store: the change, for the log (logged.h); NULL = in memory only */
+    uint64_t       generation;  /* of its intent                                              */
+    uint64_t       position;    /* in the log, behind it                                      */
     uint32_t       freed_count;
     uint64_t       freed[SKV_FREED_AT_ONCE];
 } skv_write;

@@ -392,7 +392,7 @@ static void preload(shop *w, uint64_t from, uint64_t to, size_t len)
         now_step(w, (step){.kind = PUT, .id = id, .counter = id + 1, .len = len + id % 40});
 }
 
-#define SHARED_PAGES MIB        /* too small for leases                                       */
+#define SHARED_PAGES (MIB + 64 * KIB)   /* too small for leases                               */
 #define LEASED_PAGES (16 * MIB)
 
 static void puts_of(shop *w, uint64_t size)

@@ -301,8 +301,8 @@ static void half_a_frame(void)
     for (uint32_t i = 0; i < 200; i++) {
         uint8_t part[3000];
         memset(part, (int)i, sizeof part);
-        disk_write(d, j.wal.handle, part, i * 37 % sizeof part, SKV_SEGMENT_HEAD + j.state.end - j.state.base);
-        REQUIRE(skv_wal_repair_locked(&j.wal) == 0, "repair");
+        disk_write(d, j.wal.handle, part, i * 37 % sizeof part, SKV_SEGMENT_HEAD + j.state.end - j.wal.base);
+        REQUIRE(skv_wal_repair_locked(&j.wal, NULL, NULL) == 0, "repair");
         REQUIRE(append_one(&j, &position) == 0, "append");
         REQUIRE(d->files[0].now_size == SKV_SEGMENT_HEAD + position, "nothing is behind frame %u", i);
         if (i % 16 == 0)

@@ -4,7 +4,7 @@
  *       ones.  A reader gets both keys, one after the other or as get_many does, and may find them in their slots or
  *       through the intent.  A third thread allocates the first block that was freed, and writes into it.
  * Holds: get_many sees both old or both new, whole; after one key was seen new, the other is never seen old.
- * Models: batch.c:write_intent batch.c:announce_locked batch.c:set_status batch.c:apply_group_locked
+ * Models: intent.c:skv_intent_begin batch.c:announce_locked intent.h:skv_intent_commit batch.c:apply_group_locked
  *       batch.c:settle_locked batch.c:batch_end intent.c:skv_overlay_find intent.c:open_intent read.h:skv_find
  *       read.h:skv_validate read.c:skv_validate_many read.c:is_same
  * Leaves out: locks (one writer), tables, deaths (batch.pml).
@@ -49,10 +49,10 @@ struct announce : rl::test_suite<announce, 3> {
     {
         for (unsigned i = 0; i < KEYS; i++)
             block[KEYS + i].store(1, RELAXED);  /* store.c:skv_write_record */
-        FENCE(release);                         /* batch.c:write_intent `skv_fence_release();` */
+        FENCE(release);                         /* intent.c:skv_intent_begin `skv_fence_release();` */
         for (unsigned i = 0; i < KEYS; i++)
-            intent[i].store(KEYS + i, RELAXED); /* `skv_write_racy(b->store->base + b->intent + sizeof head,` */
-        /* batch.c:set_status `skv_store_release(&store->proc->status, generation << 2 | status);` */
+            intent[i].store(KEYS + i, RELAXED); /* `skv_write_racy(store->base + offset + sizeof head,` */
+        /* `skv_store_release(&store->proc->status, skv_intent_status(generation, SKV_BATCH_PENDING));` */
         status.store(PENDING, RELEASE);
         for (unsigned i = 0; i < KEYS; i++) {   /* batch.c:announce_locked */
             txn[i].store(1, RELEASE);           /* `skv_store_release(&b->groups[i].bucket->txn, b->intent);` */
@@ -60,7 +60,7 @@ struct announce : rl::test_suite<announce, 3> {
         }
         if (is_mutant("M_APPLY_FIRST"))
             a[0].store(KEYS, RELEASE);
-        /* batch.c:commit_locked `set_status(store, generation, SKV_BATCH_COMMITTED);` */
+        /* intent.h:skv_intent_commit `skv_store_release(&store->proc->status, skv_intent_status(generation, SKV_BATCH_COMMITTED));` */
         status.store(COMMITTED, RELEASE_BUT("M_RELAXED_STATUS"));
         for (unsigned i = 0; i < KEYS; i++) {
             /* batch.c:apply_group_locked `skv_store_release(&slots[entry->index].a, entry->new_a);` */
@@ -68,7 +68,7 @@ struct announce : rl::test_suite<announce, 3> {
             txn[i].store(0, RELEASE);           /* batch.c:settle_locked `skv_store_release(&bucket->txn, 0);` */
             bump(i);
         }
-        /* batch.c:end_generation `set_status(store, generation, SKV_BATCH_IDLE);` */
+        /* intent.c:skv_intent_end `skv_store_release(&store->proc->status, skv_intent_status(generation, SKV_BATCH_IDLE));` */
         status.store(IDLE, RELEASE);
         freed.store(1, RELEASE);                /* pages.c:skv_free `~bit, memory_order_release) & ~bit;` */
     }

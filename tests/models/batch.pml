@@ -7,7 +7,7 @@
  * Holds: what a reader accepts is a number that was written, never garbage; a second get is never older than the first;
  *       get_many sees one number; in the end both keys have the same one.
  * Models: batch.c:commit_locked batch.c:announce_locked batch.c:apply_group_locked batch.c:settle_locked
- *       batch.c:end_generation batch.c:batch_end intent.c:skv_overlay_find intent.c:skv_intent_settle_locked
+ *       intent.c:skv_intent_end batch.c:batch_end intent.c:skv_overlay_find intent.c:skv_intent_settle_locked
  *       repair.c:skv_repair_bucket read.h:skv_find read.h:skv_validate read.c:skv_validate_many read.c:is_same
  *       evacuate.c:move_record
  * Leaves out: tables and probing (growth.pml), how a lock is taken over (takeover.pml), removals, a
@@ -69,8 +69,8 @@ active proctype Batch() {
                 alloc(new[1]); value[new[1]] = n
             };
             lock_bucket(0, BATCH); lock_bucket(1, BATCH);               /* batch.c:lock_groups */
-            generation = n; intent[0] = new[0]; intent[1] = new[1];     /* batch.c:commit_locked `write_intent(b,` */
-            status = n << 2 | PENDING;          /* `set_status(store, generation, SKV_BATCH_PENDING);` */
+            generation = n; intent[0] = new[0]; intent[1] = new[1];     /* batch.c:announce_and_commit_locked `skv_intent_begin(store, b->intent,` */
+            status = n << 2 | PENDING;          /* intent.c:skv_intent_begin `skv_intent_status(generation, SKV_BATCH_PENDING)` */
 #ifdef M_COMMIT_BEFORE_ANNOUNCE
             status = n << 2 | COMMITTED;
 #endif
@@ -84,7 +84,7 @@ active proctype Batch() {
 #ifdef M_APPLY_BEFORE_COMMIT
             old[0] = slot[0]; slot[0] = new[0]; status = n << 2 | COMMITTED;
 #else
-            /* batch.c:commit_locked `set_status(store, generation, SKV_BATCH_COMMITTED);` */
+            /* batch.c:announce_and_commit_locked `skv_intent_commit(store, *generation);` */
             status = n << 2 | COMMITTED;
             /* batch.c:apply_group_locked `skv_store_release(&slots[entry->index].a, entry->new_a);` */
             old[0] = slot[0]; slot[0] = new[0];
@@ -100,7 +100,7 @@ active proctype Batch() {
             lock[0] = 0;
 #endif
             lock[1] = 0;                        /* batch.c:commit_locked `unlock_groups(b, b->group_count);` */
-            /* batch.c:end_generation `set_status(store, generation, SKV_BATCH_IDLE);` */
+            /* intent.c:skv_intent_end `skv_intent_status(generation, SKV_BATCH_IDLE)` */
             status = n << 2 | IDLE;
             /* batch.c:batch_end `skv_free_many(store, b->freed, b->freed_count);` */
             free(old[0]); free(old[1])

@@ -8,7 +8,7 @@
  * Holds: get_many never mixes two batches in a way that no order of them explains; whatever was committed is in the
  *       buckets in the end; nobody waits for ever.
  * Models: batch.c:lock_groups batch.c:commit_locked batch.c:announce_locked batch.c:apply_group_locked
- *       batch.c:settle_locked batch.c:end_generation intent.c:skv_intent_settle_locked repair.c:skv_repair_bucket
+ *       batch.c:settle_locked intent.c:skv_intent_end intent.c:skv_intent_settle_locked repair.c:skv_repair_bucket
  *       lock.c:skv_lock_take_from read.h:skv_find read.c:skv_validate_many
  * Leaves out: blocks and their reuse (batch.pml), a death during a repair (repair.pml).
  *
@@ -47,12 +47,12 @@ inline repair(b, me) {
 #ifdef M_OWN_STATUS
         :: status[me] == COMMITTED -> slot[b] = txn[b]
 #else
-        /* intent.c:skv_intent_settle_locked `is_committed(skv_load_acquire(&store->procs[it.owner].status), &it)` */
+        /* intent.c:decide_locked `return is_committed(status, it);` */
         :: status[txn[b]] == COMMITTED -> slot[b] = txn[b]
 #endif
         :: else
         fi;
-        txn[b] = 0              /* `skv_store_release(&bucket->txn, 0);` */
+        txn[b] = 0              /* intent.c:skv_intent_settle_locked `skv_store_release(&bucket->txn, 0);` */
     :: else
     fi;
     seq[b]++                    /* repair.c:skv_repair_bucket `skv_bump_locked(bucket);` */
@@ -85,11 +85,11 @@ proctype Batch(byte me) {
         lock_bucket(low, me, had);
         lock_bucket(high, me, had);
 #endif
-        status[me] = PENDING;           /* batch.c:commit_locked `set_status(store, generation, SKV_BATCH_PENDING);` */
+        status[me] = PENDING;           /* intent.c:skv_intent_begin `skv_intent_status(generation, SKV_BATCH_PENDING)` */
         /* batch.c:announce_locked `skv_store_release(&b->groups[i].bucket->txn, b->intent);` */
         txn[low] = me; seq[low]++;
         txn[high] = me; seq[high]++;
-        /* batch.c:commit_locked `set_status(store, generation, SKV_BATCH_COMMITTED);` */
+        /* batch.c:announce_and_commit_locked `skv_intent_commit(store, *generation);` */
         status[me] = COMMITTED;
 #ifdef M_IDLE_EARLY
         status[me] = IDLE;
@@ -106,7 +106,7 @@ proctype Batch(byte me) {
 #ifndef M_UNLOCK_EARLY
         lock[low] = 0;
 #endif
-        status[me] = IDLE               /* batch.c:end_generation `set_status(store, generation, SKV_BATCH_IDLE);` */
+        status[me] = IDLE               /* intent.c:skv_intent_end `skv_intent_status(generation, SKV_BATCH_IDLE)` */
     } unless { dead[me] };
     running--
 }

@@ -78,7 +78,7 @@ active proctype Writer() {
             locked = true;                      /* nobody else wants the lock while its holder lives */
             old = slot;
             d_step { slot = new; hand = old };  /* store.c:publish_over_locked `skv_store_release(&hit->slot->a, a);` */
-            seq++;                              /* store.c:publish `skv_bump_locked(bucket);` */
+            seq++;                              /* store.c:finish_locked `skv_bump_locked(write->bucket);` */
             locked = false;
             d_step { hand = NOTHING; free(old) };       /* store.c:skv_write_end */
             busy[e & 1]--                       /* store.c:put_once `skv_busy_exit(store, busy);` */

@@ -132,7 +132,7 @@ proctype Inserter(byte me) {
                tables[TABLE(current)].item[at] = ITEM(me, 1);
                at = 0;
                count++;         /* `skv_store(&bucket->count, skv_load(&bucket->count) + 1);` */
-               seq++;           /* store.c:publish `skv_bump_locked(bucket);` */
+               seq++;           /* store.c:finish_locked `skv_bump_locked(write->bucket);` */
                lock = 0;
                break
            :: else -> lock = 0  /* store.c:skv_write_run `if (status != SKV_NEEDS_TABLE)` */
@@ -179,7 +179,7 @@ proctype Overwriter() {
     byte at;
     lock_bucket(1);
     tables[TABLE(current)].item[0] = ITEM(1, 1);        /* `skv_store_release(&hit->slot->a, a);` */
-    seq++;                      /* store.c:publish `skv_bump_locked(bucket);` */
+    seq++;                      /* store.c:finish_locked `skv_bump_locked(write->bucket);` */
     lock = 0;
     returned[1] = true;
     running--

@@ -8,7 +8,7 @@
  *       the death on; the newcomer's batch is whole; nobody waits for ever.
  * Models: lock.c:skv_lock_take_from intent.c:skv_intent_settle_locked intent.c:apply_entry_locked
  *       repair.c:skv_repair_bucket repair.c:skv_sweep_bucket_of_dead procs.c:reclaim_row procs.c:sweep_dead
- *       procs.c:free_lock_of_dead procs.c:skv_reclaim_dead procs.c:start_row batch.c:begin_generation
+ *       procs.c:free_lock_of_dead procs.c:skv_reclaim_dead procs.c:start_row intent.c:skv_intent_begin
  * batch.c:commit_locked
  * Leaves out: the race for the liveness byte itself (takeover.pml); here it is taken in one step.
  *
@@ -54,7 +54,7 @@ inline repair(b, had) {
 #ifdef M_FOLLOW_LOCK
         :: status[had - 1] == (settled << 2 | COMMITTED) -> slot[b] = settled
 #else
-        /* `is_committed(skv_load_acquire(&store->procs[it.owner].status), &it)` */
+        /* intent.c:decide_locked `return is_committed(status, it);` */
         /* intent.c:apply_entry_locked `entry->new_a);` */
         :: status[0] == (settled << 2 | COMMITTED) -> slot[b] = settled
 #endif
@@ -156,12 +156,12 @@ active proctype Newcomer() {
         d_step { (lock[0] == 0 || IS_DEAD(lock[0] - 1)) -> lock[0] = 1 };
         d_step { (lock[1] == 0 || IS_DEAD(lock[1] - 1)) -> lock[1] = 1 };
         assert(txn[0] == 0 && txn[1] == 0);     /* nothing of the last one is left */
-        /* batch.c:begin_generation `(skv_load(&store->proc->status) >> 2) + 1;` */
+        /* intent.c:skv_intent_begin `(skv_load(&store->proc->status) >> 2) + 1;` */
         generation = (status[0] >> 2) + 1;
         status[0] = generation << 2 | PENDING;
         txn[0] = generation; seq[0]++;          /* batch.c:announce_locked `&b->groups[i].bucket->txn, b->intent);` */
         txn[1] = generation; seq[1]++;
-        /* batch.c:commit_locked `set_status(store, generation, SKV_BATCH_COMMITTED);` */
+        /* batch.c:announce_and_commit_locked `skv_intent_commit(store, *generation);` */
         status[0] = generation << 2 | COMMITTED;
         /* batch.c:settle_locked `skv_store_release(&bucket->txn, 0);` */
         slot[0] = generation; txn[0] = 0; seq[0]++;

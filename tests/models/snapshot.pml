@@ -42,7 +42,7 @@ active proctype Changer() {
 #else
         slot[0] = n;            /* store.c:publish_over_locked `skv_store_release(&hit->slot->a, a);` */
 #endif
-        seq[0]++;               /* store.c:publish `skv_bump_locked(bucket);` */
+        seq[0]++;               /* store.c:finish_locked `skv_bump_locked(write->bucket);` */
         lock[0] = 0
     :: else -> break
     od

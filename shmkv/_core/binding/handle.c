@@ -46,13 +46,13 @@ static bool take_callable(PyObject *given, enum codec_mode mode, const char *nam
 
 static int handle_init(Handle *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"region", "codec", "encode", "decode", "lock_timeout", "readonly", NULL};
+    static char *names[] = {"region", "codec", "encode", "decode", "lock_timeout", "readonly", "stable", NULL};
     PyObject *region, *encode = Py_None, *decode = Py_None;
     const char *codec = "safe";
     double lock_timeout = 5.0;
-    int read_only = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|sOOdp:Handle", names, &region, &codec, &encode, &decode,
-                                     &lock_timeout, &read_only))
+    int read_only = 0, stable = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|sOOdpp:Handle", names, &region, &codec, &encode, &decode,
+                                     &lock_timeout, &read_only, &stable))
         return -1;
     if (self->region || self->encode) {
         PyErr_SetString(PyExc_TypeError, "a handle is initialised once");
@@ -70,6 +70,8 @@ static int handle_init(Handle *self, PyObject *args, PyObject *kwargs)
         return -1;
     self->lock_timeout = lock_timeout;
     self->read_only = read_only != 0;
+    self->stable = stable != 0;
+    self->durable = (skv_fixed_of(store)->flags & SKV_FLAG_DURABLE) != 0;
     self->region = Py_NewRef(region);
     self->store = store;
     atomic_store(&self->closed, false);

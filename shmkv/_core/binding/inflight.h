@@ -29,6 +29,8 @@ typedef struct Handle {
     PyObject *encode, *decode;      /* callables of a codec that is not "safe", or NULL        */
     enum codec_mode codec;
     bool read_only;
+    bool durable;                   /* changes write to files: never under the GIL            */
+    bool stable;                    /* sync="always"                                          */
     _Atomic bool closed;            /* also before __init__                                    */
     _Atomic uint32_t in_flight;
     double lock_timeout;            /* seconds; may be infinite                                */

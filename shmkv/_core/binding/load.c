@@ -9,6 +9,8 @@
 #include "handle.h"
 #include "writing.h"
 
+#include "../journal.h"
+
 #define ROUND_BYTES ((size_t)8 << 20)
 
 typedef struct load_job {
@@ -33,6 +35,10 @@ static int load_round(Handle *self, load_job *job)
     int status;
     Py_BEGIN_ALLOW_THREADS
     status = (int)skv_load_tsv(store, job->text, job->round, job->on_bad, job->first_line, job->ttl_ms, &wait, &job->last);
+    if (self->stable && job->last.stored && (status == SKV_OK || status == SKV_BUSY)) {
+        skv_status synced = skv_journal_sync(store);    /* once for all lines               */
+        status = synced ? (int)synced : status;
+    }
     Py_END_ALLOW_THREADS
     if (status == SKV_TIMEOUT && !job->consumed && !job->last.consumed) {
         writing_raise_timeout(self, store, wait.blamed_slot);

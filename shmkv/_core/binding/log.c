@@ -10,15 +10,14 @@
 #include "binding.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "../os_files.h"
 #include "../recover.h"
 #include "../wal.h"
 #include "args.h"
+#include "durable.h"
 
 typedef struct open_segment {
     uint64_t number, salt;
@@ -29,7 +28,6 @@ typedef struct open_segment {
 
 typedef struct Log {
     PyObject_HEAD
-    int folder;
     skv_files files;
     skv_wal wal;
     skv_log_state *state;
@@ -78,15 +76,14 @@ static PyObject *log_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->wal.handle = self->wal.sync_handle = -1;
     pthread_mutex_init(&self->appending, NULL);
     pthread_mutex_init(&self->opening, NULL);
-    self->folder = fcntl(folder, F_DUPFD_CLOEXEC, 0);
     self->state = aligned_alloc(64, sizeof *self->state);
-    if (self->folder < 0 || !self->state) {
-        PyObject *raised = self->state ? PyErr_SetFromErrno(PyExc_OSError) : PyErr_NoMemory();
+    int status = self->state ? skv_os_files(folder, &self->files) : -ENOMEM;
+    if (status) {
         Py_DECREF(self);
-        return raised;
+        errno = -status;
+        return PyErr_SetFromErrno(PyExc_OSError);
     }
     memset(self->state, 0, sizeof *self->state);
-    self->files = skv_os_files(self->folder);
     return (PyObject *)self;
 }
 
@@ -101,8 +98,8 @@ static void log_dealloc(Log *self)
     free(self->segments);
     skv_frame_free(&self->frame);
     free(self->state);
-    if (self->folder >= 0)
-        close(self->folder);
+    if (self->files.done)
+        self->files.done(self->files.context);
     pthread_mutex_destroy(&self->appending);
     pthread_mutex_destroy(&self->opening);
     type->tp_free(self);
@@ -165,17 +162,6 @@ static int call_with_frame(void *to, const skv_frame_view *view, const skv_segme
 
 /* ---- Recovery ---------------------------------------------------------------------------------------- */
 
-static const char *const damage_words[] = {
-    [SKV_UNDAMAGED] = NULL,
-    [SKV_DAMAGE_FRAME] = "a frame that was written completely is damaged",
-    [SKV_DAMAGE_HEAD] = "its head is damaged",
-    [SKV_DAMAGE_MISSING] = "it is missing",
-    [SKV_DAMAGE_GAP] = "it does not go on where the file before it ends",
-    [SKV_DAMAGE_FOREIGN_LOG] = "it belongs to another log",
-    [SKV_DAMAGE_VERSION] = "it was written by another version of shmkv",
-    [SKV_DAMAGE_SNAPSHOT] = "it has no end",
-};
-
 static PyObject *log_recover(Log *self, PyObject *apply)
 {
     int status = skv_recover(self->files, true, call_with_frame, apply, &self->found);
@@ -186,7 +172,7 @@ static PyObject *log_recover(Log *self, PyObject *apply)
     const skv_recovered *found = &self->found;
     return Py_BuildValue("{s:O,s:K,s:K,s:K,s:z,s:s,s:K}", "found", found->found ? Py_True : Py_False,
                          "first", (unsigned long long)found->first, "last", (unsigned long long)found->last.number,
-                         "cut", (unsigned long long)found->cut, "damage", damage_words[found->damage],
+                         "cut", (unsigned long long)found->cut, "damage", skv_damage_sentence(found->damage),
                          "name", found->name, "offset", (unsigned long long)found->offset);
 }
 
@@ -233,7 +219,7 @@ static int append_op(Log *self, const skv_op *op, place *at)
     if (status == 0) {
         at->segment = skv_load(&self->state->segment);
         at->size = self->frame.size;
-        at->offset = SKV_SEGMENT_HEAD + at->position - at->size - skv_load(&self->state->base);
+        at->offset = SKV_SEGMENT_HEAD + at->position - at->size - self->wal.base;
     }
     pthread_mutex_unlock(&self->appending);
     return status;

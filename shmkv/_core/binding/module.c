@@ -7,6 +7,7 @@
 #include "../hash.h"
 #include "args.h"
 #include "codec.h"
+#include "durable.h"
 #include "inflight.h"
 
 /* ---- Statuses and exceptions ----------------------------------------------------------- */
@@ -54,8 +55,24 @@ static const struct {
                      "the store is open in 1,023 processes, and no more can write to it: close some"},
     [SKV_READ_ONLY] = {NULL, SKV_E_READ_ONLY, "the store was opened with readonly=True"},
     [SKV_NO_MEMORY] = {&PyExc_MemoryError, 0, "this process has no memory left, nothing was changed"},
+    [SKV_DISK_FULL] = {NULL, SKV_E_STORE_FULL, "the disk that the log is on is full, nothing was changed: make room on it"},
+    [SKV_LOG_ERROR] = {NULL, SKV_E_LOG_FAILED, "the log could not be written, nothing was changed"},
+    [SKV_LOG_FAILED] = {NULL, SKV_E_LOG_FAILED,
+                        "a write or a sync of the log failed, and nobody knows what of the last changes is on the disk: close the "
+                        "store in all processes, see to the disk, and open it again"},
     [SKV_FORKED] = {NULL, SKV_E_FORKED, "this process was forked and could not register with the store: open it anew"},
 };
+
+/* As every OSError: errno and strerror are attributes. */
+static PyObject *raise_with_errno(PyObject *class, int error, const char *sentence)
+{
+    PyObject *arguments = error ? Py_BuildValue("(is)", error, sentence) : Py_BuildValue("(s)", sentence);
+    if (arguments) {
+        PyErr_SetObject(class, arguments);
+        Py_DECREF(arguments);
+    }
+    return NULL;
+}
 
 PyObject *skv_raise_status(module_state *state, int status)
 {
@@ -68,6 +85,8 @@ PyObject *skv_raise_status(module_state *state, int status)
         return NULL;
     }
     PyObject *class = of_status[status].builtin ? *of_status[status].builtin : state->errors[of_status[status].error];
+    if (!of_status[status].builtin && of_status[status].error == SKV_E_LOG_FAILED)
+        return raise_with_errno(class, errno, of_status[status].sentence);
     PyErr_SetString(class, of_status[status].sentence);
     return NULL;
 }
@@ -188,6 +207,22 @@ static PyMethodDef functions[] = {
                "decode_safe(type_code, payload)\n--\n\nThe value; CodecError if the bytes are damaged."),
     SKV_METHOD("fail_commit", module_fail_commit, METH_O,
                "fail_commit(nth)\n--\n\nFor tests: the nth commit of memory from now on fails; 0 = off."),
+    SKV_METHOD("durable_restore", module_durable_restore, METH_VARARGS,
+               "durable_restore(region, folder, /)\n--\n\nFill an empty region from the log in a folder: what was found."),
+    SKV_METHOD("durable_begin", module_durable_begin, METH_VARARGS,
+               "durable_begin(region, folder, uuid, state=b'', number=0, /)\n--\n\nFrom now on every change goes through the log."),
+    SKV_METHOD("durable_state", module_durable_state, METH_O,
+               "durable_state(region, /)\n--\n\nHow far the log and the disk are."),
+    SKV_METHOD("durable_data_bytes", module_durable_data_bytes, METH_O,
+               "durable_data_bytes(region, /)\n--\n\nAbout what a snapshot would take."),
+    SKV_METHOD("durable_sync", module_durable_sync, METH_O,
+               "durable_sync(region, /)\n--\n\nReturns when the log is on stable storage."),
+    SKV_METHOD("durable_checkpoint", module_durable_checkpoint, METH_O,
+               "durable_checkpoint(region, /)\n--\n\nWrite a snapshot: (number, items, bytes); None: another process does."),
+    SKV_METHOD("durable_set_wall_clock", module_durable_set_wall_clock, METH_VARARGS,
+               "durable_set_wall_clock(region, now_ms, /)\n--\n\nFor tests; 0 = the real clock."),
+    SKV_METHOD("restored_bytes", module_restored_bytes, METH_NOARGS,
+               "restored_bytes()\n--\n\nBytes of frames that the recovery in this process has applied."),
     {NULL, NULL, 0, NULL},
 };
 

@@ -29,19 +29,26 @@ static module_state *state_of_class(PyObject *class)
 
 static PyObject *region_create(PyObject *class, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"fd", "size", "evict", "mode", "uid", "uuid", "seed", "fixed_size", NULL};
-    int fd, evict, fixed_size;
-    unsigned int mode, uid;
-    unsigned long long size, seed;
-    Py_buffer uuid;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "iK$pIIy*Kp:create", names, &fd, &size, &evict, &mode, &uid, &uuid,
-                                     &seed, &fixed_size))
+    static char *names[] = {"fd", "size", "evict", "mode", "uid", "uuid", "seed", "fixed_size", "log_uuid", NULL};
+    int fd, evict = 0, fixed_size = 0;
+    unsigned int mode = 0, uid = 0;
+    unsigned long long size, seed = 0;
+    Py_buffer uuid = {.buf = NULL}, log_uuid = {.buf = NULL};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "iK|$pIIy*Kpy*:create", names, &fd, &size, &evict, &mode, &uid, &uuid,
+                                     &seed, &fixed_size, &log_uuid))
         return NULL;
     skv_params params = {.size = size, .flags = evict ? SKV_FLAG_EVICT : 0, .mode = mode, .uid = uid, .hash_seed = seed};
-    bool good = uuid.len == sizeof params.uuid;
+    bool good = uuid.buf && uuid.len == sizeof params.uuid && (!log_uuid.buf || log_uuid.len == sizeof params.log_uuid);
     if (good)
         memcpy(params.uuid, uuid.buf, sizeof params.uuid);
-    PyBuffer_Release(&uuid);
+    if (good && log_uuid.buf) {
+        memcpy(params.log_uuid, log_uuid.buf, sizeof params.log_uuid);
+        params.flags |= SKV_FLAG_DURABLE;
+    }
+    if (uuid.buf)
+        PyBuffer_Release(&uuid);
+    if (log_uuid.buf)
+        PyBuffer_Release(&log_uuid);
     if (!good)
         return PyErr_Format(PyExc_ValueError, "uuid must have %zu bytes", sizeof params.uuid);
     if (!skv_os_boot_id(params.boot_id))
@@ -161,6 +168,18 @@ static PyObject *get_uuid(Region *self, void *Py_UNUSED(closure))
     return PyBytes_FromStringAndSize((const char *)fixed_of(self)->uuid, sizeof fixed_of(self)->uuid);
 }
 
+static PyObject *get_log_uuid(Region *self, void *Py_UNUSED(closure))
+{
+    if (!(fixed_of(self)->flags & SKV_FLAG_DURABLE))
+        Py_RETURN_NONE;
+    return PyBytes_FromStringAndSize((const char *)fixed_of(self)->log_uuid, sizeof fixed_of(self)->log_uuid);
+}
+
+static PyObject *get_alone(Region *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(skv_region_is_alone(self->region));
+}
+
 static PyObject *get_size(Region *self, void *Py_UNUSED(closure))
 {
     return PyLong_FromUnsignedLongLong(fixed_of(self)->size);
@@ -189,6 +208,8 @@ static PyObject *get_bucket_count(Region *self, void *Py_UNUSED(closure))
 static PyGetSetDef region_attributes[] = {
     {"fd", (getter)get_fd, NULL, "Descriptor of the shared-memory object, owned by the region.", NULL},
     {"uuid", (getter)get_uuid, NULL, "16 bytes.", NULL},
+    {"log_uuid", (getter)get_log_uuid, NULL, "16 bytes, of the log of a durable store; None: it is not durable.", NULL},
+    {"alone", (getter)get_alone, NULL, "Is it attached nowhere else, in this process or in another one?", NULL},
     {"size", (getter)get_size, NULL, "Bytes.", NULL},
     {"evict", (getter)get_evict, NULL, "on_full=\"evict\"?", NULL},
     {"mode", (getter)get_mode, NULL, "Permission bits that the creator asked for.", NULL},

@@ -70,7 +70,7 @@ uint64_t writing_deadline(const Handle *handle)
 
 int writing_wait(Handle *handle, skv *store, writing_step step, void *job)
 {
-    skv_wait wait = {.block = true, .shared = true, .deadline_ns = writing_deadline(handle),
+    skv_wait wait = {.block = true, .shared = true, .stable = handle->stable, .deadline_ns = writing_deadline(handle),
                      .blamed_slot = SKV_NO_PROC};
     for (;;) {
         skv_status status;

@@ -22,7 +22,7 @@ void writing_raise_timeout(Handle *handle, skv *store, uint32_t slot);
 
 static inline int writing_run(Handle *handle, skv *store, writing_step step, void *job, bool is_long)
 {
-    if (skv_likely(!is_long)) {
+    if (skv_likely(!is_long && !handle->durable)) {
         skv_wait wait = {.block = false, .shared = SKV_FREE_THREADED, .blamed_slot = SKV_NO_PROC};
         skv_status status = step(store, job, &wait);
         if (skv_likely(status != SKV_BUSY))

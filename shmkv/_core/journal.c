@@ -1,0 +1,248 @@
+/* journal.c: see journal.h. */
+#include "journal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+static skv_log_state *log_of(const skv *store)
+{
+    return &store->header->log;
+}
+
+/* ---- Leading a sync, among processes ------------------------------------------------------------- */
+
+#define TURN_MS 20u
+
+static bool try_lead(void *context, _Atomic uint32_t *lock)
+{
+    skv *store = context;
+    return skv_register(store) == SKV_OK && skv_trylock(store, lock);
+}
+
+static void end_lead(void *context, _Atomic uint32_t *lock)
+{
+    skv_unlock(context, lock);
+}
+
+static void wait_turn(void *context, _Atomic uint32_t *word, uint32_t seen, _Atomic uint32_t *lock)
+{
+    skv *store = context;
+    if (!skv_lock_repair_if_dead(store, lock, NULL, NULL))
+        store->os.futex_wait(store->os.context, word, seen, TURN_MS);
+}
+
+static void wake_turns(void *context, _Atomic uint32_t *word)
+{
+    skv *store = context;
+    store->os.futex_wake_all(store->os.context, word);
+}
+
+/* ---- After a death --------------------------------------------------------------------------------- */
+
+/* The frame is whole, so its change counts, unless a repair of one of its buckets was first to say that it does not. */
+static bool commit_dead_writer(void *context)
+{
+    skv *store = context;
+    uint32_t slot = skv_load(&log_of(store)->writer) - 1;
+    uint64_t pending = skv_load(&log_of(store)->writer_status), seen = pending;
+    uint64_t committed = (pending & ~UINT64_C(3)) | SKV_BATCH_COMMITTED;
+    if (slot >= SKV_PROCS || (pending & 3) != SKV_BATCH_PENDING)
+        return false;
+    bool done = atomic_compare_exchange_strong_explicit(&store->procs[slot].status, &seen, committed,
+                                                        memory_order_acq_rel, memory_order_acquire);
+    SKV_CRASH("journal.decided");
+    return done || seen == committed;
+}
+
+/* An error has poisoned the log, and is told to whoever writes next. */
+static void repair_log(skv *store, void *unused)
+{
+    (void)unused;
+    skv_wal_repair_locked(&store->journal->wal, commit_dead_writer, store);
+    SKV_CRASH("journal.repaired");
+}
+
+void skv_journal_repair_if_dead(skv *store)
+{
+    if (store->journal)
+        skv_lock_repair_if_dead(store, &log_of(store)->lock, repair_log, NULL);
+}
+
+void skv_journal_repair_of(skv *store, uint32_t dead_slot)
+{
+    if (!store->journal)
+        return;
+    if (skv_lock_take_from(store, &log_of(store)->lock, dead_slot, repair_log, NULL))
+        skv_unlock(store, &log_of(store)->lock);
+    if (skv_lock_take_from(store, &log_of(store)->sync_lock, dead_slot, NULL, NULL))
+        skv_unlock(store, &log_of(store)->sync_lock);
+    if (skv_lock_take_from(store, &store->header->checkpoint_lock, dead_slot, NULL, NULL))
+        skv_unlock(store, &store->header->checkpoint_lock);
+}
+
+/* ---- Life -------------------------------------------------------------------------------------------- */
+
+static int begin_log(skv_wal *wal, const skv_recovered *found)
+{
+    if (found->has_last)
+        return skv_wal_resume_locked(wal, &found->last, found->end, found->sequence);
+    return skv_wal_begin_segment_locked(wal, found->last.number, found->end, found->sequence);
+}
+
+/* Is the log that this region belongs to in that folder?  Puts right what a dead writer left. */
+static int join_log(skv *store)
+{
+    skv_status status;
+    do {
+        skv_wait wait = {.block = true, .shared = true};
+        status = skv_journal_lock(store, &wait);
+    } while (status == SKV_BUSY);
+    if (status)
+        return status == SKV_LOG_FAILED ? -EROFS : -EBADMSG;
+    int there = skv_wal_open_locked(&store->journal->wal);
+    skv_journal_unlock(store);
+    return there;
+}
+
+static skv_journal *make_journal(skv *store, skv_files files, const uint8_t uuid[16])
+{
+    const skv_turns turns = {.context = store, .try_lead = try_lead, .end_lead = end_lead, .wait = wait_turn, .wake_all = wake_turns};
+    skv_journal *journal = calloc(1, sizeof *journal);
+    if (journal) {
+        journal->files = files;
+        skv_wal_init(&journal->wal, files, turns, log_of(store), uuid);
+    }
+    return journal;
+}
+
+int skv_journal_open(skv *store, skv_files files, const uint8_t uuid[16], const skv_recovered *found)
+{
+    skv_journal *journal = make_journal(store, files, uuid);
+    if (!journal) {
+        if (files.done)
+            files.done(files.context);
+        return -ENOMEM;
+    }
+    store->journal = journal;
+    int status = found ? begin_log(&journal->wal, found) : join_log(store);
+    if (status)
+        skv_journal_close(store);
+    else if (found)
+        skv_store(&log_of(store)->kept_from, found->snapshot_end);
+    return status;
+}
+
+void skv_journal_close(skv *store)
+{
+    if (!store->journal)
+        return;
+    skv_files files = store->journal->files;
+    skv_wal_close(&store->journal->wal);
+    if (files.done)
+        files.done(files.context);
+    skv_frame_free(&store->journal->frame);
+    free(store->journal);
+    store->journal = NULL;
+}
+
+/* Another thread of the parent may have been opening a file or making the buffer longer: they are left alone. */
+void skv_journal_after_fork(skv *store)
+{
+    if (!store->journal)
+        return;
+    store->journal->wal.handle = store->journal->wal.sync_handle = -1;
+    store->journal->frame = (skv_frame){0};
+}
+
+/* ---- Frames -------------------------------------------------------------------------------------------- */
+
+static uint64_t wall_now_ms(const skv *store)
+{
+    uint64_t fake = skv_load(&store->fake_wall);
+    return fake ? fake : store->os.wall_ms(store->os.context);
+}
+
+/* A wall clock that says less than the store's own would give times before 1970: 1 ms is long over as well. */
+uint64_t skv_wall_of(const skv *store, uint64_t boot_ms)
+{
+    uint64_t moved = wall_now_ms(store) + boot_ms - skv_now_ms(store);
+    return boot_ms == 0 ? 0 : (int64_t)moved > 0 ? moved : 1;
+}
+
+uint64_t skv_boot_of(const skv *store, uint64_t wall_ms)
+{
+    uint64_t moved = skv_now_ms(store) + wall_ms - wall_now_ms(store);
+    return wall_ms == 0 ? 0 : (int64_t)moved > 0 ? moved : 1;
+}
+
+bool skv_journal_add_put(skv *store, skv_frame *frame, const skv_item *item)
+{
+    return skv_frame_add(frame, &(skv_op){
+        .kind = SKV_OP_PUT, .type = item->type, .bytes_key = item->key.is_bytes, .key_len = item->key.len,
+        .value_len = item->value_len, .expires_ms = skv_wall_of(store, item->expires_ms), .key = item->key.data, .value = item->value});
+}
+
+bool skv_journal_add_key(skv *store, skv_frame *frame, enum skv_op_kind kind, const skv_key *key, uint64_t expires_ms)
+{
+    return skv_frame_add(frame, &(skv_op){.kind = kind, .bytes_key = key->is_bytes, .key_len = key->len, .key = key->data,
+                                          .expires_ms = skv_wall_of(store, expires_ms)});
+}
+
+/* ---- A change -------------------------------------------------------------------------------------------- */
+
+skv_status skv_journal_failure(const skv *store, int error)
+{
+    uint32_t poison = skv_load(&log_of(store)->failed);
+    errno = poison ? (int)poison : -error;
+    if (poison)
+        return SKV_LOG_FAILED;
+    return error == -ENOSPC || error == -EDQUOT ? SKV_DISK_FULL : error == -ENOMEM ? SKV_NO_MEMORY : SKV_LOG_ERROR;
+}
+
+skv_status skv_journal_lock(skv *store, skv_wait *wait)
+{
+    if (skv_likely(!store->journal))
+        return SKV_OK;
+    skv_status status = skv_lock(store, &log_of(store)->lock, wait, repair_log, NULL);
+    if (status == SKV_OK && skv_load(&log_of(store)->failed)) {
+        skv_journal_unlock(store);
+        return skv_journal_failure(store, -EROFS);
+    }
+    return status;
+}
+
+skv_status skv_journal_write_locked(skv *store, skv_frame *frame, uint64_t pending, uint64_t *position)
+{
+    if (skv_likely(!store->journal))
+        return SKV_OK;
+    skv_store(&log_of(store)->writer, skv_load(&store->slot) + 1);
+    skv_store_release(&log_of(store)->writer_status, pending);
+    SKV_CRASH("journal.named");
+    int status = skv_wal_write_locked(&store->journal->wal, frame, position);
+    return status ? skv_journal_failure(store, status) : SKV_OK;
+}
+
+void skv_journal_accept_locked(skv *store, uint64_t position)
+{
+    if (store->journal)
+        skv_wal_accept_locked(&store->journal->wal, position);
+}
+
+void skv_journal_unlock(skv *store)
+{
+    if (store->journal)
+        skv_unlock(store, &log_of(store)->lock);
+}
+
+skv_status skv_journal_wait(skv *store, uint64_t position)
+{
+    if (!store->journal)
+        return SKV_OK;
+    int status = skv_wal_sync(&store->journal->wal, position);
+    return status ? skv_journal_failure(store, status) : SKV_OK;
+}
+
+skv_status skv_journal_sync(skv *store)
+{
+    return store->journal ? skv_journal_wait(store, skv_load_acquire(&log_of(store)->end)) : SKV_OK;
+}

@@ -1,0 +1,78 @@
+/* journal.h: the log behind a durable store: every change is a frame in it before it counts in memory.
+ *
+ * What: one append for each change, made while the bucket locks are held, so that the order on disk is the order in
+ *       memory for every key; one frame for a batch.
+ * How:  the change is announced in the process's row (its intent, status pending) and in its buckets (txn); then,
+ *       under the log's lock, 1 the frame is written, 2 the status is set to committed, which is the commit for all
+ *       readers, 3 the end of the log is moved behind the frame.  Then it is applied like any committed batch.
+ *
+ *       killed before 1       nothing was changed: whoever repairs the bucket drops the intent
+ *       killed in 1           the log's next holder finds no whole frame and cuts the file at the end of the log
+ *       killed after 1        it finds a whole frame, sets the dead writer's status to committed, and moves the end
+ *       killed after 2 or 3   the same, with nothing left to decide
+ *
+ *       A dead process's part in the log is put right before any bucket that it held.  Where somebody must know
+ *       the fate of an intent while the log is being put right elsewhere, one CAS on the status decides: committed or
+ *       idle; a frame whose status became idle is cut off.  (Write-ahead logging and the commit by one word: Gray and
+ *       Reuter, Transaction Processing, 1993.)
+ *
+ * Concurrency: functions with _locked need the log's lock, which is taken while bucket locks are held and never the
+ *       other way round.  One change of a process is in flight at a time (batch_mutex), as it has one status word.
+ */
+#ifndef SKV_JOURNAL_H
+#define SKV_JOURNAL_H
+
+#include "lock.h"
+#include "recover.h"
+#include "wal.h"
+
+typedef struct skv_journal {
+    skv_files files;
+    skv_wal wal;
+    skv_frame frame;            /* of changes of one key; guarded by batch_mutex              */
+} skv_journal;
+
+/* The functions below may be called for a store without a journal: then they do nothing, and succeed. */
+
+/* ---- Life ---- */
+
+/* Gives a store its journal, which has `files` from then on, in every case.  `found`: what was recovered into it, or NULL: its region is in use already, and the log
+ * with it.  0, or minus an errno. */
+int skv_journal_open(skv *store, skv_files files, const uint8_t uuid[16], const skv_recovered *found);
+void skv_journal_close(skv *store);
+/* In a forked child: the parent's files and buffers may have been in any state. */
+void skv_journal_after_fork(skv *store);
+
+/* ---- Making frames ---- */
+
+bool skv_journal_add_put(skv *store, skv_frame *frame, const skv_item *item);
+bool skv_journal_add_key(skv *store, skv_frame *frame, enum skv_op_kind kind, const skv_key *key, uint64_t expires_ms);
+/* Unix time in ms of a time of the store's clock, and back; 0 = never stays 0. */
+uint64_t skv_wall_of(const skv *store, uint64_t boot_ms);
+uint64_t skv_boot_of(const skv *store, uint64_t wall_ms);
+
+/* ---- A change ---- */
+
+/* Buckets are locked, nothing is announced yet. */
+skv_status skv_journal_lock(skv *store, skv_wait *wait);
+/* The frame is in the file, and counts for nothing: the caller commits `pending`, or gives it up by a status. */
+skv_status skv_journal_write_locked(skv *store, skv_frame *frame, uint64_t pending, uint64_t *position);
+/* After the commit. */
+void skv_journal_accept_locked(skv *store, uint64_t position);
+void skv_journal_unlock(skv *store);
+/* Returns when the log is on stable storage up to `position`; no lock is held. */
+skv_status skv_journal_wait(skv *store, uint64_t position);
+/* The same for all that is in the log. */
+skv_status skv_journal_sync(skv *store);
+
+/* What a failed call on the log's files means; sets errno.  `error`: minus an errno. */
+skv_status skv_journal_failure(const skv *store, int error);
+
+/* ---- After a death ---- */
+
+/* What a dead process was writing to the log is decided and put right. */
+void skv_journal_repair_if_dead(skv *store);
+/* The same for a slot whose liveness byte the caller holds. */
+void skv_journal_repair_of(skv *store, uint32_t dead_slot);
+
+#endif

@@ -1,0 +1,84 @@
+/* logged.c: see logged.h. */
+#include "logged.h"
+
+skv_status skv_logged_begin(skv_write *write)
+{
+    skv *store = write->store;
+    if (skv_likely(!store->journal))
+        return SKV_OK;
+    if (!write->wait->block)
+        return SKV_BUSY;        /* no file is written under the GIL                           */
+    pthread_mutex_lock(&store->batch_mutex);
+    write->frame = &store->journal->frame;
+    return SKV_OK;
+}
+
+void skv_logged_end(skv_write *write)
+{
+    if (skv_unlikely(write->frame))
+        pthread_mutex_unlock(&write->store->batch_mutex);
+    write->frame = NULL;
+}
+
+bool skv_logged_put(skv_write *write, const skv_item *item)
+{
+    return !write->frame
+           || (skv_frame_begin(write->frame, SKV_FRAME_CHANGE) && skv_journal_add_put(write->store, write->frame, item));
+}
+
+bool skv_logged_key(skv_write *write, enum skv_op_kind kind, uint64_t expires_ms)
+{
+    return !write->frame || (skv_frame_begin(write->frame, SKV_FRAME_CHANGE)
+                             && skv_journal_add_key(write->store, write->frame, kind, write->key, expires_ms));
+}
+
+static void announce_locked(skv_write *write, skv_slot *slot, const skv_intent_entry *entry)
+{
+    skv *store = write->store;
+    uint64_t intent = skv_row_intent(store, skv_load(&store->slot));
+    write->generation = skv_intent_begin(store, intent, entry ? SKV_INTENT_WRITE : SKV_INTENT_REMOVE, entry, entry != NULL);
+    if (!entry)                 /* before txn is set, as in a batch                            */
+        atomic_fetch_or_explicit(&slot->b, SKV_B_DOOMED, memory_order_relaxed);
+    skv_store_release(&write->bucket->txn, intent);
+    SKV_CRASH("logged.txn_set");
+    skv_bump_locked(write->bucket);
+    SKV_CRASH("logged.announced");
+}
+
+void skv_logged_settle_locked(skv_write *write)
+{
+    skv_store_release(&write->bucket->txn, 0);
+    SKV_CRASH("logged.txn_cleared");
+    skv_bump_locked(write->bucket);
+    skv_intent_end(write->store, write->generation);
+    SKV_CRASH("logged.settled");
+}
+
+/* The log took nothing. */
+static void withdraw_locked(skv_write *write, skv_slot *slot, const skv_intent_entry *entry)
+{
+    skv_store_release(&write->store->proc->status, skv_intent_status(write->generation, SKV_BATCH_IDLE));
+    SKV_CRASH("logged.withdrawn");
+    if (!entry)
+        atomic_fetch_and_explicit(&slot->b, ~SKV_B_DOOMED, memory_order_relaxed);
+    skv_logged_settle_locked(write);
+}
+
+skv_status skv_logged_commit_locked(skv_write *write, skv_slot *slot, const skv_intent_entry *entry)
+{
+    skv *store = write->store;
+    skv_status status = skv_journal_lock(store, write->wait);
+    if (status)
+        return status;
+    announce_locked(write, slot, entry);
+    status = skv_journal_write_locked(store, write->frame, skv_intent_status(write->generation, SKV_BATCH_PENDING), &write->position);
+    if (status == SKV_OK) {
+        skv_intent_commit(store, write->generation);            /* the commit                 */
+        SKV_CRASH("logged.committed");
+        skv_journal_accept_locked(store, write->position);
+    } else {
+        withdraw_locked(write, slot, entry);
+    }
+    skv_journal_unlock(store);
+    return status;
+}

@@ -1,0 +1,416 @@
+"""Durable stores: the region that belongs to a directory, and who fills, shares, syncs and leaves it.
+
+What: `open_durable` finds or rebuilds the region of a directory; `Durable` is a handle's part in it, until it leaves.
+How:  the directory holds `store.json` (settings), `lock`, segments of the log and a snapshot (docs/durability.md).
+      Its region is found by the directory's device and inode, whatever path leads there.
+
+      byte 0 of `lock`   somebody opens or leaves      one at a time: whoever comes first rebuilds, the others wait
+      byte 1             somebody has it open          shared, or with exclusive=True alone
+
+Races, and how each ends:
+    killed while it rebuilds     the region's log has no segment yet: the next one throws it away and begins anew.
+    all processes killed         the region is still there: the next one attaches, and what they left is repaired.
+    region and directory differ  the region names the log's uuid, and the segment that it goes on with must be there.
+    a region out of reach        (another user's, another container's) byte 1 tells: StoreLockedError.
+    the last one leaves          under byte 0, alone in the region: snapshot, then the region's name is removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+import threading
+import time
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+from shmkv import _core, region
+from shmkv.errors import (
+    CorruptStoreError,
+    LayoutVersionError,
+    LogFailedError,
+    ShmkvError,
+    StaleStoreError,
+    StoreFullError,
+    StoreLockedError,
+    StoreNotFoundError,
+)
+from shmkv.folder import SETTINGS_FILE, ByteLock, holder_of, note_holder, open_folder, replace_file
+
+__all__ = ["SYNC_MODES", "Durable", "RepairReport", "Snapshot", "open_durable"]
+
+SYNC_MODES = ("interval", "always", "none")
+FORMAT = 1
+OPENING, PRESENCE = 0, 1
+
+# A change is on stable storage within a second: a quarter until it is seen, and the rest for the disk.
+SYNC_SECONDS = 0.25
+# The log may be so many times as large as the data before a snapshot takes its place, and not before it has this size.
+LOG_FACTOR = 2
+LOG_LEAST = 64 << 20
+PROGRESS_SECONDS = 2.0
+
+_LOG_FILE = re.compile(r"([0-9]{20})\.(?:log|snapshot)")
+_log = logging.getLogger("shmkv")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What `Store.snapshot` wrote."""
+
+    items: int
+    bytes: int  # of the file
+
+
+@dataclass(frozen=True, slots=True)
+class RepairReport:
+    """What `Store.open(path, repair=True)` found damaged, and what it did."""
+
+    file: str  # name of the damaged file
+    offset: int  # of the damage in it, bytes
+    problem: str
+    changes: int  # that were saved: all before the damage
+    kept_in: Path  # directory with the files as they were found
+
+
+class Settings(NamedTuple):
+    """`store.json`."""
+
+    uuid: bytes  # of the log
+    size: int  # bytes, of the region
+
+
+# ---- A handle's part ---------------------------------------------------------------------------
+
+
+class Durable:
+    """One handle on the directory of a durable store."""
+
+    def __init__(self, path: Path, folder: int, presence: ByteLock, sync: str, exclusive: bool) -> None:
+        self.path = path
+        self.sync_mode = sync
+        self.exclusive = exclusive
+        self.repaired: RepairReport | None = None
+        self._folder = folder
+        self._presence = presence
+        self._keeper: _Keeper | None = None
+
+    def begin(self, opened: _core.Region) -> None:
+        """Look after the log from now on."""
+        self._keeper = _Keeper(opened, self.sync_mode)
+
+    def snapshot(self, opened: _core.Region) -> Snapshot:
+        """Write one; if another process is just writing one, another one after it."""
+        while True:
+            made = _core.durable_checkpoint(opened)
+            if made is not None:
+                return Snapshot(items=made[1], bytes=made[2])
+            time.sleep(0.01)
+
+    def leave(self, opened: region.Opened) -> None:
+        """The handle is being closed: sync, and, as the last one, write a snapshot and give the memory back."""
+        if self._keeper:
+            self._keeper.stop()
+        with ByteLock.held(self._folder, OPENING):
+            _finish(opened, self.path)
+
+    def let_go(self) -> None:
+        """Close the descriptors, also of a handle that was dropped without `close()`, or at the end of the process."""
+        if self._keeper:
+            self._keeper.let_go()
+            self._keeper = None
+        self._presence.close()
+        os.close(self._folder)
+
+
+def _finish(opened: region.Opened, path: Path) -> None:
+    state = _core.durable_state(opened.region)
+    alone = opened.region.alone
+    try:
+        if not state["failed"]:
+            _core.durable_sync(opened.region)
+            if alone and state["end"] != state["kept_from"]:
+                _core.durable_checkpoint(opened.region)
+    except (LogFailedError, StoreFullError) as error:  # the log holds everything that the snapshot would
+        _log.warning("no snapshot of %s was written: %s", path, error)
+    if alone:
+        with contextlib.suppress(ShmkvError):
+            region.unlink_same(opened.target, opened.identity)
+
+
+class _Keeper:
+    """A thread that syncs the log, and has a snapshot written when the log has outgrown the data."""
+
+    _all: ClassVar[weakref.WeakSet[_Keeper]] = weakref.WeakSet()
+
+    def __init__(self, opened: _core.Region, sync: str) -> None:
+        self._region = opened
+        self._syncs = sync == "interval"
+        self._stopped = threading.Event()
+        self._all.add(self)
+        self._start()
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(
+            target=_keep, args=(weakref.ref(self), self._stopped), name="shmkv-keeper", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def let_go(self) -> None:
+        """No more rounds, but the one that may be due."""
+        if not self._stopped.is_set():
+            self._stopped.set()
+            self.look()
+
+    def look(self) -> None:
+        """One round; a log that has failed says so to whoever writes next."""
+        state = _core.durable_state(self._region)
+        if state["failed"]:
+            return
+        with contextlib.suppress(ShmkvError, OSError):
+            if self._syncs and state["end"] > state["synced"]:
+                _core.durable_sync(self._region)
+            grown = state["end"] - state["kept_from"]
+            if grown > LOG_LEAST and grown > LOG_FACTOR * _core.durable_data_bytes(self._region):
+                _core.durable_checkpoint(self._region)
+
+    @classmethod
+    def restart_after_fork(cls) -> None:
+        """In a forked child, which has its parent's objects, but not its threads."""
+        for keeper in list(cls._all):
+            if not keeper._stopped.is_set():
+                keeper._stopped = threading.Event()
+                keeper._start()
+
+
+def _keep(to: weakref.ref[_Keeper], stopped: threading.Event) -> None:
+    while not stopped.wait(SYNC_SECONDS):
+        keeper = to()
+        if keeper is None:
+            return
+        keeper.look()
+        del keeper
+
+
+os.register_at_fork(after_in_child=_Keeper.restart_after_fork)
+
+
+# ---- Opening -----------------------------------------------------------------------------------
+
+
+def open_durable(
+    path: str | os.PathLike[str], size: int | str | None, *, sync: str, exclusive: bool, repair: bool, timeout: float
+) -> tuple[region.Opened, Durable]:
+    """The region of a directory, with its log, and this handle's part in it.
+
+    Raises:
+        StoreLockedError, CorruptStoreError, LogFailedError, StoreFullError, StoreExistsError, NotADirectoryError.
+    """
+    if sync not in SYNC_MODES:
+        raise ValueError(f"sync is 'interval', 'always' or 'none', not {sync!r}")
+    want = region.wanted(size, None, None)
+    absolute = Path(os.path.abspath(os.fspath(path)))
+    folder = open_folder(absolute, "a durable store")
+    try:
+        presence = ByteLock(folder, PRESENCE)
+    except BaseException:
+        os.close(folder)
+        raise
+    part = Durable(absolute, folder, presence, sync, exclusive)
+    try:
+        with ByteLock.held(folder, OPENING):
+            _enter(part, folder, presence)
+            opened = _attach_or_rebuild(part, folder, presence, want, repair, timeout)
+            note_holder(folder)
+        part.begin(opened.region)
+    except BaseException:
+        part.let_go()
+        raise
+    return opened, part
+
+
+def _enter(part: Durable, folder: int, presence: ByteLock) -> None:
+    if presence.take(shared=not part.exclusive):
+        return
+    if part.exclusive:
+        raise StoreLockedError(f"{part.path} is open already (pid {holder_of(folder)}): exclusive=True needs it alone")
+    raise StoreLockedError(f"{part.path} is open with exclusive=True (pid {holder_of(folder)})")
+
+
+def _target(folder: int) -> str:
+    facts = os.fstat(folder)
+    return region.object_name(region.durable_name(facts.st_dev, facts.st_ino))
+
+
+def _attach_or_rebuild(
+    part: Durable, folder: int, presence: ByteLock, want: region.Wanted, repair: bool, timeout: float
+) -> region.Opened:
+    settings = _read_settings(part.path, folder)
+    target = _target(folder)
+    opened = _attach(part, folder, target, settings, want, timeout) if settings else None
+    if opened is None:
+        if presence.others():
+            raise StoreLockedError(
+                f"{part.path} is open in processes whose shared memory is out of reach here (pid {holder_of(folder)}): "
+                "of another user, or in another container"
+            )
+        with contextlib.suppress(StoreNotFoundError):
+            region.unlink(target)  # of an earlier boot, of a directory that is gone, or half filled
+        opened = _rebuild(part, folder, target, settings, want, repair, timeout)
+    return opened
+
+
+def _attach(
+    part: Durable, folder: int, target: str, settings: Settings, want: region.Wanted, timeout: float
+) -> region.Opened | None:
+    """The region that others use, or that they left when they were killed; None if there is none that fits."""
+    try:
+        opened = region.attach(target, want, readonly=False, foreign=False, timeout=timeout)
+    except (StoreNotFoundError, StaleStoreError, CorruptStoreError, LayoutVersionError):
+        return None
+    state = _core.durable_state(opened.region)
+    if opened.region.log_uuid != settings.uuid or state["segment"] == 0:
+        return None
+    if state["failed"] and opened.region.alone:
+        return None
+    if not state["joined"]:
+        try:
+            _core.durable_begin(opened.region, folder, settings.uuid)
+        except OSError as error:
+            if opened.region.alone:
+                return None
+            problem = "its log cannot be written any more: close the store in all processes, and open it again"
+            raise LogFailedError(error.errno, problem, str(part.path)) from error
+    return opened
+
+
+def _rebuild(
+    part: Durable,
+    folder: int,
+    target: str,
+    settings: Settings | None,
+    want: region.Wanted,
+    repair: bool,
+    timeout: float,
+) -> region.Opened:
+    if settings is None:
+        if any(_LOG_FILE.fullmatch(name) for name in os.listdir(folder)):
+            raise CorruptStoreError(
+                f"{part.path} holds a log, but no {SETTINGS_FILE}: it belongs to a DataStore, or that file was lost"
+            )
+        settings = Settings(os.urandom(16), want.size or region.default_size())
+    settings = settings._replace(size=want.size or settings.size)
+    _write_settings(folder, settings)
+    want = want._replace(size=settings.size)
+    opened = region.create(target, want, exist_ok=False, timeout=timeout, log_uuid=settings.uuid)
+    try:
+        _fill(part, folder, opened, settings, repair)
+    except BaseException:
+        with contextlib.suppress(ShmkvError):
+            region.unlink_same(opened.target, opened.identity)
+        raise
+    return opened
+
+
+def _fill(part: Durable, folder: int, opened: region.Opened, settings: Settings, repair: bool) -> None:
+    with _progress(part.path, folder):
+        try:
+            found = _core.durable_restore(opened.region, folder)
+        except StoreFullError:
+            raise StoreFullError(
+                f"what {part.path} holds needs more memory than size={settings.size:,}: open it with a larger size="
+            ) from None
+    if found["damage"] is None:
+        if found["found"] and found["uuid"] not in (settings.uuid, bytes(16)):
+            raise CorruptStoreError(f"the log in {part.path} is not the one that {SETTINGS_FILE} names")
+        _core.durable_begin(opened.region, folder, settings.uuid, found["state"])
+        return
+    file, offset, changes = found["name"], found["offset"], found["operations"]
+    if not repair:
+        raise CorruptStoreError(
+            f"{part.path / file} is damaged at byte {offset:,}: {found['damage']}; {changes:,} changes before it "
+            "can be saved: Store.open(path, repair=True) does that, and keeps the files as they are now"
+        )
+    kept_in = _keep_damaged(part.path, folder)
+    _core.durable_begin(opened.region, folder, settings.uuid, found["state"], _highest(folder) + 1)
+    part.snapshot(opened.region)
+    part.repaired = RepairReport(file, offset, found["damage"], changes, kept_in)
+    _log.warning("%s was damaged at byte %d of %s; %d changes were saved", part.path, offset, file, changes)
+
+
+def _highest(folder: int) -> int:
+    return max((int(match[1]) for name in os.listdir(folder) if (match := _LOG_FILE.fullmatch(name))), default=0)
+
+
+def _keep_damaged(path: Path, folder: int) -> Path:
+    """A directory beside the files, with a second name for each of them."""
+    kept = f"damaged-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    os.mkdir(kept, 0o700, dir_fd=folder)
+    for name in os.listdir(folder):
+        if _LOG_FILE.fullmatch(name):
+            os.link(name, f"{kept}/{name}", src_dir_fd=folder, dst_dir_fd=folder)
+    below = os.open(kept, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        os.fsync(below)
+        os.fsync(folder)
+    finally:
+        os.close(below)
+    return path / kept
+
+
+@contextlib.contextmanager
+def _progress(path: Path, folder: int) -> Any:
+    """Tell, every two seconds, how far a recovery is."""
+    total = sum(os.stat(name, dir_fd=folder).st_size for name in os.listdir(folder) if _LOG_FILE.fullmatch(name))
+    done = threading.Event()
+
+    def tell() -> None:
+        while not done.wait(PROGRESS_SECONDS):
+            part = _core.restored_bytes() / max(total, 1)
+            _log.warning("recovering %s: %.0f %% of %d MB", path, min(100 * part, 100), total // 1_000_000)
+
+    thread = threading.Thread(target=tell, name="shmkv-progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+# ---- Settings ------------------------------------------------------------------------------------
+
+
+def _read_settings(path: Path, folder: int) -> Settings | None:
+    try:
+        fd = os.open(SETTINGS_FILE, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
+    except FileNotFoundError:
+        return None
+    with open(fd, "rb") as file:
+        raw = file.read()
+    try:
+        found = json.loads(raw)
+        settings = Settings(bytes.fromhex(found["uuid"]), region.region_size(int(found["size"])))
+        version = int(found["format"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptStoreError(f"{path / SETTINGS_FILE} is damaged: {error}") from error
+    if version != FORMAT:
+        raise LayoutVersionError(
+            f"{path} was made by another version of shmkv (format {version}, not {FORMAT}): use that one"
+        )
+    return settings
+
+
+def _write_settings(folder: int, settings: Settings) -> None:
+    found = {"format": FORMAT, "uuid": settings.uuid.hex(), "size": settings.size}
+    replace_file(folder, SETTINGS_FILE, (json.dumps(found) + "\n").encode())

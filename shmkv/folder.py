@@ -1,0 +1,122 @@
+"""Directories that hold a log: made safely, claimed by byte locks, told apart.
+
+What: the descriptor of a directory, made if it is missing; locks on bytes of the file `lock` in it.
+How:  locks are those of open file descriptions (F_OFD_SETLK): the system gives them back when the last descriptor of
+      the description is closed, however its process ended.  A forked child shares its parent's descriptions, so a
+      lock that is to exclude the child as well is taken on a new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import struct
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["LOCK_FILE", "SETTINGS_FILE", "ByteLock", "holder_of", "note_holder", "open_folder", "replace_file"]
+
+LOCK_FILE = "lock"
+SETTINGS_FILE = "store.json"  # of a durable store; a DataStore has none
+_PID_BYTES = 20
+_FLOCK = struct.Struct("hhqqi4x")
+
+
+def open_folder(path: Path, what: str) -> int:
+    """A descriptor of the directory; where it is made, its name is on stable storage before anything is in it.
+
+    Raises:
+        NotADirectoryError: there is a file of that name; `what` needs a directory.
+    """
+    missing = [each for each in (path, *path.parents) if not each.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        for each in missing:
+            above = os.open(each.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(above)
+            finally:
+                os.close(above)
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, f"{what} needs a directory, and this is a file", str(path)) from None
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def replace_file(folder: int, name: str, content: bytes) -> None:
+    """Write a file whole: after a power cut it is the old one or the new one."""
+    temporary = f"{name}.tmp"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600, dir_fd=folder)
+    try:
+        os.write(fd, content)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    os.fsync(folder)
+
+
+class ByteLock:
+    """A lock on one byte of the lock file, on a description of its own."""
+
+    def __init__(self, folder: int, byte: int) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._fd = os.open(LOCK_FILE, flags, 0o600, dir_fd=folder)
+        self._byte = byte
+
+    def take(self, *, shared: bool) -> bool:
+        """False: somebody else has it, and nothing was changed."""
+        kind = fcntl.F_RDLCK if shared else fcntl.F_WRLCK
+        try:
+            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, self._byte, 1, 0))
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                return False
+            raise
+        return True
+
+    def others(self) -> bool:
+        """Does anybody else have it, shared or not?"""
+        answer = fcntl.fcntl(self._fd, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, self._byte, 1, 0))
+        return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
+
+    def close(self) -> None:
+        """Give it back, once every process that shares the description has done so."""
+        os.close(self._fd)
+
+    @classmethod
+    @contextlib.contextmanager
+    def held(cls, folder: int, byte: int) -> Iterator[None]:
+        """Wait for the byte and have it to oneself; children that are forked meanwhile included."""
+        lock = cls(folder, byte)
+        try:
+            nap = 0.001
+            while not lock.take(shared=False):
+                time.sleep(nap)
+                nap = min(nap * 2, 0.05)
+            yield
+        finally:
+            lock.close()
+
+
+def note_holder(folder: int) -> None:
+    """Write this process's pid into the lock file, for the message to who finds it taken."""
+    fd = os.open(LOCK_FILE, os.O_WRONLY | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        os.pwrite(fd, f"{os.getpid()}\n".ljust(_PID_BYTES).encode(), 0)
+    finally:
+        os.close(fd)
+
+
+def holder_of(folder: int) -> str:
+    """The pid of the process that opened the directory last, as text."""
+    try:
+        fd = os.open(LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
+    except OSError:
+        return "unknown"
+    try:
+        return os.pread(fd, _PID_BYTES, 0).decode("ascii", "replace").strip() or "unknown"
+    finally:
+        os.close(fd)

@@ -1,0 +1,601 @@
+/* test_durable.c: a durable store whose processes die, whose disk fails, whose memory is lost.
+ *
+ * How: each deed is done once to see which crash points it passes, and then again in a child that dies at each of
+ *      them.  After that the data come back in two ways: from the disk alone, as if the memory were lost, and
+ *      from the memory, after its repair.  Both must be the same, and be what was before the deed or what is after it.
+ */
+#include <dirent.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "checkpoint.h"
+#include "os_files.h"
+#include "restore.h"
+#include "util.h"
+
+#define SIZE      (2 * MIB)
+#define IDS       100u
+#define NUMBER    9999u             /* the key that is counted                                    */
+#define POINTS    400u
+#define TTL_MS    5000000u
+
+static const uint8_t uuid[16] = "a durable store.";
+static char folder[] = "/tmp/shmkv-durable-XXXXXX";
+static int folder_fd = -1;
+static box b;
+static found f;
+
+/* ---- Folder and store ----------------------------------------------------------------------------- */
+
+static void empty_folder(void)
+{
+    DIR *all = opendir(folder);
+    const struct dirent *entry;
+    while (all && (entry = readdir(all)))
+        if (entry->d_name[0] != '.')
+            unlinkat(folder_fd, entry->d_name, 0);
+    if (all)
+        closedir(all);
+}
+
+static void need_folder(void)
+{
+    if (folder_fd < 0) {
+        REQUIRE(mkdtemp(folder), "mkdtemp: %s", strerror(errno));
+        folder_fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    }
+    empty_folder();
+}
+
+static void remove_folder(void)
+{
+    if (folder_fd >= 0) {
+        empty_folder();
+        rmdir(folder);
+    }
+}
+
+static void fill_from_disk(box *to, skv_restored *out)
+{
+    static _Atomic uint64_t bytes;
+    skv_files files;
+    *out = (skv_restored){.bytes = &bytes};
+    REQUIRE(skv_os_files(folder_fd, &files) == 0, "the folder");
+    REQUIRE(skv_restore(to->store, files, out) == 0, "status %d", (int)out->status);
+    REQUIRE(!out->found.damage, "damage %d in %s", (int)out->found.damage, out->found.name);
+    files.done(files.context);
+}
+
+static void open_store(void)
+{
+    skv_restored out;
+    skv_files files;
+    make_box(&b, SIZE, SKV_FLAG_DURABLE);
+    fill_from_disk(&b, &out);
+    REQUIRE(skv_os_files(folder_fd, &files) == 0, "the folder");
+    REQUIRE(skv_journal_open(b.store, files, uuid, &out.found) == 0, "the journal");
+}
+
+/* ---- What is in it ----------------------------------------------------------------------------------- */
+
+typedef struct shot {
+    uint64_t counter[IDS];
+    bool expires[IDS];
+    int64_t number;
+} shot;
+
+static shot look(skv *store)
+{
+    shot s = {0};
+    key_text text;
+    for (uint64_t id = 0; id < IDS; id++) {
+        s.counter[id] = counter_of(store, id, &f);
+        s.expires[id] = f.there && f.expires_ms;
+    }
+    (void)key_for(store, NUMBER, &text);
+    if (get_id(store, NUMBER, &f))
+        memcpy(&s.number, f.value, sizeof s.number);
+    return s;
+}
+
+static bool same(const shot *x, const shot *y)
+{
+    return memcmp(x->counter, y->counter, sizeof x->counter) == 0 && memcmp(x->expires, y->expires, sizeof x->expires) == 0
+           && x->number == y->number;
+}
+
+static shot on_disk(void)
+{
+    box c;
+    skv_restored out;
+    make_box(&c, SIZE, 0);
+    fill_from_disk(&c, &out);
+    shot s = look(c.store);
+    remove_box(&c);
+    return s;
+}
+
+static skv_status put_stable(uint64_t id, uint64_t counter, uint64_t ttl_ms)
+{
+    uint8_t value[200];
+    key_text text;
+    size_t len = VALUE_HEAD + (id * 7 + counter) % 150;
+    make_value(value, id, counter, len);
+    skv_item item = {.key = key_for(b.store, id, &text), .value = value, .value_len = len, .type = SKV_T_BYTES,
+                     .expires_ms = ttl_ms ? skv_now_ms(b.store) + ttl_ms : 0};
+    skv_wait wait = {.block = true, .shared = true, .stable = true};
+    return skv_put(b.store, &item, SKV_PUT_ANY, 0, &wait);
+}
+
+/* Acknowledged and on disk. */
+static void setup(void)
+{
+    need_folder();
+    open_store();
+    for (uint64_t id = 0; id < 40; id++)
+        REQUIRE_OK(put_value(b.store, id, id + 1, VALUE_HEAD + id, id % 2 ? skv_now_ms(b.store) + TTL_MS : 0));
+    REQUIRE_OK(skv_journal_sync(b.store));
+}
+
+static void teardown(void)
+{
+    remove_box(&b);
+    empty_folder();
+}
+
+/* ---- Deeds ---------------------------------------------------------------------------------------------- */
+
+static skv_status put_new(void) { return put_stable(50, 7, 0); }
+static skv_status put_over(void) { return put_stable(2, 8, TTL_MS); }
+static skv_status remove_one(void) { return delete_id(b.store, 3); }
+static skv_status remove_none(void) { return delete_id(b.store, 90) == SKV_MISSING ? SKV_OK : SKV_CORRUPT; }
+
+static skv_status touch(uint64_t id, uint64_t ttl_ms)
+{
+    key_text text;
+    skv_key key = key_for(b.store, id, &text);
+    skv_status status;
+    INSIST(status, wait, skv_touch(b.store, &key, ttl_ms ? skv_now_ms(b.store) + ttl_ms : 0, NULL, &wait));
+    return status;
+}
+
+static skv_status touch_first(void) { return touch(4, TTL_MS); }
+static skv_status touch_again(void) { return touch(5, 2 * TTL_MS); }
+static skv_status persist(void) { return touch(7, 0); }
+
+static skv_status count(void)
+{
+    key_text text;
+    skv_key key = key_for(b.store, NUMBER, &text);
+    int64_t result;
+    skv_status status;
+    INSIST(status, wait, skv_incr(b.store, &key, 5, 5, 0, &result, &wait));
+    return status;
+}
+
+enum { BATCH = 18 };
+
+static skv_status put_batch(void)
+{
+    static uint8_t values[BATCH][64];
+    key_text texts[BATCH];
+    skv_item items[BATCH];
+    for (uint64_t i = 0; i < BATCH; i++) {
+        uint64_t id = i < 9 ? 10 + i : 60 + i;
+        make_value(values[i], id, 77, VALUE_HEAD + i);
+        items[i] = (skv_item){.key = key_for(b.store, id, &texts[i]), .value = values[i], .value_len = VALUE_HEAD + i, .type = SKV_T_BYTES};
+    }
+    skv_status status;
+    INSIST(status, wait, skv_put_many(b.store, items, BATCH, &wait));
+    return status;
+}
+
+static skv_status remove_batch(void)
+{
+    key_text texts[BATCH];
+    skv_item items[BATCH];
+    uint32_t removed;
+    for (uint64_t i = 0; i < BATCH; i++)
+        items[i] = (skv_item){.key = key_for(b.store, 30 + i, &texts[i])};
+    skv_status status;
+    INSIST(status, wait, skv_delete_many(b.store, items, BATCH, &removed, &wait));
+    return status;
+}
+
+static skv_status clear(void) { return clear_all(b.store); }
+
+static skv_status checkpoint(void)
+{
+    skv_checkpoint made;
+    skv_wait wait = patient();
+    return skv_make_checkpoint(b.store, &made, &wait);
+}
+
+typedef struct deed {
+    const char *name;
+    skv_status (*run)(void);
+} deed;
+
+static const deed deeds[] = {
+    {"put_new", put_new}, {"put_over", put_over}, {"remove_one", remove_one}, {"remove_none", remove_none},
+    {"touch_first", touch_first}, {"touch_again", touch_again}, {"persist", persist}, {"count", count},
+    {"put_batch", put_batch}, {"remove_batch", remove_batch}, {"clear", clear}, {"checkpoint", checkpoint},
+};
+
+/* ---- Points ------------------------------------------------------------------------------------------------ */
+
+typedef struct passed {
+    char name[POINTS][32];
+    uint32_t count;
+} passed;
+
+static passed *seen;                /* shared with children                                       */
+static struct { char name[32]; uint32_t times; } killed[POINTS];
+static uint32_t die_at;             /* the n-th point that is passed                              */
+static uint32_t points;
+
+static const char *only = "";       /* points whose names begin so                                */
+
+static void note_point(const char *name)
+{
+    if (strncmp(name, only, strlen(only)) == 0 && seen->count < POINTS)
+        snprintf(seen->name[seen->count++], sizeof seen->name[0], "%s", name);
+}
+
+static void die_there(const char *name)
+{
+    if (strncmp(name, only, strlen(only)) == 0 && ++points == die_at)
+        kill(getpid(), SIGKILL);
+}
+
+static void note_killed(const char *name)
+{
+    uint32_t i = 0;
+    while (i < POINTS - 1 && killed[i].times && strcmp(killed[i].name, name))
+        i++;
+    snprintf(killed[i].name, sizeof killed[i].name, "%s", name);
+    killed[i].times++;
+}
+
+static void share_points(void)
+{
+    if (!seen)
+        seen = mmap(NULL, sizeof *seen, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    REQUIRE(seen != MAP_FAILED, "no memory");
+    seen->count = 0;
+}
+
+/* ---- Failing files ------------------------------------------------------------------------------------------ */
+
+static skv_files real;
+static int error_now;
+static uint64_t calls, fail_from, fail_count;   /* calls fail_from ... fail_from + fail_count - 1 fail */
+
+static bool fails(void)
+{
+    calls++;
+    return calls >= fail_from && calls - fail_from < fail_count;
+}
+
+static int bad_open(void *c, const char *name, enum skv_open how) { return fails() ? error_now : real.open(c, name, how); }
+static int bad_truncate(void *c, int h, uint64_t size) { return fails() ? error_now : real.truncate(c, h, size); }
+static int bad_sync(void *c, int h) { return fails() ? error_now : real.sync(c, h); }
+static int bad_rename(void *c, const char *from, const char *to) { return fails() ? error_now : real.rename(c, from, to); }
+static int bad_unlink(void *c, const char *name) { return fails() ? error_now : real.unlink(c, name); }
+static int bad_sync_folder(void *c) { return fails() ? error_now : real.sync_folder(c); }
+
+static int bad_write(void *c, int h, const void *from, size_t len, uint64_t at)
+{
+    if (!fails())
+        return real.write(c, h, from, len, at);
+    real.write(c, h, from, len / 2, at);        /* half of it is there                               */
+    return error_now;
+}
+
+static void fail_files(int error, uint64_t from, uint64_t count_of)
+{
+    skv_files bad;
+    if (!real.open)
+        real = b.store->journal->files;
+    bad = b.store->journal->files;
+    bad.open = bad_open, bad.truncate = bad_truncate, bad.sync = bad_sync, bad.rename = bad_rename, bad.unlink = bad_unlink;
+    bad.sync_folder = bad_sync_folder, bad.write = bad_write;
+    b.store->journal->files = b.store->journal->wal.files = bad;
+    error_now = error;
+    calls = 0;
+    fail_from = from;
+    fail_count = count_of;
+}
+
+/* ---- Deaths ----------------------------------------------------------------------------------------------------- */
+
+typedef struct dying {
+    skv_status (*run)(void);
+    bool full;                      /* no write of the log succeeds                               */
+} dying;
+
+static void run_dying(void *context)
+{
+    const dying *d = context;
+    if (d->full)
+        fail_files(-ENOSPC, 1, UINT64_MAX);
+    points = 0;
+    d->run();
+}
+
+static void note_points(void *context)
+{
+    skv_crash_hook = note_point;
+    run_dying(context);
+}
+
+static void die_at_point(void *context)
+{
+    skv_crash_hook = die_there;
+    run_dying(context);
+}
+
+static void require_same_both_ways(const shot *before, const shot *after, const char *name, const char *point)
+{
+    shot lost = on_disk();
+    uint32_t slots;
+    REQUIRE_OK(skv_reclaim_dead(b.store, &slots));
+    shot kept = look(b.store), again = on_disk();
+    REQUIRE(same(&lost, &kept), "%s, killed at %s: the disk and the memory differ", name, point);
+    REQUIRE(same(&again, &kept), "%s, killed at %s: the disk has changed by the repair", name, point);
+    REQUIRE(same(&kept, before) || same(&kept, after), "%s, killed at %s: neither before nor after", name, point);
+    require_clean(b.store);
+    REQUIRE_OK(put_stable(95, 3, 0));
+    shot more = look(b.store), there = on_disk();
+    REQUIRE(more.counter[95] == 3 && same(&more, &there), "%s, killed at %s: the store does not go on", name, point);
+}
+
+static void deaths_of(const deed *d, bool full)
+{
+    dying it = {d->run, full};
+    share_points();
+    setup();
+    shot before = look(b.store);
+    REQUIRE(WIFEXITED(wait_child(start_child(note_points, &it, 20))), "%s", d->name);
+    shot after = look(b.store);
+    REQUIRE(!full || same(&before, &after), "%s: a full disk, and something was changed", d->name);
+    teardown();
+    uint32_t count_of = seen->count;
+    REQUIRE(count_of < POINTS, "%s passes too many points", d->name);
+    for (uint32_t i = 0; i < count_of; i++) {
+        setup();
+        die_at = i + 1;
+        int status = wait_child(start_child(die_at_point, &it, 20));
+        if (WIFSIGNALED(status))
+            note_killed(seen->name[i]);
+        require_same_both_ways(&before, &after, d->name, seen->name[i]);
+        teardown();
+    }
+}
+
+static void deaths(void)
+{
+    for (uint32_t i = 0; i < COUNT(deeds); i++)
+        deaths_of(&deeds[i], false);
+}
+
+static void deaths_on_a_full_disk(void)
+{
+    for (uint32_t i = 0; i < COUNT(deeds); i++)
+        if (deeds[i].run != checkpoint && deeds[i].run != remove_none)
+            deaths_of(&deeds[i], true);
+}
+
+/* ---- Deaths in the repair ------------------------------------------------------------------------------------------- */
+
+static const char *first_death;
+static bool leaves_half;
+
+static void die_first(const char *name)
+{
+    if (strcmp(name, first_death))
+        return;
+    if (leaves_half)
+        real.write(real.context, b.store->journal->wal.handle, "half a frame", 12,
+                   SKV_SEGMENT_HEAD + skv_load(&b.store->header->log.end) - b.store->journal->wal.base);
+    kill(getpid(), SIGKILL);
+}
+
+static void first_dies(void *context)
+{
+    skv_crash_hook = die_first;
+    ((const deed *)context)->run();
+}
+
+static skv_status reclaim(void)
+{
+    return skv_reclaim_dead(b.store, NULL);
+}
+
+static void corpse(const deed *d, const char *point, bool half)
+{
+    setup();
+    real = b.store->journal->files;
+    first_death = point;
+    leaves_half = half;
+    int status = wait_child(start_child(first_dies, (void *)(uintptr_t)d, 20));
+    REQUIRE(WIFSIGNALED(status), "%s does not pass %s", d->name, point);
+}
+
+static void deaths_of_repairers(void)
+{
+    static const struct { uint32_t deed; const char *point; bool half; } corpses[] = {
+        {1, "journal.named", true}, {1, "wal.written", false}, {1, "logged.announced", false}, {1, "wal.counted", false},
+        {2, "wal.written", false}, {2, "logged.announced", false}, {8, "journal.named", true}, {8, "wal.written", false},
+        {8, "batch.announced", false}, {9, "wal.written", false}, {10, "wal.written", false}, {5, "logged.committed", false},
+    };
+    dying it = {reclaim, false};
+    for (uint32_t c = 0; c < COUNT(corpses); c++) {
+        const deed *d = &deeds[corpses[c].deed];
+        setup();
+        shot before = look(b.store);
+        REQUIRE_OK(d->run());
+        shot after = look(b.store);
+        teardown();
+        share_points();
+        corpse(d, corpses[c].point, corpses[c].half);
+        REQUIRE(WIFEXITED(wait_child(start_child(note_points, &it, 20))), "repair");
+        teardown();
+        uint32_t count_of = seen->count;
+        for (uint32_t i = 0; i < count_of; i++) {
+            corpse(d, corpses[c].point, corpses[c].half);
+            die_at = i + 1;
+            if (WIFSIGNALED(wait_child(start_child(die_at_point, &it, 20))))
+                note_killed(seen->name[i]);
+            require_same_both_ways(&before, &after, d->name, seen->name[i]);
+            teardown();
+        }
+    }
+}
+
+/* ---- Deaths while it is opened ------------------------------------------------------------------------------------------ */
+
+static skv_status open_again(void)
+{
+    box c;
+    skv_restored out;
+    make_box(&c, SIZE, 0);
+    fill_from_disk(&c, &out);
+    remove_box(&c);
+    return SKV_OK;
+}
+
+static void deaths_while_restoring(void)
+{
+    const deed d = {"restore", open_again};
+    only = "restore.";
+    deaths_of(&d, false);
+    only = "";
+}
+
+/* ---- Calls that fail ------------------------------------------------------------------------------------------------------ */
+
+static bool is_told(skv_status status)
+{
+    return status == SKV_DISK_FULL || status == SKV_LOG_ERROR || status == SKV_LOG_FAILED;
+}
+
+/* The n-th call fails, once, or all from then on. */
+static void failing_calls_of(const deed *d, int error, uint64_t count_of)
+{
+    for (uint64_t n = 1;; n++) {
+        setup();
+        real = b.store->journal->files;
+        shot before = look(b.store);
+        fail_files(error, n, count_of);
+        skv_status status = d->run();
+        if (status == SKV_OK && !(b.store->header->log.failed))
+            status = skv_journal_sync(b.store);
+        bool failed = calls >= n;
+        fail_files(error, UINT64_MAX, 0);
+        REQUIRE(status == SKV_OK || is_told(status), "%s, call %d: status %d", d->name, (int)n, (int)status);
+        const bool poisoned = skv_load(&b.store->header->log.failed);
+        shot kept = look(b.store), disk = on_disk();
+        if (status && !poisoned)
+            REQUIRE(same(&kept, &before), "%s, call %d fails, and something was changed", d->name, (int)n);
+        REQUIRE(same(&kept, &disk), "%s, call %d fails: the disk and the memory differ", d->name, (int)n);
+        REQUIRE(!poisoned || put_stable(95, 3, 0) == SKV_LOG_FAILED, "%s, call %d: the log has failed, and goes on", d->name, (int)n);
+        REQUIRE(poisoned || put_stable(95, 3, 0) == SKV_OK, "%s, call %d: the store does not go on", d->name, (int)n);
+        require_clean(b.store);
+        teardown();
+        if (!failed)
+            return;
+        REQUIRE(n < 200, "%s makes calls for ever", d->name);
+    }
+}
+
+static void failing_calls(void)
+{
+    for (uint32_t i = 0; i < COUNT(deeds); i++) {
+        failing_calls_of(&deeds[i], -ENOSPC, 1);
+        failing_calls_of(&deeds[i], -EIO, 1);
+        failing_calls_of(&deeds[i], -EIO, UINT64_MAX);
+    }
+}
+
+/* ---- A leader that is stopped ------------------------------------------------------------------------------------------------ */
+
+static void stop_as_leader(const char *name)
+{
+    if (strcmp(name, "wal.leading") == 0)
+        kill(getpid(), SIGSTOP);
+}
+
+static void lead_and_stop(void *context)
+{
+    (void)context;
+    skv_crash_hook = stop_as_leader;
+    put_stable(20, 5, 0);
+}
+
+static void stopped_leader(void)
+{
+    setup();
+    pid_t child = start_child(lead_and_stop, NULL, 30);
+    int status;
+    REQUIRE(waitpid(child, &status, WUNTRACED) == child && WIFSTOPPED(status), "it does not lead");
+    double start = now_s();
+    REQUIRE_OK(put_stable(21, 6, 0));
+    REQUIRE(now_s() - start < 10 * SLOW, "who waits for a sync waits for a stopped process");
+    kill(child, SIGKILL);
+    wait_child(child);
+    uint32_t slots;
+    REQUIRE_OK(skv_reclaim_dead(b.store, &slots));
+    REQUIRE_OK(put_stable(22, 6, 0));
+    shot kept = look(b.store), disk = on_disk();
+    REQUIRE(same(&kept, &disk) && kept.counter[20] == 5, "what the stopped one wrote");
+    teardown();
+}
+
+/* ---- Times of day ---------------------------------------------------------------------------------------------------------------- */
+
+/* A ttl goes on while the memory is lost: what is left of it is the time of day's affair. */
+static void times_of_day(void)
+{
+    setup();
+    box c;
+    skv_restored out;
+    const uint64_t wall = 1800000000000u, now = 5000000u;
+    skv_set_clock(b.store, now);
+    skv_set_wall_clock(b.store, wall);
+    REQUIRE_OK(put_value(b.store, 60, 1, 50, now + 10000));
+    REQUIRE_OK(put_value(b.store, 61, 1, 50, now + 30000));
+    REQUIRE_OK(put_value(b.store, 62, 1, 50, 0));
+    make_box(&c, SIZE, 0);
+    skv_set_clock(c.store, 700);            /* booted anew                                        */
+    skv_set_wall_clock(c.store, wall + 20000);
+    fill_from_disk(&c, &out);
+    REQUIRE(!get_id(c.store, 60, &f), "its time is over");
+    REQUIRE(get_id(c.store, 61, &f) && f.expires_ms == 700 + 10000, "expires at %" PRIu64, f.expires_ms);
+    REQUIRE(get_id(c.store, 62, &f) && f.expires_ms == 0, "it never expires");
+    remove_box(&c);
+    teardown();
+}
+
+/* ---- All of it ---------------------------------------------------------------------------------------------------------------------- */
+
+static const test tests[] = {
+    {"deaths", deaths},
+    {"deaths_on_a_full_disk", deaths_on_a_full_disk},
+    {"deaths_of_repairers", deaths_of_repairers},
+    {"deaths_while_restoring", deaths_while_restoring},
+    {"failing_calls", failing_calls},
+    {"stopped_leader", stopped_leader},
+    {"times_of_day", times_of_day},
+};
+
+/* test_durable [NAME...] */
+int main(int argc, char **argv)
+{
+    (void)argc;
+    int status = run_tests(tests, COUNT(tests), argv + 1, 110);
+    remove_folder();
+    for (uint32_t i = 0; i < POINTS && killed[i].times; i++)
+        printf("killed %s %u\n", killed[i].name, killed[i].times);
+    return status;
+}

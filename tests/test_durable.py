@@ -1,0 +1,708 @@
+"""`Store.open`: a directory, one region for all who open it, and what is left of both after deaths and damage."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import pickle
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import shmkv
+from shmkv import KeyValueStore, Store, _core, region
+from shmkv.errors import (
+    ClosedStoreError,
+    CorruptStoreError,
+    LayoutVersionError,
+    ShmkvError,
+    StoreExistsError,
+    StoreFullError,
+    StoreLockedError,
+)
+
+MIB = 1 << 20
+FORK = multiprocessing.get_context("fork")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "store"
+    yield path
+    for each in (path, tmp_path / "copy"):
+        with contextlib.suppress(OSError, ShmkvError):
+            facts = each.stat()
+            region.unlink(region.object_name(region.durable_name(facts.st_dev, facts.st_ino)))
+
+
+def lose_memory(path: Path) -> None:
+    """As a reboot does."""
+    facts = path.stat()
+    region.unlink(region.object_name(region.durable_name(facts.st_dev, facts.st_ino)))
+
+
+def has_memory(path: Path) -> bool:
+    facts = path.stat()
+    name = region.durable_name(facts.st_dev, facts.st_ino)
+    return name in {info.name for info in shmkv.list_stores()}
+
+
+def in_child(work: Callable[[], object]) -> int:
+    """Run it in a forked child, which ends at once after it; its wait status."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        except BaseException as error:
+            print(repr(error), file=sys.stderr, flush=True)
+            os._exit(99)
+        os._exit(0)
+    return os.waitpid(pid, 0)[1]
+
+
+def killed(work: Callable[[], object]) -> None:
+    """Do it in a child that is killed right after it."""
+    assert in_child(lambda: (work(), os.kill(os.getpid(), signal.SIGKILL))) == signal.SIGKILL
+
+
+def files(path: Path, ending: str) -> list[Path]:
+    return sorted(each for each in path.iterdir() if each.name.endswith(ending))
+
+
+# ---- A directory is a store ------------------------------------------------------------------
+
+
+def test_everything_comes_back(folder: Path) -> None:
+    values: dict[str | bytes, Any] = {
+        "int": 1, "big": 10**40, "text": "ä\0z", b"bytes": b"\xff" * 5000, "list": [1, (2, {"x": None})], "": 1.5,
+    }  # fmt: skip
+    with Store.open(folder, size="16MiB") as store:
+        store.update(values)
+        store.put("typed", b"<p>", content_type="text/html")
+        store.incr("count", 5)
+        store.incr("count", -2)
+        store["gone"] = 1
+        del store["gone"]
+        store.put_many({f"many:{i}": i for i in range(500)})
+        assert store.delete_many([f"many:{i}" for i in range(100)]) == 100
+    for forget in (False, True):
+        if forget:
+            with Store.open(folder) as store:
+                store["more"] = 1
+            assert not has_memory(folder)
+        with Store.open(folder) as store:
+            assert {key: store[key] for key in values} == values
+            assert store.content_type("typed") == "text/html"
+            assert store["count"] == 3
+            assert "gone" not in store
+            assert sorted(store.scan("many:")) == sorted(f"many:{i}" for i in range(100, 500))
+            assert store.check().ok
+
+
+def test_ttl_goes_on(folder: Path) -> None:
+    store = Store.open(folder, size="16MiB")
+    store.put("short", 1, ttl=0.2)
+    store.put("long", 1, ttl=1000)
+    store["touched"] = store["persisted"] = 1
+    store.touch("touched", 500)
+    store.put("persisted", 1, ttl=600)
+    store.persist("persisted")
+    killed(lambda: store.put("late", 1, ttl=700))
+    lose_memory(folder)
+    time.sleep(0.25)
+    again = Store.open(copy_of(folder))
+    assert sorted(again) == ["late", "long", "persisted", "touched"]
+    left = {key: again.ttl(key) for key in again}
+    assert left["persisted"] is None
+    for key, seconds in (("long", 1000), ("touched", 500), ("late", 700)):
+        assert 0 < seconds - (left[key] or 0) < 60
+    again.close()
+
+
+def copy_of(path: Path) -> Path:
+    copy = path.parent / "copy"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(path, copy)
+    return copy
+
+
+def test_the_last_one_leaves_no_memory(folder: Path) -> None:
+    first, second = Store.open(folder, size="16MiB"), Store.open(folder)
+    first["a"] = 1
+    first.close()
+    assert has_memory(folder)
+    assert second["a"] == 1
+    second.close()
+    assert not has_memory(folder)
+    assert len(files(folder, ".snapshot")) == 1
+    assert len(files(folder, ".log")) == 1
+
+
+def test_one_region_whatever_the_path(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store.open(folder, size="16MiB")
+    link = tmp_path / "link"
+    link.symlink_to(folder)
+    monkeypatch.chdir(tmp_path)
+    for spelling in (str(folder), link, "store", "./store/../store"):
+        with Store.open(spelling) as same:
+            same["seen"] = str(spelling)
+            assert store["seen"] == str(spelling)
+    moved = tmp_path / "moved"
+    folder.rename(moved)
+    store["after"] = "the move"
+    with Store.open(moved) as same:
+        assert same["after"] == "the move"
+    store.close()
+
+
+def test_other_faces(folder: Path) -> None:
+    with Store.open(folder, size="16MiB") as store:
+        assert store.path == folder
+        assert str(folder) in repr(store)
+        assert store.repaired is None
+        faces = KeyValueStore(store)
+        assert faces.put("k", [1], duration=60_000) == [1]
+        assert faces.get("k") == [1]
+        with pytest.raises(ShmkvError, match=r"Store\.open"):
+            Store(store.name)
+        with pytest.raises(ShmkvError, match=r"Store\.open"):
+            Store.attach(store.name)
+        with Store.attach(store.name, readonly=True) as reader:
+            assert reader["k"] == [1]
+        with pytest.raises(ShmkvError, match="directory"):
+            store.unlink()
+    with Store() as memory:
+        assert memory.path is None
+        memory.sync()
+        with pytest.raises(ShmkvError, match=r"Store\.open"):
+            memory.snapshot()
+
+
+def test_pickled(folder: Path) -> None:
+    with Store.open(folder, size="16MiB", sync="always") as store:
+        store["a"] = 1
+        with pickle.loads(pickle.dumps(store)) as same:
+            same["b"] = 2
+        assert store["b"] == 2
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            assert pool.apply(_increment, (store,)) == 3
+        assert store["b"] == 3
+
+
+def _increment(store: Store) -> int:
+    return store.incr("b")
+
+
+def test_misuse(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="sync"):
+        Store.open(folder, sync="sometimes")
+    with pytest.raises(ValueError, match="size"):
+        Store.open(folder, size=5)
+    plain = tmp_path / "plain"
+    plain.write_text("")
+    with pytest.raises(NotADirectoryError, match="directory"):
+        Store.open(plain)
+    store = Store.open(folder, size="16MiB")
+    with pytest.raises(StoreExistsError, match="size"):
+        Store.open(folder, size="32MiB")
+    store.close()
+    with pytest.raises(ClosedStoreError):
+        store["a"] = 1
+    with Store.open(folder, size="32MiB") as larger:
+        assert larger.size == 32 * MIB
+    with Store.open(folder) as larger:
+        assert larger.size == 32 * MIB
+
+
+def test_a_datastore_is_another_thing(tmp_path: Path) -> None:
+    with shmkv.DataStore(tmp_path / "data") as data:
+        data.create("k", {"v": 1})
+    with pytest.raises(CorruptStoreError, match="DataStore"):
+        Store.open(tmp_path / "data")
+    with Store.open(tmp_path / "store", size="16MiB") as store:
+        store["a"] = 1
+    with pytest.raises(ShmkvError, match=r"Store\.open"):
+        shmkv.DataStore(tmp_path / "store")
+
+
+# ---- Who has it ---------------------------------------------------------------------------------
+
+
+def test_exclusive(folder: Path) -> None:
+    with Store.open(folder, size="16MiB", exclusive=True) as store:
+        store["a"] = 1
+        for exclusive in (False, True):
+            with pytest.raises(StoreLockedError, match=str(os.getpid())):
+                Store.open(folder, exclusive=exclusive)
+        assert in_child(lambda: _is_locked(folder, os.getppid())) == 0
+    with Store.open(folder), pytest.raises(StoreLockedError, match=str(os.getpid())):
+        Store.open(folder, exclusive=True)
+    with Store.open(folder, exclusive=True) as store:
+        assert store["a"] == 1
+
+
+def _is_locked(folder: Path, holder: int) -> None:
+    with pytest.raises(StoreLockedError, match=str(holder)):
+        Store.open(folder)
+
+
+def test_memory_out_of_reach(folder: Path) -> None:
+    """Another user's region has another name, and so has one in another container's /dev/shm."""
+    with Store.open(folder, size="16MiB") as store:
+        store["a"] = 1
+        lose_memory(folder)
+        with pytest.raises(StoreLockedError, match="out of reach"):
+            Store.open(folder)
+        store["b"] = 2
+
+
+def test_openers_at_the_same_moment(folder: Path) -> None:
+    """A hundred times; in half of them the memory is lost, so that one of them has to fill it."""
+    with Store.open(folder, size="16MiB") as store:
+        store.update({f"k{i}": i for i in range(300)})
+    for round_ in range(100):
+        pids = []
+        for _ in range(4):
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    opened = Store.open(folder)
+                    whole = all(opened[f"k{i}"] == i for i in range(300))
+                    opened.incr("opened")
+                    if round_ % 2:
+                        opened.close()
+                    os._exit(0 if whole else 1)
+                except BaseException as error:
+                    print(repr(error), file=sys.stderr, flush=True)
+                    os._exit(2)
+            pids.append(pid)
+        assert [os.waitpid(pid, 0)[1] for pid in pids] == [0] * 4
+    with Store.open(folder) as store:
+        assert store["opened"] == 400
+        assert len(store) == 301
+        assert store.check().ok
+
+
+def test_openers_that_are_killed(folder: Path) -> None:
+    with Store.open(folder, size="64MiB") as store:
+        for at in range(0, 30_000, 1000):
+            store.put_many({f"k{i}": i for i in range(at, at + 1000)})
+    rng = random.Random(5)
+    for _ in range(12):
+        pid = os.fork()
+        if pid == 0:
+            Store.open(folder)
+            os._exit(0)
+        time.sleep(rng.random() * 0.03)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    with Store.open(folder) as store:
+        assert len(store) == 30_000
+        assert store["k77"] == 77
+        assert store.check().ok
+
+
+def test_dropped_without_close(folder: Path) -> None:
+    store = Store.open(folder, size="16MiB", exclusive=True)
+    store["a"] = 1
+    del store
+    with Store.open(folder, exclusive=True) as again:
+        assert again["a"] == 1
+
+
+def test_end_of_the_process_without_close(folder: Path) -> None:
+    code = f"from shmkv import Store; s = Store.open({str(folder)!r}, size='16MiB'); s['a'] = 1"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    assert has_memory(folder)
+    lose_memory(folder)
+    with Store.open(folder) as store:
+        assert store["a"] == 1
+
+
+def test_forked_children(folder: Path) -> None:
+    store = Store.open(folder, size="16MiB")
+
+    def work() -> None:
+        store["child"] = os.getpid()
+        store.close()
+
+    assert in_child(work) == 0
+    assert has_memory(folder), "the parent has it still"
+    store["parent"] = 1
+    assert in_child(lambda: time.sleep(0.6) or _require_synced(store)) == 0
+    store.close()
+    with Store.open(folder) as again:
+        assert sorted(again) == ["child", "from the child", "parent"]
+
+
+def _require_synced(store: Store) -> None:
+    """The thread that syncs goes on in a child."""
+    store["from the child"] = 1
+    deadline = time.monotonic() + 20
+    while not _is_synced(store):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def _is_synced(store: Store) -> bool:
+    state = _core.durable_state(store._opened())
+    return bool(state["synced"] == state["end"])
+
+
+def test_user_code_that_closes_all_descriptors(folder: Path, tmp_path: Path) -> None:
+    """A daemon does; then other files have the numbers, and must not be written to."""
+    store = Store.open(folder, size="16MiB")
+    store["before"] = 1
+
+    def work() -> None:
+        os.closerange(3, 20_000)
+        others = [open(tmp_path / f"other{i}", "w+b") for i in range(30)]  # noqa: SIM115
+        for i in range(200):
+            store[f"after{i}"] = i
+        store.sync()
+        store.snapshot()
+        assert all(os.fstat(other.fileno()).st_size == 0 for other in others)
+
+    assert in_child(work) == 0
+    assert store["after199"] == 199
+    store.close()
+    with Store.open(folder) as again:
+        assert len(again) == 201
+
+
+# ---- Stable storage --------------------------------------------------------------------------------
+
+
+def test_sync_modes(folder: Path) -> None:
+    with Store.open(folder, size="16MiB", sync="none") as lazy:
+        lazy["a"] = 1
+        assert not _is_synced(lazy)
+        lazy.sync()
+        assert _is_synced(lazy)
+        lazy["b"] = 1
+        time.sleep(0.6)
+        assert not _is_synced(lazy)
+        with Store.open(folder, sync="always") as eager:
+            for change in (
+                lambda: eager.put("c", 1), lambda: eager.incr("n"), lambda: eager.touch("c", 50),
+                lambda: eager.delete("c"), lambda: eager.put_many({"d": 1, "e": 2}), lambda: eager.delete_many(["d"]),
+                eager.clear, lambda: eager.setdefault("f", 1), lambda: eager.pop("f"),
+            ):  # fmt: skip
+                change()
+                assert _is_synced(eager)
+        with Store.open(folder, sync="interval") as usual:
+            usual["g"] = 1
+            deadline = time.monotonic() + 20
+            while not _is_synced(usual):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+
+
+def test_many_threads_and_processes_wait_for_one_sync(folder: Path) -> None:
+    with Store.open(folder, size="16MiB", sync="always") as store:
+
+        def work(name: str) -> None:
+            for i in range(25):
+                store[f"{name}:{i}"] = i
+                assert _core.durable_state(store._opened())["synced"] > 0
+
+        def process(number: int) -> None:
+            threads = [threading.Thread(target=work, args=(f"{number}.{t}",)) for t in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+
+        children = [FORK.Process(target=process, args=(n,)) for n in range(2)]
+        for child in children:
+            child.start()
+        for child in children:
+            child.join(60)
+            assert child.exitcode == 0
+        assert len(store) == 400
+        assert _is_synced(store)
+
+
+def test_a_snapshot_while_others_write(folder: Path) -> None:
+    store = Store.open(folder, size="64MiB", sync="none")
+    store.put_many({f"k{i}": 0 for i in range(5000)})
+    stop = threading.Event()
+
+    def write() -> None:
+        rng = random.Random(1)
+        while not stop.is_set():
+            n = rng.randrange(4900)
+            store.put_many({f"k{i}": n for i in range(n, n + 20)})
+            store.incr("total", 20)
+
+    threads = [threading.Thread(target=write) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for _ in range(5):
+        assert store.snapshot().items >= 5000
+        assert len(files(folder, ".snapshot")) == 1
+        assert not files(folder, ".tmp")
+        kept = Store.open(copy_of(folder))
+        assert len(kept) >= 5000
+        kept.close()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    expected = dict(store)
+    killed(lambda: store.put("last", 1))
+    with Store.open(copy_of(folder)) as copy:
+        assert dict(copy) == {**expected, "last": 1}
+    store.close()
+
+
+def test_the_log_does_not_grow_for_ever(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import shmkv.durable
+
+    monkeypatch.setattr(shmkv.durable, "LOG_LEAST", 200_000)
+    with Store.open(folder, size="16MiB") as store:
+        deadline = time.monotonic() + 30
+        while not files(folder, ".snapshot"):
+            store.put_many({f"k{i}": b"x" * 100 for i in range(500)})
+            assert time.monotonic() < deadline
+        assert len(store) == 500
+
+
+def test_a_load_of_lines(folder: Path, tmp_path: Path) -> None:
+    text = tmp_path / "lines.tsv"
+    text.write_text("".join(f"key{i}\tvalue {i}\n" for i in range(5000)))
+    with Store.open(folder, size="16MiB", sync="always") as store:
+        assert store._load_tsv(text.read_bytes(), 0, 1, 0)[0] == 5000
+        assert _is_synced(store)
+    with Store.open(folder) as store:
+        assert len(store) == 5000
+
+
+# ---- Deaths -------------------------------------------------------------------------------------------
+
+
+def test_memory_and_disk_never_differ(folder: Path) -> None:
+    """Processes that change the same keys are killed at any time: what the memory holds then, the log holds too."""
+    store = Store.open(folder, size="16MiB", sync="none")
+    rng = random.Random(9)
+    for round_ in range(6):
+        pids = [_start_changer(store, round_ * 10 + n) for n in range(3)]
+        for _ in range(8):
+            time.sleep(rng.random() * 0.05)
+            victim = pids.pop(rng.randrange(len(pids)))
+            os.kill(victim, signal.SIGKILL)
+            os.waitpid(victim, 0)
+            pids.append(_start_changer(store, rng.randrange(10**9)))
+            if rng.random() < 0.2:
+                store.snapshot()
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        with Store.open(copy_of(folder)) as lost:
+            store.compact()
+            assert store.check().ok
+            assert dict(lost) == dict(store)
+            for batch in range(5):
+                assert len({lost.get(f"batch{batch}:{i}") for i in range(12)}) == 1, "a batch is whole"
+    store.close()
+
+
+def _start_changer(store: Store, seed: int) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        rng = random.Random(seed)
+        threads = [threading.Thread(target=_change, args=(store, random.Random(seed + n))) for n in range(2)]
+        for thread in threads:
+            thread.start()
+        _change(store, rng)
+    except BaseException as error:
+        print(repr(error), file=sys.stderr, flush=True)
+    os._exit(3)
+
+
+def _change(store: Store, rng: random.Random) -> None:
+    while True:
+        key = f"k{rng.randrange(60)}"
+        match rng.randrange(12):
+            case 0:
+                store.put_many(_batch(rng))
+            case 1:
+                store.delete_many(list(_batch(rng)))
+            case 2 | 3:
+                store.delete(key)
+            case 4 | 5:
+                store.incr(f"n{rng.randrange(5)}")
+            case 6:
+                store.touch(key, 1000)
+            case 7:
+                store.persist(key)
+            case 8 if rng.random() < 0.02:
+                store.clear()
+            case _:
+                store.put(key, rng.randbytes(rng.randrange(400)), ttl=rng.choice([None, 5000]))
+
+
+def _batch(rng: random.Random) -> dict[str, int]:
+    number, value = rng.randrange(5), rng.randrange(10**9)
+    return {f"batch{number}:{i}": value for i in range(12)}
+
+
+def test_counters_are_exact_after_kills(folder: Path) -> None:
+    store = Store.open(folder, size="16MiB")
+
+    def count() -> None:
+        for _ in range(500):
+            store.incr("count")
+
+    for _ in range(6):
+        killed(count)
+    assert store["count"] == 3000
+    with Store.open(copy_of(folder)) as lost:
+        assert lost["count"] == 3000
+    store.close()
+
+
+# ---- Damage ----------------------------------------------------------------------------------------------
+
+
+def _make_damaged(folder: Path) -> None:
+    with Store.open(folder, size="16MiB", sync="always") as store:
+        for i in range(100):
+            store[f"k{i}"] = i
+        killed(lambda: None)
+        store.sync()
+        lose_memory(folder)
+        copy_of(folder)
+    shutil.rmtree(folder)
+    (folder.parent / "copy").rename(folder)
+
+
+def test_rot_is_told_and_repaired(folder: Path) -> None:
+    _make_damaged(folder)
+    log = files(folder, ".log")[0]
+    raw = bytearray(log.read_bytes())
+    raw[len(raw) // 2] ^= 4
+    log.write_bytes(raw)
+    with pytest.raises(CorruptStoreError, match=rf"{log.name}.*byte [0-9,]+.*[0-9]+ changes.*repair=True"):
+        Store.open(folder)
+    assert not has_memory(folder)
+    assert bytes(raw) == log.read_bytes(), "nothing is changed by looking"
+    with Store.open(folder, repair=True) as store:
+        report = store.repaired
+        assert report is not None
+        assert report.file == log.name
+        assert 0 < report.changes < 100
+        assert dict(store) == {f"k{i}": i for i in range(report.changes)}
+        assert (report.kept_in / log.name).read_bytes() == bytes(raw)
+        store["new"] = 1
+    with Store.open(folder) as store:
+        assert len(store) == report.changes + 1
+        assert store.repaired is None
+
+
+def test_a_torn_tail_is_cut_off(folder: Path) -> None:
+    _make_damaged(folder)
+    log = files(folder, ".log")[-1]
+    whole = log.read_bytes()
+    for cut in (1, 7, 39, 60, 200):
+        log.write_bytes(whole[:-cut])
+        with Store.open(copy_of(folder)) as store:
+            assert 95 <= len(store) < 100
+            assert dict(store) == {f"k{i}": i for i in range(len(store))}
+    log.write_bytes(whole + b"skvF\1\1" + bytes(100))
+    with Store.open(copy_of(folder)) as store:
+        assert len(store) == 100
+
+
+def test_mutated_files(folder: Path, seed: int) -> None:
+    """Right data, or a clear error; never other data."""
+    _make_damaged(folder)
+    with Store.open(folder) as store:
+        store.update({f"m{i}": i for i in range(50)})
+        store.snapshot()
+        store.update({f"n{i}": i for i in range(50)})
+        expected = dict(store)
+        shutil.rmtree(folder.parent / "base", ignore_errors=True)
+        shutil.copytree(folder, folder.parent / "base")
+    base, rng = folder.parent / "base", random.Random(seed)
+    outcomes = {"whole": 0, "less": 0, "refused": 0}
+    for _ in range(120):
+        copy = folder.parent / "copy"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(base, copy)
+        target = rng.choice([each for each in copy.iterdir() if each.name != "lock"])
+        raw = bytearray(target.read_bytes())
+        match rng.randrange(4):
+            case 0:
+                raw[rng.randrange(len(raw))] ^= 1 << rng.randrange(8)
+            case 1:
+                del raw[rng.randrange(len(raw)) :]
+            case 2:
+                at = rng.randrange(len(raw))
+                raw[at : at + 30] = rng.randbytes(30)
+            case _:
+                raw.clear()
+        target.write_bytes(raw)
+        if not raw and rng.random() < 0.5:
+            target.unlink()
+        try:
+            with Store.open(copy) as store:
+                found = dict(store)
+                assert store.check().ok
+            assert found.items() <= expected.items()
+            outcomes["whole" if found == expected else "less"] += 1
+        except (CorruptStoreError, LayoutVersionError):
+            outcomes["refused"] += 1
+    assert outcomes["refused"]
+    assert outcomes["less"]
+
+
+def test_settings_that_are_lost_or_foreign(folder: Path) -> None:
+    with Store.open(folder, size="16MiB") as store:
+        store["a"] = 1
+    settings = folder / "store.json"
+    good = settings.read_text()
+    settings.write_text(good.replace('"format": 1', '"format": 2'))
+    with pytest.raises(LayoutVersionError, match="format 2"):
+        Store.open(folder)
+    settings.write_text(json.dumps({**json.loads(good), "uuid": "00" * 15 + "01"}))
+    with pytest.raises(CorruptStoreError, match="not the one"):
+        Store.open(folder)
+    settings.write_text("{")
+    with pytest.raises(CorruptStoreError, match=r"store\.json"):
+        Store.open(folder)
+    settings.unlink()
+    with pytest.raises(CorruptStoreError, match=r"no store\.json"):
+        Store.open(folder)
+    settings.write_text(good)
+    with Store.open(folder) as store:
+        assert store["a"] == 1
+
+
+def _fill(store: Store) -> None:
+    for i in range(100):
+        store.put_many({f"more{i}.{j}": os.urandom(1000) for j in range(3000)})
+
+
+def test_more_data_than_memory(folder: Path) -> None:
+    with Store.open(folder, size="16MiB") as store:
+        store.put_many({f"k{i}": os.urandom(1000) for i in range(3000)})
+        with pytest.raises(StoreFullError, match="nothing was changed"):
+            _fill(store)
+        count = len(store)
+    with pytest.raises(StoreFullError, match="larger size"):
+        Store.open(folder, size="2MiB")
+    with Store.open(folder, size="32MiB") as store:
+        assert len(store) == count
