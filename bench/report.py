@@ -17,7 +17,7 @@ from bench.harness import HEADER, RESULTS, ROOT, Row, row_cells
 from shmkv.cli.render import format_ns, format_table
 
 PAGE: Final = ROOT / "docs" / "benchmarks.md"
-ORDER: Final = ("compare", "memory", "churn", "import_speed")
+ORDER: Final = ("compare", "memory", "churn", "import_speed", "durable")
 
 HEAD: Final = """\
 # Benchmarks
@@ -45,6 +45,7 @@ TITLES: Final = {
     "memory": "Memory per entry",
     "churn": "Overwrites of mixed sizes, then compact()",
     "import_speed": "`shmkv import`",
+    "durable": "Durable stores and `DataStore`",
 }
 
 

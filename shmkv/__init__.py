@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from shmkv._core import Versioned
     from shmkv.datastore import DataStore
+    from shmkv.durable import RepairReport, Snapshot
     from shmkv.errors import (
         BatchTooLargeError,
         ClosedStoreError,
@@ -50,6 +51,8 @@ __version__ = "0.1.0"
 _HOME = {
     "DataStore": "shmkv.datastore",
     "KeyValueStore": "shmkv.keyvalue",
+    "RepairReport": "shmkv.durable",
+    "Snapshot": "shmkv.durable",
     "Versioned": "shmkv._core",
     **dict.fromkeys(
         ("CheckReport", "CompactReport", "ProcessInfo", "Store", "StoreInfo", "StoreStats", "list_stores"),
@@ -93,7 +96,9 @@ __all__ = [
     "MissingKeyError",
     "ProcessInfo",
     "ReadOnlyStoreError",
+    "RepairReport",
     "ShmkvError",
+    "Snapshot",
     "StaleStoreError",
     "Store",
     "StoreExistsError",

@@ -33,8 +33,9 @@ END = Killer("test_bounds", "plain")
 HASH = Killer("test_hash", "plain")
 FRAME = Killer("test_frame", "plain", "1")
 WAL = Killer("test_wal", "points", "1 12")
+DURABLE = Killer("test_durable", "points", "1 4")
 # Tried in this order after the one that is expected.
-ALL = (ORDERS, STORE, RACES, CHECK, CRASH, THREADS, PROCESSES, END, HOSTILE, HASH, FRAME, WAL)
+ALL = (ORDERS, STORE, RACES, CHECK, CRASH, THREADS, PROCESSES, END, HOSTILE, HASH, FRAME, WAL, DURABLE)
 
 
 @dataclass(frozen=True)
@@ -617,14 +618,6 @@ LOG = (
         WAL,
     ),
     mutant(
-        "name-not-synced",
-        "the name of a segment is not synced before its frames",
-        "wal.c",
-        "    if (status == 0)\n        status = wal->files.sync_folder(wal->files.context);\n",
-        "",
-        WAL,
-    ),
-    mutant(
         "rotated-unsynced",
         "a segment is not synced before the next one begins",
         "wal.c",
@@ -640,6 +633,78 @@ LOG = (
         '    SKV_CRASH("wal.synced");\n',
         "    end = skv_load_acquire(&state->end);\n",
         WAL,
+    ),
+    mutant(
+        "memory-first",
+        "a durable change is committed in memory before it is in the log",
+        "logged.c",
+        "    announce_locked(write, slot, entry);\n    status",
+        "    announce_locked(write, slot, entry);\n    skv_intent_commit(store, write->generation);\n    status",
+        DURABLE,
+    ),
+    mutant(
+        "whole-frame-cut",
+        "the whole frame of a dead writer is cut off",
+        "journal.c",
+        "skv_wal_repair_locked(&store->journal->wal, commit_dead_writer, store);",
+        "skv_wal_repair_locked(&store->journal->wal, NULL, store);\n    (void)commit_dead_writer;",
+        DURABLE,
+    ),
+    mutant(
+        "frame-without-commit",
+        "the whole frame of a dead writer counts, and its change does not",
+        "journal.c",
+        "    return done || seen == committed;",
+        "    skv_store_release(&store->procs[slot].status, pending);\n    return done || seen == committed;",
+        DURABLE,
+    ),
+    mutant(
+        "batch-not-withdrawn",
+        "a batch that the log did not take stays announced",
+        "batch.c",
+        "        withdraw_locked(b, *generation);\n",
+        "        (void)withdraw_locked;\n",
+        DURABLE,
+    ),
+    mutant(
+        "touch-not-logged",
+        "a new ttl of a durable store is not in the log",
+        "store.c",
+        "    if (!write->frame && (hit->head.flags & SKV_REC_EXPIRY)) {",
+        "    if (hit->head.flags & SKV_REC_EXPIRY) {",
+        DURABLE,
+    ),
+    mutant(
+        "boot-time-on-disk",
+        "a ttl is on disk as time since the boot",
+        "journal.c",
+        "    uint64_t moved = wall_now_ms(store) + boot_ms - skv_now_ms(store);",
+        "    uint64_t moved = wall_now_ms(store) * 0 + boot_ms;",
+        DURABLE,
+    ),
+    mutant(
+        "snapshot-not-synced",
+        "a snapshot is renamed before it is on stable storage",
+        "checkpoint.c",
+        "        status = w->files.sync(w->files.context, w->handle);\n",
+        "",
+        DURABLE,
+    ),
+    mutant(
+        "log-dropped-first",
+        "the log before a snapshot goes before the snapshot is there",
+        "checkpoint.c",
+        "    status = publish_file(w);\n",
+        "    remove_older(w);\n    status = publish_file(w);\n",
+        DURABLE,
+    ),
+    mutant(
+        "name-not-synced",
+        "the log before a snapshot goes before the snapshot's name is on stable storage",
+        "checkpoint.c",
+        "    return status ? status : w->files.sync_folder(w->files.context);",
+        "    return status;",
+        DURABLE,
     ),
     mutant(
         "half-kept",

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "checkpoint.h"
+#include "disk.h"
 #include "os_files.h"
 #include "restore.h"
 #include "util.h"
@@ -55,14 +56,19 @@ static void remove_folder(void)
     }
 }
 
-static void fill_from_disk(box *to, skv_restored *out)
+static void fill_from(box *to, skv_files files, skv_restored *out)
 {
     static _Atomic uint64_t bytes;
-    skv_files files;
     *out = (skv_restored){.bytes = &bytes};
-    REQUIRE(skv_os_files(folder_fd, &files) == 0, "the folder");
     REQUIRE(skv_restore(to->store, files, out) == 0, "status %d", (int)out->status);
-    REQUIRE(!out->found.damage, "damage %d in %s", (int)out->found.damage, out->found.name);
+    REQUIRE(!out->found.damage, "damage %d in %s at %" PRIu64, (int)out->found.damage, out->found.name, out->found.offset);
+}
+
+static void fill_from_disk(box *to, skv_restored *out)
+{
+    skv_files files;
+    REQUIRE(skv_os_files(folder_fd, &files) == 0, "the folder");
+    fill_from(to, files, out);
     files.done(files.context);
 }
 
@@ -174,6 +180,7 @@ static skv_status count(void)
 }
 
 enum { BATCH = 18 };
+static uint64_t batch_counter = 77;
 
 static skv_status put_batch(void)
 {
@@ -182,7 +189,7 @@ static skv_status put_batch(void)
     skv_item items[BATCH];
     for (uint64_t i = 0; i < BATCH; i++) {
         uint64_t id = i < 9 ? 10 + i : 60 + i;
-        make_value(values[i], id, 77, VALUE_HEAD + i);
+        make_value(values[i], id, batch_counter, VALUE_HEAD + i);
         items[i] = (skv_item){.key = key_for(b.store, id, &texts[i]), .value = values[i], .value_len = VALUE_HEAD + i, .type = SKV_T_BYTES};
     }
     skv_status status;
@@ -552,6 +559,92 @@ static void stopped_leader(void)
     teardown();
 }
 
+/* ---- Power cuts -------------------------------------------------------------------------------------------------------- */
+
+static uint64_t seed = 1;
+static uint32_t cuts = 2;               /* after each change of the disk                             */
+static uint64_t states;
+
+typedef struct outage {
+    disk *d;
+    rng r;
+    box left;                       /* what comes back is put into it                            */
+    shot before, other;             /* acknowledged; and what else came back during one change   */
+    bool has_other;
+} outage;
+
+/* All that was acknowledged is there, and the change that is being made is there as a whole or not at all. */
+static void cut_and_look(void *context)
+{
+    outage *o = context;
+    for (uint32_t i = 0; i < cuts; i++) {
+        skv_restored out;
+        disk *rest = disk_cut(o->d, &o->r);
+        REQUIRE_OK(clear_all(o->left.store));
+        fill_from(&o->left, files_on(rest), &out);
+        shot s = look(o->left.store);
+        disk_free(rest);
+        states++;
+        if (same(&s, &o->before))
+            continue;
+        REQUIRE(!o->has_other || same(&s, &o->other), "after one change two others come back");
+        o->other = s;
+        o->has_other = true;
+    }
+}
+
+static skv_status change_something(rng *r)
+{
+    uint64_t id = below(r, 60);
+    skv_status status;
+    switch (below(r, 14)) {
+    case 0:
+        return checkpoint();
+    case 1: case 2:
+        batch_counter++;
+        return put_batch();
+    case 3:
+        return remove_batch();
+    case 4:
+        return below(r, 4) ? count() : clear();
+    case 5: case 6:
+        status = delete_id(b.store, id);
+        return status == SKV_MISSING ? SKV_OK : status;
+    case 7: case 8:
+        status = touch(id, below(r, 2) ? TTL_MS : 0);
+        return status == SKV_MISSING ? SKV_OK : status;
+    default:
+        return put_stable(id, 1 + below(r, 1000), below(r, 3) ? 0 : TTL_MS);
+    }
+}
+
+static void power_cuts(void)
+{
+    for (uint32_t round = 0; round < 3; round++) {
+        skv_restored out;
+        outage o = {.d = disk_new(), .r = {seed * 1000 + round}};
+        make_box(&o.left, SIZE, 0);
+        make_box(&b, SIZE, SKV_FLAG_DURABLE);
+        o.d->context = &o;
+        o.d->after = cut_and_look;
+        fill_from(&b, files_on(o.d), &out);
+        REQUIRE(skv_journal_open(b.store, files_on(o.d), uuid, &out.found) == 0, "the journal");
+        for (uint32_t i = 0; i < 60; i++) {
+            o.before = look(b.store);
+            o.has_other = false;
+            REQUIRE_OK(change_something(&o.r));
+            REQUIRE_OK(skv_journal_sync(b.store));
+            shot now = look(b.store);
+            REQUIRE(!o.has_other || same(&o.other, &now), "something came back that nobody had stored");
+        }
+        o.d->after = NULL;
+        remove_box(&b);
+        remove_box(&o.left);
+        disk_free(o.d);
+    }
+    printf("figure power_cuts %" PRIu64 "\n", states);
+}
+
 /* ---- Times of day ---------------------------------------------------------------------------------------------------------------- */
 
 /* A ttl goes on while the memory is lost: what is left of it is the time of day's affair. */
@@ -586,14 +679,18 @@ static const test tests[] = {
     {"deaths_while_restoring", deaths_while_restoring},
     {"failing_calls", failing_calls},
     {"stopped_leader", stopped_leader},
+    {"power_cuts", power_cuts},
     {"times_of_day", times_of_day},
 };
 
-/* test_durable [NAME...] */
+/* test_durable SEED CUTS [NAME...] */
 int main(int argc, char **argv)
 {
-    (void)argc;
-    int status = run_tests(tests, COUNT(tests), argv + 1, 110);
+    if (argc > 1)
+        seed = strtoull(argv[1], NULL, 10);
+    if (argc > 2)
+        cuts = (uint32_t)strtoul(argv[2], NULL, 10);
+    int status = run_tests(tests, COUNT(tests), argv + (argc > 2 ? 3 : argc), 590);
     remove_folder();
     for (uint32_t i = 0; i < POINTS && killed[i].times; i++)
         printf("killed %s %u\n", killed[i].name, killed[i].times);
