@@ -8,6 +8,8 @@ that attach by name, while a fifth updates; `scan` and `range` are compared with
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import unicodedata
 from multiprocessing import get_context
@@ -18,7 +20,7 @@ import pytest
 from helpers import check
 from test_cli import run_cli
 
-from shmkv import Store
+from shmkv import DataStore, Store, region
 
 READERS = 4
 UPDATED = 500  # keys of the updating process, besides the characters that it puts again
@@ -143,3 +145,55 @@ def test_what_is_in_it(loaded: Store) -> None:
     assert loaded["1F600"] == "GRINNING FACE;So;;"
     assert "D800" not in loaded
     loaded.close()
+
+
+# ---- On disk ---------------------------------------------------------------------------------
+
+
+def test_the_database_survives_a_kill_of_everything(pairs: dict[str, str], tmp_path: Path) -> None:
+    """In a durable store: written by a process that is killed, its memory lost, filled from disk, compared."""
+    path = tmp_path / "unicode"
+    items = list(pairs.items())
+    for first, half in ((True, items[: len(items) // 2]), (False, items[len(items) // 2 :])):
+        pid = os.fork()
+        if pid == 0:
+            store = Store.open(path, size="64MiB")
+            for begin in range(0, len(half), 500):
+                store.put_many(half[begin : begin + 500])
+            for key, value in half[:2000]:
+                store[key] = value
+            if first:
+                store.snapshot()
+            os.kill(os.getpid(), signal.SIGKILL)
+        assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+        facts = path.stat()
+        region.unlink(region.object_name(region.durable_name(facts.st_dev, facts.st_ino)))
+    with Store.open(path) as store:
+        assert dict(store) == pairs
+        assert store.check().ok
+
+
+def test_the_database_in_a_datastore(pairs: dict[str, str], tmp_path: Path) -> None:
+    """As JSON, in files of one process: written, killed, opened again, compared."""
+    path = tmp_path / "unicode"
+    pid = os.fork()
+    if pid == 0:
+        data = DataStore(path)
+        for key, value in pairs.items():
+            data.create(key, record_of(value))
+        os.kill(os.getpid(), signal.SIGKILL)
+    assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+    with DataStore(path) as data:
+        for key, value in pairs.items():
+            assert data.read(key) == record_of(value)
+
+
+def record_of(value: str) -> dict[str, object]:
+    """A character as a JSON object."""
+    name, category, numeric, decomposition = value.split(";")
+    return {
+        "name": name,
+        "category": category,
+        "numeric": float(numeric) if numeric else None,
+        "decomposition": decomposition.split(),
+    }
