@@ -104,9 +104,16 @@ static int join_log(skv *store)
     return there;
 }
 
+static void pause_turn(void *context)
+{
+    skv *store = context;
+    store->os.pause(store->os.context);
+}
+
 static skv_journal *make_journal(skv *store, skv_files files, const uint8_t uuid[16])
 {
-    const skv_turns turns = {.context = store, .try_lead = try_lead, .end_lead = end_lead, .wait = wait_turn, .wake_all = wake_turns};
+    const skv_turns turns = {.context = store, .try_lead = try_lead, .end_lead = end_lead, .wait = wait_turn, .wake_all = wake_turns,
+                             .pause = pause_turn};
     skv_journal *journal = calloc(1, sizeof *journal);
     if (journal) {
         journal->files = files;

@@ -113,6 +113,7 @@ typedef struct skv_log_state {
     _Alignas(64) _Atomic uint32_t sync_lock;        /* one syncs for all who wait             */
     _Atomic uint32_t sync_round;            /* +1 after each sync; who waits sleeps on it     */
     _Atomic uint64_t synced;                /* what is below it is on stable storage          */
+    _Atomic uint32_t sync_waiters;          /* who sleeps until a round is over (hint)        */
 } skv_log_state;
 
 #define SKV_CLASSES   56u       /* 55 block sizes up to 8 KiB, and the unit class: pages.h    */

@@ -244,6 +244,7 @@ static skv_status open_store(skv_region *region, const skv_fixed *fixed)
         .futex_wait = skv_os_futex_wait,
         .futex_wake = skv_os_futex_wake,
         .futex_wake_all = skv_os_futex_wake_all,
+        .pause = skv_os_pause,
         .claim_dead = skv_region_claim_dead,
         .release_dead = skv_region_release_dead,
         .claim_own = skv_region_claim_own,

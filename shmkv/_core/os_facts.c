@@ -45,6 +45,13 @@ uint64_t skv_os_now_ms(void *context)
     return skv_os_boot_ms();
 }
 
+void skv_os_pause(void *context)
+{
+    const struct timespec nap = {0, 20000};
+    (void)context;
+    nanosleep(&nap, NULL);
+}
+
 void skv_nap_ms(uint32_t ms)
 {
     const struct timespec t = {ms / 1000, (long)(ms % 1000) * 1000000};

@@ -264,5 +264,6 @@ static void private_wait(void *context, _Atomic uint32_t *word, uint32_t seen, _
 
 skv_turns skv_private_turns(void)
 {
-    return (skv_turns){.try_lead = private_lead, .end_lead = private_end, .wait = private_wait, .wake_all = skv_os_futex_wake_all};
+    return (skv_turns){.try_lead = private_lead, .end_lead = private_end, .wait = private_wait, .wake_all = skv_os_futex_wake_all,
+                       .pause = skv_os_pause};
 }

