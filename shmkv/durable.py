@@ -117,7 +117,8 @@ class Durable:
         if self._keeper:
             self._keeper.stop()
         with ByteLock.held(self._folder, OPENING):
-            _finish(opened, self.path)
+            if _finish(opened, self.path):
+                self._presence.release()  # before the next one opens: it would look for a region that is gone
 
     def let_go(self) -> None:
         """Close the descriptors, also of a handle that was dropped without `close()`, or at the end of the process."""
@@ -128,7 +129,8 @@ class Durable:
         os.close(self._folder)
 
 
-def _finish(opened: region.Opened, path: Path) -> None:
+def _finish(opened: region.Opened, path: Path) -> bool:
+    """True: this was the last one, and the region is gone."""
     state = _core.durable_state(opened.region)
     alone = opened.region.alone
     try:
@@ -141,6 +143,7 @@ def _finish(opened: region.Opened, path: Path) -> None:
     if alone:
         with contextlib.suppress(ShmkvError):
             region.unlink_same(opened.target, opened.identity)
+    return alone
 
 
 class _Keeper:

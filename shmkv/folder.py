@@ -82,6 +82,10 @@ class ByteLock:
         answer = fcntl.fcntl(self._fd, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, self._byte, 1, 0))
         return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
 
+    def release(self) -> None:
+        """Give it back at once, also for processes that share the description."""
+        fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, self._byte, 1, 0))
+
     def close(self) -> None:
         """Give it back, once every process that shares the description has done so."""
         os.close(self._fd)

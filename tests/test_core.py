@@ -80,7 +80,8 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path
 # Which program kills at a crash point, by how its name begins; test_crash at all others.
 OWNERS = {
     "test_durable": (
-        "journal.", "logged.", "checkpoint.", "restore.", "wal.counted", "wal.voided", "repair.decided",
+        "journal.", "logged.", "checkpoint.", "restore.", "wal.counted", "wal.voided", "wal.laid_out",
+        "wal.shortened", "repair.decided",
         "batch.withdrawn",
     ),
     "test_wal": ("wal.",),

@@ -12,6 +12,7 @@ static skv_log_state *log_of(const skv *store)
 /* ---- Leading a sync, among processes ------------------------------------------------------------- */
 
 #define TURN_MS 20u
+#define AHEAD   (256u << 10)    /* bytes of the log that are laid out before they are needed      */
 
 static bool try_lead(void *context, _Atomic uint32_t *lock)
 {
@@ -118,6 +119,7 @@ static skv_journal *make_journal(skv *store, skv_files files, const uint8_t uuid
     if (journal) {
         journal->files = files;
         skv_wal_init(&journal->wal, files, turns, log_of(store), uuid);
+        journal->wal.ahead = AHEAD;
     }
     return journal;
 }
@@ -172,14 +174,18 @@ static uint64_t wall_now_ms(const skv *store)
 /* A wall clock that says less than the store's own would give times before 1970: 1 ms is long over as well. */
 uint64_t skv_wall_of(const skv *store, uint64_t boot_ms)
 {
+    if (boot_ms == 0)
+        return 0;
     uint64_t moved = wall_now_ms(store) + boot_ms - skv_now_ms(store);
-    return boot_ms == 0 ? 0 : (int64_t)moved > 0 ? moved : 1;
+    return (int64_t)moved > 0 ? moved : 1;
 }
 
 uint64_t skv_boot_of(const skv *store, uint64_t wall_ms)
 {
+    if (wall_ms == 0)
+        return 0;
     uint64_t moved = skv_now_ms(store) + wall_ms - wall_now_ms(store);
-    return wall_ms == 0 ? 0 : (int64_t)moved > 0 ? moved : 1;
+    return (int64_t)moved > 0 ? moved : 1;
 }
 
 bool skv_journal_add_put(skv *store, skv_frame *frame, const skv_item *item)

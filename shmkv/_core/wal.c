@@ -74,7 +74,7 @@ static int ensure_handle_locked(skv_wal *wal)
     close_handle(wal, &wal->handle, wal->identity);
     wal->handle = handle;
     wal->identity = wal->files.identity(wal->files.context, handle);
-    wal->asked = 0;
+    wal->asked = wal->laid_out = 0;
     wal->number = number;
     wal->base = segment.base;
     wal->salt = skv_segment_salt(&segment);
@@ -108,7 +108,7 @@ static void publish_segment(skv_wal *wal, int handle, const skv_segment *segment
     close_handle(wal, &wal->handle, wal->identity);
     wal->handle = handle;
     wal->identity = wal->files.identity(wal->files.context, handle);
-    wal->asked = 0;
+    wal->asked = wal->laid_out = 0;
     wal->number = segment->number;
     wal->base = segment->base;
     wal->salt = skv_segment_salt(segment);
@@ -193,7 +193,12 @@ int skv_wal_rotate_locked(skv_wal *wal)
     int status = ready_to_write_locked(wal);
     if (status)
         return status;
-    status = wal->files.sync(wal->files.context, wal->handle);
+    /* Only the last segment may end in anything but its last frame. */
+    if (wal->ahead)
+        status = wal->files.truncate(wal->files.context, wal->handle, place_of(wal, skv_load(&state->end)));
+    SKV_CRASH("wal.shortened");
+    if (status == 0)
+        status = wal->files.sync(wal->files.context, wal->handle);
     if (status)
         return fail(wal, status);
     SKV_CRASH("wal.rotating");
@@ -245,6 +250,25 @@ static int write_frame(skv_wal *wal, const skv_frame *frame, uint64_t at)
     return status ? status : wal->files.write(wal->files.context, wal->handle, frame->bytes, frame->size, at);
 }
 
+#define SMALL_FRAME 4096u       /* longer ones cost more than the new size of the file          */
+
+/* Best effort: without room for it the frame itself is there. */
+static void lay_out_ahead(skv_wal *wal, uint64_t end, size_t size)
+{
+    static const uint8_t zeroes[16384];
+    if (wal->ahead == 0 || end <= wal->laid_out || size > SMALL_FRAME)
+        return;
+    int64_t now = wal->files.size(wal->files.context, wal->handle);
+    wal->laid_out = now < 0 ? end : (uint64_t)now;
+    for (uint64_t at = wal->laid_out, to = end + wal->ahead; wal->laid_out <= end && at < to; at += sizeof zeroes) {
+        if (wal->files.write(wal->files.context, wal->handle, zeroes, sizeof zeroes, at))
+            return;
+        SKV_CRASH("wal.laid_out");
+    }
+    if (wal->laid_out <= end)
+        wal->laid_out = end + wal->ahead;
+}
+
 int skv_wal_write_locked(skv_wal *wal, skv_frame *frame, uint64_t *position)
 {
     skv_log_state *state = wal->state;
@@ -261,6 +285,7 @@ int skv_wal_write_locked(skv_wal *wal, skv_frame *frame, uint64_t *position)
     }
     SKV_CRASH("wal.written");
     *position = end + frame->size;
+    lay_out_ahead(wal, place_of(wal, *position), frame->size);
     return 0;
 }
 

@@ -11,6 +11,9 @@
  *       A sync that failed may have dropped what it was to write, and would succeed if it were tried again: the log
  *       has failed then, for all and for good.
  *
+ *       A sync of a file that has become longer also writes its new size, in another place of the disk: where `ahead`
+ *       says so, the file is made longer by many frames at a time, with zeroes, which end a log as its end does.
+ *
  * Concurrency: one appends at a time, under state->lock; any number wait for a sync.
  */
 #ifndef SKV_WAL_H
@@ -39,6 +42,8 @@ typedef struct skv_wal {
     uint64_t number;            /* of the segment behind `handle`                             */
     uint64_t identity;          /* of its file                                                */
     uint64_t asked;             /* when that was last asked for: is_still                     */
+    uint64_t ahead;             /* so many zeroes are written ahead of the end; 0 = none      */
+    uint64_t laid_out;          /* the file has this size, as far as this process knows       */
     uint64_t base;              /* position of its first frame                                */
     uint64_t salt;
     int sync_handle;            /* of whoever leads in this process                           */

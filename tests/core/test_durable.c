@@ -138,9 +138,11 @@ static void setup(void)
 {
     need_folder();
     open_store();
+    b.store->journal->wal.ahead = 0;        /* the deed lays out what is ahead of it              */
     for (uint64_t id = 0; id < 40; id++)
         REQUIRE_OK(put_value(b.store, id, id + 1, VALUE_HEAD + id, id % 2 ? skv_now_ms(b.store) + TTL_MS : 0));
     REQUIRE_OK(skv_journal_sync(b.store));
+    b.store->journal->wal.ahead = 40000;
 }
 
 static void teardown(void)
