@@ -36,6 +36,7 @@ from shmkv.errors import (
     LogFailedError,
     ShmkvError,
     StaleStoreError,
+    StoreExistsError,
     StoreFullError,
     StoreLockedError,
     StoreNotFoundError,
@@ -131,13 +132,12 @@ class Durable:
 
 def _finish(opened: region.Opened, path: Path) -> bool:
     """True: this was the last one, and the region is gone."""
+    _core.durable_sync(opened.region)
     state = _core.durable_state(opened.region)
     alone = opened.region.alone
     try:
-        if not state["failed"]:
-            _core.durable_sync(opened.region)
-            if alone and state["end"] != state["kept_from"]:
-                _core.durable_checkpoint(opened.region)
+        if alone and state["end"] != state["kept_from"]:
+            _core.durable_checkpoint(opened.region)
     except (LogFailedError, StoreFullError) as error:  # the log holds everything that the snapshot would
         _log.warning("no snapshot of %s was written: %s", path, error)
     if alone:
@@ -278,9 +278,13 @@ def _attach(
 ) -> region.Opened | None:
     """The region that others use, or that they left when they were killed; None if there is none that fits."""
     try:
-        opened = region.attach(target, want, readonly=False, foreign=False, timeout=timeout)
+        opened = region.attach(target, readonly=False, foreign=False, timeout=timeout)
     except (StoreNotFoundError, StaleStoreError, CorruptStoreError, LayoutVersionError):
         return None
+    if want.size not in (None, opened.region.size):
+        if opened.region.alone:
+            return None  # left by processes that were killed: the log holds all of it
+        raise StoreExistsError(f"{part.path} is open with a size of {opened.region.size:,} bytes, not of {want.size:,}")
     state = _core.durable_state(opened.region)
     if opened.region.log_uuid != settings.uuid or state["segment"] == 0:
         return None

@@ -522,7 +522,11 @@ class Store(Handle, MutableMapping[Key, Any]):
     def close(self) -> None:
         """Close this handle; running operations of other threads finish first.  May be called again.
 
-        Atomicity: the store stays, unless it is private and this is the handle that made it.
+        Atomicity: the store stays, unless it is private and this is the handle that made it.  A durable one is on
+        stable storage then; the last process writes a snapshot and gives the memory back.
+
+        Raises:
+            LogFailedError: of a durable store: what was written last may not be on disk.  It is closed all the same.
 
         >>> store = Store()
         >>> store.close()
@@ -534,10 +538,12 @@ class Store(Handle, MutableMapping[Key, Any]):
         super().close()
         self._region = None
         self._candidates = []
-        if self._durable is not None and opened is not None:
-            self._durable.leave(region.Opened(opened, self._target, self._identity, False))
-        if self._finalizer is not None:
-            self._finalizer()
+        try:
+            if self._durable is not None and opened is not None:
+                self._durable.leave(region.Opened(opened, self._target, self._identity, False))
+        finally:
+            if self._finalizer is not None:
+                self._finalizer()
 
     def unlink(self) -> None:
         """Remove the store's name.  Attached processes, this one too, go on until they close.

@@ -718,9 +718,18 @@ LOG = (
         "half-not-cut",
         "what a dead writer has written stays",
         "wal.c",
-        "    status = wal->files.truncate(wal->files.context, wal->handle, place_of(wal, skv_load(&state->end)));\n",
-        "",
+        '    SKV_CRASH("wal.voided");\n    status = wal->files.truncate(wal->files.context, wal->handle, '
+        "place_of(wal, skv_load(&state->end)));\n",
+        '    SKV_CRASH("wal.voided");\n',
         WAL,
+    ),
+    mutant(
+        "not-shortened",
+        "a segment that is not the last one ends with what was laid out ahead",
+        "wal.c",
+        "    if (wal->ahead)\n        status = wal->files.truncate(",
+        "    if (wal->ahead == 1)\n        status = wal->files.truncate(",
+        DURABLE,
     ),
     mutant(
         "tail-not-cut",

@@ -225,6 +225,14 @@ def test_misuse(folder: Path, tmp_path: Path) -> None:
         assert larger.size == 32 * MIB
 
 
+def test_another_size_after_a_crash(folder: Path) -> None:
+    killed(lambda: Store.open(folder, size="16MiB").update(a=1))
+    assert has_memory(folder)
+    with Store.open(folder, size="32MiB") as store:
+        assert store.size == 32 * MIB
+        assert store["a"] == 1
+
+
 def test_a_datastore_is_another_thing(tmp_path: Path) -> None:
     with shmkv.DataStore(tmp_path / "data") as data:
         data.create("k", {"v": 1})
@@ -593,7 +601,7 @@ def test_rot_is_told_and_repaired(folder: Path) -> None:
     _make_damaged(folder)
     log = files(folder, ".log")[0]
     raw = bytearray(log.read_bytes())
-    raw[len(raw) // 2] ^= 4
+    raw[len(raw.rstrip(b"\0")) // 2] ^= 4
     log.write_bytes(raw)
     with pytest.raises(CorruptStoreError, match=rf"{log.name}.*byte [0-9,]+.*[0-9]+ changes.*repair=True"):
         Store.open(folder)
@@ -615,13 +623,15 @@ def test_rot_is_told_and_repaired(folder: Path) -> None:
 def test_a_torn_tail_is_cut_off(folder: Path) -> None:
     _make_damaged(folder)
     log = files(folder, ".log")[-1]
-    whole = log.read_bytes()
+    laid_out = log.read_bytes()
+    whole = laid_out.rstrip(b"\0")  # into the last frame: its value ends with zeroes
     for cut in (1, 7, 39, 60, 200):
         log.write_bytes(whole[:-cut])
         with Store.open(copy_of(folder)) as store:
             assert 95 <= len(store) < 100
             assert dict(store) == {f"k{i}": i for i in range(len(store))}
-    log.write_bytes(whole + b"skvF\1\1" + bytes(100))
+    end = len(whole) // 8 * 8 + 8 * 2
+    log.write_bytes(laid_out[:end] + b"skvF\1\1" + bytes(100))
     with Store.open(copy_of(folder)) as store:
         assert len(store) == 100
 

@@ -85,11 +85,6 @@ static void slot_problem(bucket_look *look, uint64_t i, const char *invariant, c
     skv_finding_add(look->found, invariant, "bucket %" PRIu64 ", slot %" PRIu64 ": %s", look->number, i, why);
 }
 
-static bool is_known_type(uint8_t type)
-{
-    return (type >= SKV_T_BYTES && type <= SKV_T_BYTES_TYPED) || (type >= SKV_T_CODEC && type <= SKV_T_JSON);
-}
-
 /* Does word A name a whole record?  Its size is judged before any byte of key or value is read. */
 static bool inspect_record(bucket_look *look, uint64_t i, uint64_t a, skv_head *head)
 {
@@ -119,7 +114,7 @@ static void inspect_head(bucket_look *look, uint64_t i, const skv_head *head)
 {
     if (head->flags & ~(SKV_REC_BYTES_KEY | SKV_REC_EXPIRY))
         slot_problem(look, i, "I1", "its record has the unknown flags 0x%x", head->flags);
-    if (!is_known_type(head->type))
+    if (!skv_is_known_type(head->type))
         slot_problem(look, i, "I1", "its record has the unknown type %u", head->type);
     else if (head->type == SKV_T_INT && head->value_len != 8)
         slot_problem(look, i, "I1", "its record is an integer of %" PRIu32 " bytes", head->value_len);

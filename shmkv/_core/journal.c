@@ -180,11 +180,17 @@ uint64_t skv_wall_of(const skv *store, uint64_t boot_ms)
     return (int64_t)moved > 0 ? moved : 1;
 }
 
+/* No ttl is longer than 30 years: the clock was wrong when it was written, or is now. */
+#define MOST_TTL_MS UINT64_C(946728000000)
+
 uint64_t skv_boot_of(const skv *store, uint64_t wall_ms)
 {
     if (wall_ms == 0)
         return 0;
-    uint64_t moved = skv_now_ms(store) + wall_ms - wall_now_ms(store);
+    uint64_t now = skv_now_ms(store), wall_now = wall_now_ms(store);
+    if (wall_ms > wall_now && wall_ms - wall_now > MOST_TTL_MS)
+        return now + MOST_TTL_MS;
+    uint64_t moved = now + wall_ms - wall_now;
     return (int64_t)moved > 0 ? moved : 1;
 }
 
@@ -252,7 +258,10 @@ skv_status skv_journal_wait(skv *store, uint64_t position)
     if (!store->journal)
         return SKV_OK;
     int status = skv_wal_sync(&store->journal->wal, position);
-    return status ? skv_journal_failure(store, status) : SKV_OK;
+    if (status == 0)
+        return SKV_OK;
+    skv_status told = skv_journal_failure(store, status);
+    return told == SKV_LOG_FAILED ? told : SKV_NOT_STABLE;
 }
 
 skv_status skv_journal_sync(skv *store)

@@ -329,6 +329,11 @@ enum skv_type {
     SKV_T_JSON = 34,
 };
 
+static inline int skv_is_known_type(uint8_t type)
+{
+    return (type >= SKV_T_BYTES && type <= SKV_T_BYTES_TYPED) || (type >= SKV_T_CODEC && type <= SKV_T_JSON);
+}
+
 /* ---- Pages --------------------------------------------------------------------------- */
 
 enum skv_page_state {

@@ -9,7 +9,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,8 +22,7 @@
 #define MOST_HIGH 4096u
 
 typedef struct folder {
-    pthread_mutex_t mutex;      /* guards `fd`                                                */
-    int fd;
+    int fd;                     /* guarded by the fork mutex, which no child inherits locked  */
     dev_t dev;
     ino_t ino;
     char path[PATH_MAX];
@@ -33,7 +31,7 @@ typedef struct folder {
 static int folder_of(void *context)
 {
     folder *f = context;
-    pthread_mutex_lock(&f->mutex);
+    skv_fork_lock();
     if (!skv_fd_is(f->fd, f->dev, f->ino)) {
         f->fd = open(f->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (f->fd >= 0 && !skv_fd_is(f->fd, f->dev, f->ino)) {
@@ -43,7 +41,7 @@ static int folder_of(void *context)
         }
     }
     int fd = f->fd;
-    pthread_mutex_unlock(&f->mutex);
+    skv_fork_unlock();
     return fd;
 }
 
@@ -209,7 +207,6 @@ static void folder_done(void *context)
     folder *f = context;
     if (skv_fd_is(f->fd, f->dev, f->ino))
         close(f->fd);
-    pthread_mutex_destroy(&f->mutex);
     free(f);
 }
 
@@ -220,7 +217,6 @@ int skv_os_files(int given, skv_files *out)
     folder *f = calloc(1, sizeof *f);
     if (!f)
         return -ENOMEM;
-    pthread_mutex_init(&f->mutex, NULL);
     f->fd = fcntl(given, F_DUPFD_CLOEXEC, 0);
     if (f->fd < 0 || fstat(f->fd, &facts) < 0) {
         int error = errno;

@@ -243,7 +243,7 @@ int skv_recover(skv_files files, bool sheds, skv_apply apply, void *to, skv_reco
         status = read_snapshot(&r, n.snapshot);
     if (status == 0 && !out->damage) {
         size_t old = left_over(&n, out->first);
-        status = read_segments(&r, n.all + old, n.count - old);
+        status = n.count ? read_segments(&r, n.all + old, n.count - old) : 0;
     }
     memcpy(out->last.uuid, r.uuid, sizeof r.uuid);
     free(n.all);

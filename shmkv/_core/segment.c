@@ -167,7 +167,8 @@ static enum skv_read_result read_more(skv_reader *reader, uint64_t from)
 static enum skv_read_result frame_at(skv_reader *reader, uint64_t at, skv_frame_view *view, enum skv_frame_fault *fault)
 {
     for (;;) {
-        *fault = skv_frame_read(reader->bytes + (at - reader->bytes_at), available(reader, at), reader->salt, view);
+        const uint8_t *bytes = reader->filled ? reader->bytes + (at - reader->bytes_at) : NULL;     /* nothing was read yet */
+        *fault = skv_frame_read(bytes, available(reader, at), reader->salt, view);
         const bool wants_more = *fault == SKV_FRAME_SHORT || (*fault == SKV_FRAME_NOTHING && available(reader, at) < SKV_FRAME_HEAD);
         if (!wants_more || at_end_of_file(reader))
             return SKV_READ_FRAME;

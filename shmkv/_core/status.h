@@ -29,6 +29,7 @@ typedef enum skv_status {
     SKV_DISK_FULL,      /* of a durable store's log; nothing changed                          */
     SKV_LOG_ERROR,      /* the log could not be written, errno tells; nothing changed         */
     SKV_LOG_FAILED,     /* an earlier write or sync left the log in doubt, errno tells        */
+    SKV_NOT_STABLE,     /* it was changed, but the log could not be synced now, errno tells   */
     SKV_NEEDS_TABLE,    /* inside the engine only: the bucket's table has no room             */
     SKV_AGAIN,          /* inside the engine only: prepare more, then repeat the step         */
 } skv_status;

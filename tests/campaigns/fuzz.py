@@ -40,7 +40,7 @@ SANITIZERS = "address,undefined"
 MALLOC_MIB = 64  # of one allocation; the regions have 3 MiB at most
 RSS_MIB = 1500
 HANG_SECONDS = 20  # of wall time; the programs themselves insist on less than a second of processor time
-INPUT_BYTES = {"fuzz_region": 200, "fuzz_import": 400}
+INPUT_BYTES = {"fuzz_region": 200, "fuzz_import": 400, "fuzz_log": 80}
 
 
 def is_missing() -> str:
@@ -147,19 +147,25 @@ def fuzz(program: Path, runs: int, seed: int, scratch: Path) -> Figures:
 
 def run(part: int, scratch: Path) -> Figures:
     figures = fuzz(built("fuzz_region"), 175_000, part, scratch / "region")
-    return figures | fuzz(built("fuzz_import"), 175_000, part, scratch / "import")
+    figures |= fuzz(built("fuzz_import"), 175_000, part, scratch / "import")
+    return figures | fuzz(built("fuzz_log"), 175_000, part, scratch / "log")
 
 
 CAMPAIGN = Campaign(
     name="fuzz",
     claim="A region that is damaged or hostile gives wrong values and errors, never a crash, a hang, a look beyond "
-    "what is committed, or memory out of all proportion; the loader of text does with any bytes what its format says.",
+    "what is committed, or memory out of all proportion; the loader of text does with any bytes what its format says; "
+    "whatever is done to the files of a log, they are recovered, or the damage is told.",
     how="libFuzzer, with AddressSanitizer and UndefinedBehaviorSanitizer: words of regions are changed before and "
     "during the use of all operations (tests/core/fuzz_region.c); what is loaded is compared with a second loader "
-    "(tests/core/fuzz_import.c).",
+    "(tests/core/fuzz_import.c); files are changed, with checksums that fit or do not (tests/core/fuzz_log.c).",
     parts=60,
     run=run,
-    at_least={"fuzz_region_executions": 10_000_000, "fuzz_import_executions": 10_000_000},
-    at_most={"longest_fuzz_region_ms": 1000, "longest_fuzz_import_ms": 1000},
+    at_least={
+        "fuzz_region_executions": 10_000_000,
+        "fuzz_import_executions": 10_000_000,
+        "fuzz_log_executions": 10_000_000,
+    },
+    at_most={"longest_fuzz_region_ms": 1000, "longest_fuzz_import_ms": 1000, "longest_fuzz_log_ms": 1000},
     commands={"clang": "clang"},
 )

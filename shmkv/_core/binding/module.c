@@ -57,6 +57,8 @@ static const struct {
     [SKV_NO_MEMORY] = {&PyExc_MemoryError, 0, "this process has no memory left, nothing was changed"},
     [SKV_DISK_FULL] = {NULL, SKV_E_STORE_FULL, "the disk that the log is on is full, nothing was changed: make room on it"},
     [SKV_LOG_ERROR] = {NULL, SKV_E_LOG_FAILED, "the log could not be written, nothing was changed"},
+    [SKV_NOT_STABLE] = {NULL, SKV_E_LOG_FAILED,
+                        "the change was made, but the log could not be brought to stable storage: sync() tries again"},
     [SKV_LOG_FAILED] = {NULL, SKV_E_LOG_FAILED,
                         "a write or a sync of the log failed, and nobody knows what of the last changes is on the disk: close the "
                         "store in all processes, see to the disk, and open it again"},
