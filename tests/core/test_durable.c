@@ -527,6 +527,24 @@ static void failing_calls(void)
     }
 }
 
+static int never_rename(void *c, const char *from, const char *to) { (void)c, (void)from, (void)to; return -EIO; }
+
+/* The log goes on in a new file, and the one before it, which was laid out ahead of its end, stays as well. */
+static void snapshots_that_fail(void)
+{
+    setup();
+    REQUIRE_OK(put_stable(50, 1, 0));
+    b.store->journal->files.rename = never_rename;
+    for (uint64_t i = 2; i < 6; i++) {
+        REQUIRE(checkpoint() == SKV_LOG_ERROR, "it cannot be renamed");
+        REQUIRE(skv_load(&b.store->header->log.segment) == i, "the log did not go on in a new file");
+        REQUIRE_OK(put_stable(50, i, 0));
+        shot kept = look(b.store), disk = on_disk();
+        REQUIRE(kept.counter[50] == i && same(&kept, &disk), "after %d snapshots that failed", (int)i - 1);
+    }
+    teardown();
+}
+
 /* ---- A leader that is stopped ------------------------------------------------------------------------------------------------ */
 
 static void stop_as_leader(const char *name)
@@ -680,6 +698,7 @@ static const test tests[] = {
     {"deaths_of_repairers", deaths_of_repairers},
     {"deaths_while_restoring", deaths_while_restoring},
     {"failing_calls", failing_calls},
+    {"snapshots_that_fail", snapshots_that_fail},
     {"stopped_leader", stopped_leader},
     {"power_cuts", power_cuts},
     {"times_of_day", times_of_day},
