@@ -8,9 +8,10 @@ How:  the directory holds `store.json` (settings), `lock`, segments of the log a
       byte 1             somebody has it open          shared, or with exclusive=True alone
 
 Races, and how each ends:
-    killed while it rebuilds     the region's log has no segment yet: the next one throws it away and begins anew.
+    killed while it rebuilds     `lock` does not name the region yet: the next one throws it away and begins anew.
     all processes killed         the region is still there: the next one attaches, and what they left is repaired.
-    region and directory differ  the region names the log's uuid, and the segment that it goes on with must be there.
+    region and directory differ  a region that another one has taken the place of (in another container, of a restored
+                                 backup) is not the one that `lock` names, or its file ends too early.
     a region out of reach        (another user's, another container's) byte 1 tells: StoreLockedError.
     the last one leaves          under byte 0, alone in the region: snapshot, then the region's name is removed.
 """
@@ -18,6 +19,7 @@ Races, and how each ends:
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -33,6 +35,7 @@ from shmkv import _core, region
 from shmkv.errors import (
     CorruptStoreError,
     LayoutVersionError,
+    LockTimeoutError,
     LogFailedError,
     ShmkvError,
     StaleStoreError,
@@ -41,7 +44,17 @@ from shmkv.errors import (
     StoreLockedError,
     StoreNotFoundError,
 )
-from shmkv.folder import SETTINGS_FILE, ByteLock, holder_of, note_holder, open_folder, replace_file
+from shmkv.folder import (
+    LOCK_FILE,
+    SETTINGS_FILE,
+    ByteLock,
+    holder_of,
+    identity_of,
+    note_holder,
+    noted_region,
+    open_folder,
+    replace_file,
+)
 
 __all__ = ["SYNC_MODES", "Durable", "RepairReport", "Snapshot", "open_durable"]
 
@@ -54,6 +67,7 @@ SYNC_SECONDS = 0.25
 # The log may be so many times as large as the data before a snapshot takes its place, and not before it has this size.
 LOG_FACTOR = 2
 LOG_LEAST = 64 << 20
+SNAPSHOT_PAUSE = 10.0  # seconds, twice as long each time, after a snapshot in vain
 PROGRESS_SECONDS = 2.0
 
 _LOG_FILE = re.compile(r"([0-9]{20})\.(?:log|snapshot)")
@@ -97,9 +111,12 @@ class Durable:
         self.sync_mode = sync
         self.exclusive = exclusive
         self.repaired: RepairReport | None = None
+        self.distrusts_disk = False  # a sync has failed: what is read may be in the system's cache only
         self._folder = folder
+        self._identity = identity_of(folder)
         self._presence = presence
         self._keeper: _Keeper | None = None
+        self._leaving = threading.Lock()
 
     def begin(self, opened: _core.Region) -> None:
         """Look after the log from now on."""
@@ -113,37 +130,71 @@ class Durable:
                 return Snapshot(items=made[1], bytes=made[2])
             time.sleep(0.01)
 
-    def leave(self, opened: region.Opened) -> None:
-        """The handle is being closed: sync, and, as the last one, write a snapshot and give the memory back."""
+    def leave(self, regions: list[_core.Region], target: str, identity: region.Identity) -> None:
+        """The handle is being closed: sync, and, as the last one, write a snapshot and give the memory back.
+
+        Takes the region, the last reference to it, out of the list: it is detached before anybody else leaves or opens,
+        or of two that leave at the same time each would take the other for one that stays.
+        """
+        with self._leaving:
+            if regions:
+                try:
+                    self._leave(regions, target, identity)
+                finally:
+                    regions.clear()
+                    self._close()
+
+    def _leave(self, regions: list[_core.Region], target: str, identity: region.Identity) -> None:
         if self._keeper:
             self._keeper.stop()
-        with ByteLock.held(self._folder, OPENING):
-            if _finish(opened, self.path):
-                self._presence.release()  # before the next one opens: it would look for a region that is gone
+            self._keeper = None
+        last = False
+        try:
+            os.stat(LOCK_FILE, dir_fd=self._usable_folder())
+            _core.durable_sync(regions[0])
+            with ByteLock.held(self._usable_folder(), OPENING):
+                last = regions[0].alone
+                if last:
+                    _write_last_snapshot(regions[0], self.path)
+                regions.clear()
+                if last:
+                    with contextlib.suppress(ShmkvError):
+                        region.unlink_same(target, identity)
+                    self._presence.release()  # the next one would look for the region that is gone
+        except FileNotFoundError:  # the directory was removed: nobody else will look for its region
+            if regions[0].alone:
+                with contextlib.suppress(ShmkvError):
+                    region.unlink_same(target, identity)
+
+    def _usable_folder(self) -> int:
+        """The descriptor, opened anew if user code has closed it."""
+        if identity_of(self._folder) != self._identity:
+            self._folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._identity = identity_of(self._folder)
+        return self._folder
 
     def let_go(self) -> None:
         """Close the descriptors, also of a handle that was dropped without `close()`, or at the end of the process."""
-        if self._keeper:
-            self._keeper.let_go()
-            self._keeper = None
+        with self._leaving:
+            if self._keeper:
+                self._keeper.let_go()
+                self._keeper = None
+            self._close()
+
+    def _close(self) -> None:
+        if identity_of(self._folder) == self._identity:
+            os.close(self._folder)
+        self._identity = (-1, -1)
         self._presence.close()
-        os.close(self._folder)
 
 
-def _finish(opened: region.Opened, path: Path) -> bool:
-    """True: this was the last one, and the region is gone."""
-    _core.durable_sync(opened.region)
-    state = _core.durable_state(opened.region)
-    alone = opened.region.alone
+def _write_last_snapshot(opened: _core.Region, path: Path) -> None:
+    state = _core.durable_state(opened)
     try:
-        if alone and state["end"] != state["kept_from"]:
-            _core.durable_checkpoint(opened.region)
+        if state["end"] != state["kept_from"]:
+            _core.durable_checkpoint(opened)
     except (LogFailedError, StoreFullError) as error:  # the log holds everything that the snapshot would
         _log.warning("no snapshot of %s was written: %s", path, error)
-    if alone:
-        with contextlib.suppress(ShmkvError):
-            region.unlink_same(opened.target, opened.identity)
-    return alone
 
 
 class _Keeper:
@@ -155,6 +206,7 @@ class _Keeper:
         self._region = opened
         self._syncs = sync == "interval"
         self._stopped = threading.Event()
+        self._pause, self._next_snapshot = SNAPSHOT_PAUSE, 0.0
         self._all.add(self)
         self._start()
 
@@ -184,8 +236,14 @@ class _Keeper:
             if self._syncs and state["end"] > state["synced"]:
                 _core.durable_sync(self._region)
             grown = state["end"] - state["kept_from"]
-            if grown > LOG_LEAST and grown > LOG_FACTOR * _core.durable_data_bytes(self._region):
-                _core.durable_checkpoint(self._region)
+            if grown <= LOG_LEAST or time.monotonic() < self._next_snapshot:
+                return
+            if grown > LOG_FACTOR * _core.durable_data_bytes(self._region):
+                # Where it fails, a disk that is full is not to be written to four times a second.
+                self._next_snapshot = time.monotonic() + self._pause
+                self._pause *= 2
+                if _core.durable_checkpoint(self._region) is not None:
+                    self._pause, self._next_snapshot = SNAPSHOT_PAUSE, 0.0
 
     @classmethod
     def restart_after_fork(cls) -> None:
@@ -234,7 +292,7 @@ def open_durable(
         with ByteLock.held(folder, OPENING):
             _enter(part, folder, presence)
             opened = _attach_or_rebuild(part, folder, presence, want, repair, timeout)
-            note_holder(folder)
+            note_holder(folder, bytes(opened.region.uuid))
         part.begin(opened.region)
     except BaseException:
         part.let_go()
@@ -259,8 +317,12 @@ def _attach_or_rebuild(
     part: Durable, folder: int, presence: ByteLock, want: region.Wanted, repair: bool, timeout: float
 ) -> region.Opened:
     settings = _read_settings(part.path, folder)
+    if settings is None and _highest(folder):
+        raise CorruptStoreError(
+            f"{part.path} holds a log, but no {SETTINGS_FILE}: it belongs to a DataStore, or that file was lost"
+        )
     target = _target(folder)
-    opened = _attach(part, folder, target, settings, want, timeout) if settings else None
+    opened = _attach(part, folder, target, settings, want, repair, timeout) if settings else None
     if opened is None:
         if presence.others():
             raise StoreLockedError(
@@ -274,7 +336,7 @@ def _attach_or_rebuild(
 
 
 def _attach(
-    part: Durable, folder: int, target: str, settings: Settings, want: region.Wanted, timeout: float
+    part: Durable, folder: int, target: str, settings: Settings, want: region.Wanted, repair: bool, timeout: float
 ) -> region.Opened | None:
     """The region that others use, or that they left when they were killed; None if there is none that fits."""
     try:
@@ -286,19 +348,40 @@ def _attach(
             return None  # left by processes that were killed: the log holds all of it
         raise StoreExistsError(f"{part.path} is open with a size of {opened.region.size:,} bytes, not of {want.size:,}")
     state = _core.durable_state(opened.region)
-    if opened.region.log_uuid != settings.uuid or state["segment"] == 0:
+    if opened.region.log_uuid != settings.uuid or opened.region.uuid != noted_region(folder) or state["segment"] == 0:
         return None
     if state["failed"] and opened.region.alone:
+        part.distrusts_disk = True
         return None
-    if not state["joined"]:
-        try:
-            _core.durable_begin(opened.region, folder, settings.uuid)
-        except OSError as error:
-            if opened.region.alone:
-                return None
+    if not state["joined"] and not _join(part, folder, opened, settings, repair):
+        return None
+    return opened
+
+
+def _join(part: Durable, folder: int, opened: region.Opened, settings: Settings, repair: bool) -> bool:
+    """Go on with the log that is in the directory; False: it has failed, and nobody uses it any more."""
+    try:
+        _core.durable_begin(opened.region, folder, settings.uuid)
+    except OSError as error:
+        if error.errno == errno.ETIMEDOUT:
+            raise LockTimeoutError(f"{part.path}: a process that is stopped holds the lock of the log") from None
+        if error.errno == errno.EROFS:
             problem = "its log cannot be written any more: close the store in all processes, and open it again"
             raise LogFailedError(error.errno, problem, str(part.path)) from error
-    return opened
+        if error.errno not in (errno.ENOENT, errno.EBADMSG):
+            raise
+        if not repair:
+            raise CorruptStoreError(
+                f"the files in {part.path} are not those that the store in memory goes on with "
+                f"({region.store_name(opened.target)!r}): damaged, or put back from a backup.  repair=True writes them "
+                "anew from memory; Store.unlink_name() of that name forgets the memory"
+            ) from None
+        kept_in = _keep_damaged(part.path, folder)
+        _core.durable_begin(opened.region, folder, settings.uuid, b"", _highest(folder) + 1)
+        written = part.snapshot(opened.region)
+        part.repaired = RepairReport("", 0, "the files did not fit the store in memory", written.items, kept_in)
+    _core.durable_sync(opened.region)
+    return True
 
 
 def _rebuild(
@@ -310,18 +393,17 @@ def _rebuild(
     repair: bool,
     timeout: float,
 ) -> region.Opened:
-    if settings is None:
-        if any(_LOG_FILE.fullmatch(name) for name in os.listdir(folder)):
-            raise CorruptStoreError(
-                f"{part.path} holds a log, but no {SETTINGS_FILE}: it belongs to a DataStore, or that file was lost"
-            )
-        settings = Settings(os.urandom(16), want.size or region.default_size())
+    known = settings
+    settings = known or Settings(os.urandom(16), want.size or region.default_size())
     settings = settings._replace(size=want.size or settings.size)
-    _write_settings(folder, settings)
+    if known is None:
+        _write_settings(folder, settings)
     want = want._replace(size=settings.size)
     opened = region.create(target, want, exist_ok=False, timeout=timeout, log_uuid=settings.uuid)
     try:
         _fill(part, folder, opened, settings, repair)
+        if known not in (None, settings):
+            _write_settings(folder, settings)
     except BaseException:
         with contextlib.suppress(ShmkvError):
             region.unlink_same(opened.target, opened.identity)
@@ -333,16 +415,25 @@ def _fill(part: Durable, folder: int, opened: region.Opened, settings: Settings,
     with _progress(part.path, folder):
         try:
             found = _core.durable_restore(opened.region, folder)
-        except StoreFullError:
+        except StoreFullError as error:
+            if "/dev/shm" in str(error) or "container" in str(error):
+                raise
             raise StoreFullError(
                 f"what {part.path} holds needs more memory than size={settings.size:,}: open it with a larger size="
             ) from None
     if found["damage"] is None:
         if found["found"] and found["uuid"] not in (settings.uuid, bytes(16)):
             raise CorruptStoreError(f"the log in {part.path} is not the one that {SETTINGS_FILE} names")
-        _core.durable_begin(opened.region, folder, settings.uuid, found["state"])
+        if not part.distrusts_disk:
+            _core.durable_begin(opened.region, folder, settings.uuid, found["state"])
+            return
+        # All of it anew, in files of their own: what was read is perhaps nowhere but in the system's cache.
+        _core.durable_begin(opened.region, folder, settings.uuid, found["state"], _highest(folder) + 1)
+        part.snapshot(opened.region)
         return
     file, offset, changes = found["name"], found["offset"], found["operations"]
+    if "another version" in found["damage"]:
+        raise LayoutVersionError(f"{part.path / file}: {found['damage']}: use that one")
     if not repair:
         raise CorruptStoreError(
             f"{part.path / file} is damaged at byte {offset:,}: {found['damage']}; {changes:,} changes before it "
@@ -361,7 +452,7 @@ def _highest(folder: int) -> int:
 
 def _keep_damaged(path: Path, folder: int) -> Path:
     """A directory beside the files, with a second name for each of them."""
-    kept = f"damaged-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    kept = f"damaged-{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(3).hex()}"
     os.mkdir(kept, 0o700, dir_fd=folder)
     for name in os.listdir(folder):
         if _LOG_FILE.fullmatch(name):
@@ -421,3 +512,16 @@ def _read_settings(path: Path, folder: int) -> Settings | None:
 def _write_settings(folder: int, settings: Settings) -> None:
     found = {"format": FORMAT, "uuid": settings.uuid.hex(), "size": settings.size}
     replace_file(folder, SETTINGS_FILE, (json.dumps(found) + "\n").encode())
+
+
+def uuid_in(path: Path) -> bytes | None:
+    """Of the log in a directory, without making anything; None: it holds no durable store."""
+    try:
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        settings = _read_settings(path, folder)
+    finally:
+        os.close(folder)
+    return settings.uuid if settings else None

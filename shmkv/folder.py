@@ -17,7 +17,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["LOCK_FILE", "SETTINGS_FILE", "ByteLock", "holder_of", "note_holder", "open_folder", "replace_file"]
+__all__ = [
+    "LOCK_FILE",
+    "SETTINGS_FILE",
+    "ByteLock",
+    "holder_of",
+    "identity_of",
+    "note_holder",
+    "noted_region",
+    "open_folder",
+    "replace_file",
+]
 
 LOCK_FILE = "lock"
 SETTINGS_FILE = "store.json"  # of a durable store; a DataStore has none
@@ -45,6 +55,15 @@ def open_folder(path: Path, what: str) -> int:
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
+def identity_of(fd: int) -> tuple[int, int] | None:
+    """Device and inode; None: it is not open."""
+    try:
+        facts = os.fstat(fd)
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino
+
+
 def replace_file(folder: int, name: str, content: bytes) -> None:
     """Write a file whole: after a power cut it is the old one or the new one."""
     temporary = f"{name}.tmp"
@@ -64,6 +83,7 @@ class ByteLock:
     def __init__(self, folder: int, byte: int) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self._fd = os.open(LOCK_FILE, flags, 0o600, dir_fd=folder)
+        self._identity = identity_of(self._fd)
         self._byte = byte
 
     def take(self, *, shared: bool) -> bool:
@@ -84,11 +104,19 @@ class ByteLock:
 
     def release(self) -> None:
         """Give it back at once, also for processes that share the description."""
+        if not self.is_open():
+            return
         fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, self._byte, 1, 0))
 
     def close(self) -> None:
         """Give it back, once every process that shares the description has done so."""
-        os.close(self._fd)
+        if self.is_open():
+            fd, self._fd = self._fd, -1  # the number is soon another lock's, on the same file
+            os.close(fd)
+
+    def is_open(self) -> bool:
+        """User code that closes all descriptors may have closed it, and another file have its number."""
+        return identity_of(self._fd) == self._identity
 
     @classmethod
     @contextlib.contextmanager
@@ -102,16 +130,33 @@ class ByteLock:
                 nap = min(nap * 2, 0.05)
             yield
         finally:
+            lock.release()  # a child that was forked meanwhile has the description too
             lock.close()
 
 
-def note_holder(folder: int) -> None:
-    """Write this process's pid into the lock file, for the message to who finds it taken."""
+def note_holder(folder: int, region: bytes) -> None:
+    """Write this process's pid into the lock file, for the message to who finds it taken, and the uuid of its region.
+
+    In place: it needs no room on the disk, and what a crash leaves of it fits no region.
+    """
     fd = os.open(LOCK_FILE, os.O_WRONLY | os.O_CLOEXEC, dir_fd=folder)
     try:
-        os.pwrite(fd, f"{os.getpid()}\n".ljust(_PID_BYTES).encode(), 0)
+        os.pwrite(fd, f"{os.getpid()}\n".ljust(_PID_BYTES).encode() + region.hex().encode(), 0)
     finally:
         os.close(fd)
+
+
+def noted_region(folder: int) -> bytes:
+    """The uuid of the region that the log goes on with; empty if nobody noted one."""
+    fd = os.open(LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        raw = os.pread(fd, 32, _PID_BYTES)
+    finally:
+        os.close(fd)
+    try:
+        return bytes.fromhex(raw.decode("ascii"))
+    except ValueError:
+        return b""
 
 
 def holder_of(folder: int) -> str:

@@ -538,12 +538,12 @@ class Store(Handle, MutableMapping[Key, Any]):
         super().close()
         self._region = None
         self._candidates = []
-        try:
-            if self._durable is not None and opened is not None:
-                self._durable.leave(region.Opened(opened, self._target, self._identity, False))
-        finally:
-            if self._finalizer is not None:
-                self._finalizer()
+        regions = [] if opened is None else [opened]
+        del opened
+        if self._durable is not None:
+            self._durable.leave(regions, self._target, self._identity)
+        elif self._finalizer is not None:
+            self._finalizer()
 
     def unlink(self) -> None:
         """Remove the store's name.  Attached processes, this one too, go on until they close.
@@ -952,11 +952,11 @@ def _reopen(
     cls: type[Store], path: Path, uuid: bytes, sync: str, codec: str | codecs.Codec, lock_timeout: float
 ) -> Store:
     """Load a pickled handle on a durable store."""
-    store = cls.open(path, sync, codec=codec, lock_timeout=lock_timeout)
-    if store._log_uuid() != uuid:
-        store.close()
-        raise StoreNotFoundError(f"the store in {path} was replaced by another one")
-    return store
+    from shmkv.durable import uuid_in
+
+    if uuid_in(path) != uuid:
+        raise StoreNotFoundError(f"the store that was in {path} is not there any more")
+    return cls.open(path, sync, codec=codec, lock_timeout=lock_timeout)
 
 
 # ---- Arguments -----------------------------------------------------------------------------

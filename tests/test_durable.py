@@ -30,6 +30,7 @@ from shmkv.errors import (
     StoreExistsError,
     StoreFullError,
     StoreLockedError,
+    StoreNotFoundError,
 )
 
 MIB = 1 << 20
@@ -128,6 +129,21 @@ def test_ttl_goes_on(folder: Path) -> None:
     for key, seconds in (("long", 1000), ("touched", 500), ("late", 700)):
         assert 0 < seconds - (left[key] or 0) < 60
     again.close()
+
+
+def test_a_new_ttl_outlives_the_old_one(folder: Path) -> None:
+    store = Store.open(folder, size="16MiB")
+    for key in ("touched", "persisted", "over"):
+        store.put(key, key, ttl=0.3)
+    store.touch("touched", 0.35)
+    store.touch("touched", 1000)
+    store.persist("persisted")
+    time.sleep(0.5)
+    assert sorted(store) == ["persisted", "touched"]
+    with Store.open(copy_of(folder)) as lost:
+        assert dict(lost) == {"touched": "touched", "persisted": "persisted"}
+        assert lost.ttl("persisted") is None
+    store.close()
 
 
 def copy_of(path: Path) -> Path:
@@ -275,6 +291,142 @@ def test_memory_out_of_reach(folder: Path) -> None:
         store["b"] = 2
 
 
+def test_a_region_that_another_one_took_the_place_of(folder: Path, tmp_path: Path) -> None:
+    """A's processes are killed; B, in another container, goes on with the directory; A comes back to its old memory."""
+    killed(lambda: Store.open(folder, size="16MiB", sync="always").update(a=1))
+    facts = folder.stat()
+    name = region.object_name(region.durable_name(facts.st_dev, facts.st_ino))[1:]
+    hidden = Path("/dev/shm") / f"{name}.hidden"
+    (Path("/dev/shm") / name).rename(hidden)
+    try:
+        killed(lambda: Store.open(folder, sync="always").update(b=2))
+        hidden.rename(Path("/dev/shm") / name)
+    finally:
+        hidden.unlink(missing_ok=True)
+    with Store.open(folder) as store:
+        assert dict(store) == {"a": 1, "b": 2}
+
+
+def test_a_backup_that_is_put_back(folder: Path) -> None:
+    """Under a store that is still in memory: told, and one's own choice."""
+    with Store.open(folder, size="16MiB") as store:
+        store["a"] = 1
+    backup = folder.parent / "backup"
+    shutil.copytree(folder, backup)
+    for again in range(2):
+        killed(lambda: Store.open(folder, sync="always").update({f"b{i}": i for i in range(50)}))
+        for each in folder.iterdir():
+            if each.suffix in (".log", ".snapshot"):
+                each.unlink()
+        for each in backup.iterdir():
+            if each.name != "lock":
+                shutil.copy(each, folder / each.name)
+        with pytest.raises(CorruptStoreError, match="backup") as told:
+            Store.open(folder)
+        assert has_memory(folder), "it is the better copy, perhaps"
+        if again:
+            Store.unlink_name(str(told.value).split("'")[1])
+            with Store.open(folder) as store:
+                assert dict(store) == {"a": 1}
+        else:
+            with Store.open(folder, repair=True) as store:
+                assert len(store) == 51
+                assert store.repaired is not None
+            lose_memory_if_any(folder)
+            with Store.open(folder) as store:
+                assert len(store) == 51
+
+
+def lose_memory_if_any(path: Path) -> None:
+    if has_memory(path):
+        lose_memory(path)
+
+
+def test_a_file_that_is_missing(folder: Path) -> None:
+    with Store.open(folder, size="16MiB") as store:
+        store["a"] = 1
+    for log in files(folder, ".log"):
+        log.unlink()
+    with pytest.raises(CorruptStoreError, match="missing"):
+        Store.open(folder)
+    with Store.open(folder, repair=True) as store:
+        assert dict(store) == {"a": 1}
+
+
+def test_a_fork_while_another_thread_opens(folder: Path) -> None:
+    """The child has the descriptions that were open then, and must not keep the others out."""
+    from shmkv.folder import ByteLock
+
+    with Store.open(folder, size="16MiB") as store:
+        store["a"] = 1
+        descriptor = os.open(folder, os.O_RDONLY)
+        with ByteLock.held(descriptor, 0):
+            pid = os.fork()
+            if pid == 0:
+                time.sleep(60)
+                os._exit(0)
+        os.close(descriptor)
+        try:
+            with Store.open(folder) as same:
+                assert same["a"] == 1
+        finally:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def test_closed_by_two_threads(folder: Path) -> None:
+    for _ in range(20):
+        store = Store.open(folder, size="16MiB")
+        store.incr("n")
+        errors: list[BaseException] = []
+
+        def close(store: Store = store, errors: list[BaseException] = errors) -> None:
+            try:
+                store.close()
+            except BaseException as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=close) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not errors
+        assert not has_memory(folder)
+    with Store.open(folder) as store:
+        assert store["n"] == 20
+
+
+def test_the_last_two_leave_together(folder: Path) -> None:
+    for _ in range(15):
+        stores = [Store.open(folder, size="16MiB") for _ in range(4)]
+        stores[0].incr("n")
+        threads = [threading.Thread(target=store.close) for store in stores]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not has_memory(folder)
+
+
+def test_a_directory_that_is_removed(folder: Path) -> None:
+    store = Store.open(folder, size="16MiB")
+    store["a"] = 1
+    name = store.name
+    shutil.rmtree(folder)
+    store.close()
+    assert name not in {info.name for info in shmkv.list_stores()}
+
+
+def test_a_pickle_makes_no_store(folder: Path) -> None:
+    with Store.open(folder, size="16MiB") as store:
+        pickled = pickle.dumps(store)
+    shutil.rmtree(folder)
+    with pytest.raises(StoreNotFoundError):
+        pickle.loads(pickled)
+    assert not folder.exists()
+
+
 def test_openers_at_the_same_moment(folder: Path) -> None:
     """A hundred times; in half of them the memory is lost, so that one of them has to fill it."""
     with Store.open(folder, size="16MiB") as store:
@@ -380,7 +532,10 @@ def test_user_code_that_closes_all_descriptors(folder: Path, tmp_path: Path) -> 
             store[f"after{i}"] = i
         store.sync()
         store.snapshot()
-        assert all(os.fstat(other.fileno()).st_size == 0 for other in others)
+        os.closerange(3, 3 + 5)
+        others += [open(tmp_path / f"more{i}", "w+b") for i in range(5)]  # noqa: SIM115
+        store.close()
+        assert all(os.fstat(other.fileno()).st_size == 0 for other in others[5:])
 
     assert in_child(work) == 0
     assert store["after199"] == 199
@@ -654,6 +809,7 @@ def test_mutated_files(folder: Path, seed: int) -> None:
         shutil.copytree(base, copy)
         target = rng.choice([each for each in copy.iterdir() if each.name != "lock"])
         raw = bytearray(target.read_bytes())
+        raw = raw[: len(raw.rstrip(b"\0")) + 20]  # a change of what is laid out ahead is none
         match rng.randrange(4):
             case 0:
                 raw[rng.randrange(len(raw))] ^= 1 << rng.randrange(8)

@@ -6,8 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define SYNC_BYTES   (16u << 20)
 #define PART_BYTES   (256u << 10)       /* of a frame; a larger item has one of its own        */
 #define TMP_ROOM     (SKV_NAME_ROOM + 8)
+#define UNFINISHED   ".snapshot.tmp"         /* of whoever died in here                           */
 
 typedef struct writing {
     skv *store;
@@ -15,7 +17,7 @@ typedef struct writing {
     skv_segment segment;
     char name[SKV_NAME_ROOM], tmp[TMP_ROOM];
     int handle;
-    uint64_t at, sequence, items, salt;
+    uint64_t at, synced, sequence, items, salt;
     skv_frame frame;
 } writing;
 
@@ -41,12 +43,22 @@ static int begin_file(writing *w)
     return w->files.write(w->files.context, w->handle, head, sizeof head, 0);
 }
 
+/* So that neither the end of the snapshot nor the log beside it waits for all of its bytes. */
+static int sync_on_the_way(writing *w)
+{
+    w->synced = w->at;
+    int status = w->files.sync(w->files.context, w->handle);
+    return status ? status : skv_journal_sync(w->store) == SKV_OK ? 0 : -EIO;
+}
+
 static int write_frame(writing *w)
 {
     skv_frame_seal(&w->frame, ++w->sequence, 0, w->salt);
     int status = w->files.write(w->files.context, w->handle, w->frame.bytes, w->frame.size, w->at);
     w->at += w->frame.size;
     SKV_CRASH("checkpoint.frame");
+    if (status == 0 && w->at - w->synced >= SYNC_BYTES)
+        status = sync_on_the_way(w);
     if (status == 0 && !skv_frame_begin(&w->frame, SKV_FRAME_PART))
         status = -ENOMEM;
     return status;
@@ -116,7 +128,9 @@ static void note_old(void *to, const char *name)
     old_files *old = to;
     enum skv_segment_kind kind;
     uint64_t number;
-    if (!skv_segment_named(name, &kind, &number) || number >= old->before)
+    const size_t len = strlen(name);
+    const bool unfinished = len > strlen(UNFINISHED) && len < SKV_NAME_ROOM && strcmp(name + len - strlen(UNFINISHED), UNFINISHED) == 0;
+    if (!unfinished && (!skv_segment_named(name, &kind, &number) || number >= old->before))
         return;
     if (old->count == old->room) {
         size_t room = old->room * 2 + 16;

@@ -32,8 +32,6 @@ typedef struct skv_files {
     /* What tells the file behind a handle from any other; 0 = the handle is not open.  User code may have closed
      * it, and the number stand for another file by now. */
     uint64_t (*identity)(void *context, int handle);
-    /* Is it still that file?  Asks from time to time only; `*asked`, 0 at first, says when it did. */
-    bool (*is_still)(void *context, int handle, uint64_t identity, uint64_t *asked);
     /* The folder is not used any more.  NULL: nothing is to be done. */
     void (*done)(void *context);
 } skv_files;

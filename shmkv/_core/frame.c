@@ -50,6 +50,11 @@ static bool make_room(skv_frame *frame, uint64_t more)
     return true;
 }
 
+bool skv_frame_reserve(skv_frame *frame, uint64_t bytes)
+{
+    return bytes <= SIZE_MAX / 4 && make_room(frame, SKV_FRAME_HEAD + SKV_OP_HEAD + bytes + ALIGNMENT);
+}
+
 bool skv_frame_begin(skv_frame *frame, enum skv_frame_kind kind)
 {
     frame->size = 0;
@@ -143,7 +148,7 @@ bool skv_frame_next(const skv_frame_view *view, uint64_t *at, skv_op *op)
     uint32_t key_len = (uint32_t)skv_get_little(head + 4, 4);
     uint64_t value_len = skv_get_little(head + 8, 8);
     left -= SKV_OP_HEAD;
-    if (head[0] < SKV_OP_PUT || head[0] > SKV_OP_TOUCH || key_len > left || value_len > left - key_len)
+    if (head[0] < SKV_OP_PUT || head[0] > SKV_OP_COUNT || key_len > left || value_len > left - key_len)
         return false;
     *op = (skv_op){
         .kind = head[0], .type = head[1], .bytes_key = head[2] & SKV_OP_BYTES_KEY, .key_len = key_len,

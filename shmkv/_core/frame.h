@@ -42,7 +42,6 @@ enum skv_op_kind {
     SKV_OP_DELETE = 2,
     SKV_OP_CLEAR = 3,           /* no key                                                     */
     SKV_OP_COUNT = 4,           /* SKV_FRAME_END only: `expires_ms` holds the number of items */
-    SKV_OP_TOUCH = 5,           /* the item, if it is there, has this expiry                  */
 };
 
 enum skv_op_flag { SKV_OP_BYTES_KEY = 1 };
@@ -68,6 +67,8 @@ typedef struct skv_frame {
 /* False: no memory. */
 bool skv_frame_begin(skv_frame *frame, enum skv_frame_kind kind);
 bool skv_frame_add(skv_frame *frame, const skv_op *op);
+/* What is added next, up to so many bytes of key and value, will not need memory. */
+bool skv_frame_reserve(skv_frame *frame, uint64_t bytes);
 /* What is known only when its turn has come; may be called again.  O(size), for the checksum. */
 void skv_frame_seal(skv_frame *frame, uint64_t sequence, uint64_t synced, uint64_t salt);
 void skv_frame_free(skv_frame *frame);

@@ -197,7 +197,7 @@ static bool decide_locked(skv *store, const seen *it)
 {
     _Atomic uint64_t *word = &store->procs[it->owner].status;
     uint64_t status = skv_load_acquire(word), pending = skv_intent_status(it->generation, SKV_BATCH_PENDING);
-    if (store->journal && status == pending) {
+    if ((store->fixed.flags & SKV_FLAG_DURABLE) && status == pending) {
         atomic_compare_exchange_strong_explicit(word, &status, skv_intent_status(it->generation, SKV_BATCH_IDLE),
                                                 memory_order_acq_rel, memory_order_acquire);
         SKV_CRASH("repair.decided");

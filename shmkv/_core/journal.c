@@ -12,6 +12,7 @@ static skv_log_state *log_of(const skv *store)
 /* ---- Leading a sync, among processes ------------------------------------------------------------- */
 
 #define TURN_MS 20u
+#define PATIENCE 250u           /* slices of 20 ms, behind a process that may be stopped         */
 #define AHEAD   (256u << 10)    /* bytes of the log that are laid out before they are needed      */
 
 static bool try_lead(void *context, _Atomic uint32_t *lock)
@@ -81,6 +82,22 @@ void skv_journal_repair_of(skv *store, uint32_t dead_slot)
         skv_unlock(store, &store->header->checkpoint_lock);
 }
 
+static bool names(const _Atomic uint32_t *lock, uint32_t slot)
+{
+    return (skv_load(lock) & SKV_LOCK_OWNER_MASK) == slot + 1;
+}
+
+/* A process that has no journal yet, because it is just attaching, cannot put the log right; and one that died in the
+ * middle of that may have left the decision to the next one. */
+bool skv_journal_is_done_with(const skv *store, uint32_t dead_slot)
+{
+    const skv_log_state *log = log_of(store);
+    if (!(store->fixed.flags & SKV_FLAG_DURABLE))
+        return true;
+    return !names(&log->lock, dead_slot) && !names(&log->sync_lock, dead_slot) && !names(&store->header->checkpoint_lock, dead_slot)
+           && (skv_load(&log->lock) == 0 || skv_load(&log->writer) != dead_slot + 1);
+}
+
 /* ---- Life -------------------------------------------------------------------------------------------- */
 
 static int begin_log(skv_wal *wal, const skv_recovered *found)
@@ -93,13 +110,13 @@ static int begin_log(skv_wal *wal, const skv_recovered *found)
 /* Is the log that this region belongs to in that folder?  Puts right what a dead writer left. */
 static int join_log(skv *store)
 {
-    skv_status status;
-    do {
+    skv_status status = SKV_BUSY;
+    for (uint32_t slice = 0; slice < PATIENCE && status == SKV_BUSY; slice++) {
         skv_wait wait = {.block = true, .shared = true};
         status = skv_journal_lock(store, &wait);
-    } while (status == SKV_BUSY);
+    }
     if (status)
-        return status == SKV_LOG_FAILED ? -EROFS : -EBADMSG;
+        return status == SKV_LOG_FAILED ? -EROFS : status == SKV_BUSY ? -ETIMEDOUT : -EBADMSG;
     int there = skv_wal_open_locked(&store->journal->wal);
     skv_journal_unlock(store);
     return there;
@@ -264,7 +281,24 @@ skv_status skv_journal_wait(skv *store, uint64_t position)
     return told == SKV_LOG_FAILED ? told : SKV_NOT_STABLE;
 }
 
+/* A change is seen by readers a moment before the end of the log is moved behind it: who holds the lock meanwhile has
+ * to be waited for, or a snapshot could show what is not synced. */
+static skv_status await_writer(skv *store)
+{
+    skv_status status = SKV_BUSY;
+    for (uint32_t slice = 0; slice < PATIENCE && status == SKV_BUSY; slice++) {
+        skv_wait wait = {.block = true, .shared = true};
+        status = skv_lock(store, &log_of(store)->lock, &wait, repair_log, NULL);
+    }
+    if (status == SKV_OK)
+        skv_journal_unlock(store);
+    return status == SKV_BUSY ? SKV_TIMEOUT : status;
+}
+
 skv_status skv_journal_sync(skv *store)
 {
-    return store->journal ? skv_journal_wait(store, skv_load_acquire(&log_of(store)->end)) : SKV_OK;
+    if (!store->journal)
+        return SKV_OK;
+    skv_status status = await_writer(store);
+    return status ? status : skv_journal_wait(store, skv_load_acquire(&log_of(store)->end));
 }

@@ -74,5 +74,7 @@ skv_status skv_journal_failure(const skv *store, int error);
 void skv_journal_repair_if_dead(skv *store);
 /* The same for a slot whose liveness byte the caller holds. */
 void skv_journal_repair_of(skv *store, uint32_t dead_slot);
+/* No lock of the log names the slot, and nobody is about to decide about a frame of it: its row may go. */
+bool skv_journal_is_done_with(const skv *store, uint32_t dead_slot);
 
 #endif

@@ -14,7 +14,6 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "os_region.h"
@@ -187,21 +186,6 @@ static uint64_t file_identity(void *context, int handle)
     return handle >= 0 && fstat(handle, &facts) == 0 && facts.st_dev == f->dev ? (uint64_t)facts.st_ino : 0;
 }
 
-#define TRUST_MS 10u
-
-/* Asking takes half as long as writing a frame: so not for each of many.  Handles have high numbers, which no other
- * file gets within that time. */
-static bool file_is_still(void *context, int handle, uint64_t identity, uint64_t *asked)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-    uint64_t ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-    if (*asked && ms - *asked < TRUST_MS)
-        return true;
-    *asked = ms;
-    return file_identity(context, handle) == identity;
-}
-
 static void folder_done(void *context)
 {
     folder *f = context;
@@ -231,7 +215,7 @@ int skv_os_files(int given, skv_files *out)
     *out = (skv_files){
         .context = f, .open = file_open, .close = file_close, .size = file_size, .read = file_read, .write = file_write,
         .truncate = file_truncate, .sync = file_sync, .rename = file_rename, .unlink = file_unlink, .sync_folder = sync_folder,
-        .list = list_folder, .identity = file_identity, .is_still = file_is_still, .done = folder_done};
+        .list = list_folder, .identity = file_identity, .done = folder_done};
     return 0;
 }
 

@@ -124,6 +124,8 @@ static void free_spare_of_dead(skv *store, skv_proc *proc)
 static bool sweep_dead(skv *store, uint32_t slot)
 {
     skv_journal_repair_of(store, slot);
+    if (!skv_journal_is_done_with(store, slot))
+        return false;
     free_lock_of_dead(store, &store->header->pages_lock, slot, skv_repair_pages);
     free_lock_of_dead(store, &store->header->grow_lock, slot, NULL);
     free_lock_of_dead(store, &store->header->compact_lock, slot, skv_repair_compaction);

@@ -54,6 +54,7 @@ typedef struct recovery {
     skv_recovered *out;
     bool knows_uuid;
     bool starts_anywhere;       /* the first segment says where the log begins                */
+    uint64_t snapshot;          /* its number; 0 = there is none                              */
     uint8_t uuid[16];
 } recovery;
 
@@ -142,7 +143,8 @@ static int read_segment(recovery *r, uint64_t number, bool last)
     skv_segment_name(SKV_SEGMENT_LOG, number, name);
     int status = skv_reader_open(&reader, r->files, name, &fault);
     enum skv_damage_kind head = status ? SKV_UNDAMAGED : fault_of_head(r, &reader, fault, SKV_SEGMENT_LOG, number);
-    if (status == 0 && last && holds_nothing(&reader, fault)) {
+    /* A snapshot is begun when the head of the segment that follows it is on stable storage. */
+    if (status == 0 && last && number != r->snapshot && holds_nothing(&reader, fault)) {
         out->last.number = number;
         out->has_last = false;
     } else if (status == 0 && head) {
@@ -237,13 +239,17 @@ int skv_recover(skv_files files, bool sheds, skv_apply apply, void *to, skv_reco
         qsort(n.all, n.count, sizeof *n.all, ascending);
     out->found = n.count || n.snapshot;
     r.starts_anywhere = sheds && n.count;
+    r.snapshot = n.snapshot;
     out->first = n.snapshot ? n.snapshot : r.starts_anywhere ? n.all[0] : 1;
     out->last = (skv_segment){.kind = SKV_SEGMENT_LOG, .number = out->first};
     if (status == 0 && n.snapshot)
         status = read_snapshot(&r, n.snapshot);
     if (status == 0 && !out->damage) {
         size_t old = left_over(&n, out->first);
-        status = n.count ? read_segments(&r, n.all + old, n.count - old) : 0;
+        if (n.snapshot && old == n.count)
+            damaged(&r, SKV_SEGMENT_LOG, n.snapshot, SKV_DAMAGE_MISSING, 0);
+        else
+            status = n.count ? read_segments(&r, n.all + old, n.count - old) : 0;
     }
     memcpy(out->last.uuid, r.uuid, sizeof r.uuid);
     free(n.all);

@@ -42,7 +42,6 @@ static skv_status apply_alone(restoration *r, const skv_op *op, const skv_key *k
     do {
         skv_wait wait = {.block = true, .shared = true};
         status = op->kind == SKV_OP_CLEAR   ? skv_clear(r->store, &wait)
-                 : op->kind == SKV_OP_TOUCH ? skv_touch(r->store, key, skv_boot_of(r->store, op->expires_ms), NULL, &wait)
                                             : skv_delete(r->store, key, 0, &wait);
     } while (status == SKV_BUSY);
     return status == SKV_MISSING ? SKV_OK : status;

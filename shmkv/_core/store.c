@@ -751,6 +751,11 @@ static skv_status touch_step(skv_write *write, const skv_hit *hit, void *context
                              args->expires_ms, hit->head.version};
     skv_write_record(write->store, write->record, &record);
     uint64_t a = skv_slot_word(skv_tag_of(write->key->hash), write->record), b = skv_b_word(write->key->hash, args->expires_ms);
+    /* As a put of what is there: whoever reads the log later finds the ttl before this one over, and the item gone. */
+    const skv_item item = {.key = *write->key, .value = hit->head.key + hit->head.key_len, .value_len = hit->head.value_len,
+                           .type = hit->head.type, .expires_ms = args->expires_ms};
+    if (!skv_logged_put(write, &item))          /* there was room for it before the lock       */
+        return SKV_NO_MEMORY;
     skv_status status = write->frame ? log_record_locked(write, hit, a, b) : SKV_OK;
     if (status)
         return status;
@@ -773,8 +778,6 @@ skv_status skv_touch(skv *store, const skv_key *key, uint64_t expires_ms, bool *
     uint32_t busy = skv_busy_enter(store, wait->shared);
     skv_write_begin(&write, store, key, wait);
     status = skv_logged_begin(&write);
-    if (status == SKV_OK)
-        status = no_memory_unless(skv_logged_key(&write, SKV_OP_TOUCH, expires_ms));
     /* An item without an expiry word gets a copy that has one; another round if it changed. */
     for (uint32_t round = 0; round < 1000 && (status == SKV_OK || status == SKV_AGAIN); round++) {
         args.needed = 0;
@@ -784,6 +787,8 @@ skv_status skv_touch(skv *store, const skv_key *key, uint64_t expires_ms, bool *
         skv_free(store, write.record);
         write.record = 0;
         status = skv_alloc(store, SKV_RECORDS, args.needed, SKV_MOVE, wait, &write.record);
+        if (status == SKV_OK && write.frame)
+            status = no_memory_unless(skv_frame_reserve(write.frame, args.needed));
         status = status ? status : SKV_AGAIN;
     }
     skv_write_end(&write);

@@ -21,11 +21,6 @@ static bool is_own(const skv_wal *wal, int handle, uint64_t identity)
     return handle >= 0 && wal->files.identity(wal->files.context, handle) == identity;
 }
 
-static bool may_append(skv_wal *wal)
-{
-    return wal->handle >= 0 && wal->files.is_still(wal->files.context, wal->handle, wal->identity, &wal->asked);
-}
-
 /* Only what is still ours: somebody else's file may have the number by now. */
 static void close_handle(skv_wal *wal, int *handle, uint64_t identity)
 {
@@ -60,7 +55,7 @@ static int ensure_handle_locked(skv_wal *wal)
     uint8_t head[SKV_SEGMENT_HEAD];
     skv_segment segment;
     uint64_t number = skv_load(&wal->state->segment);
-    if (skv_likely(wal->number == number && may_append(wal)))
+    if (skv_likely(wal->number == number && is_own(wal, wal->handle, wal->identity)))
         return 0;
     int handle = open_log(wal, number, SKV_OPEN_WRITE);
     if (handle < 0)
@@ -74,7 +69,7 @@ static int ensure_handle_locked(skv_wal *wal)
     close_handle(wal, &wal->handle, wal->identity);
     wal->handle = handle;
     wal->identity = wal->files.identity(wal->files.context, handle);
-    wal->asked = wal->laid_out = 0;
+    wal->laid_out = 0;
     wal->number = number;
     wal->base = segment.base;
     wal->salt = skv_segment_salt(&segment);
@@ -88,7 +83,7 @@ static uint64_t place_of(const skv_wal *wal, uint64_t position)
 
 static int fail(skv_wal *wal, int error)
 {
-    skv_store(&wal->state->failed, (uint32_t)-error);
+    skv_store_release(&wal->state->failed, (uint32_t)-error);
     return error;
 }
 
@@ -108,7 +103,7 @@ static void publish_segment(skv_wal *wal, int handle, const skv_segment *segment
     close_handle(wal, &wal->handle, wal->identity);
     wal->handle = handle;
     wal->identity = wal->files.identity(wal->files.context, handle);
-    wal->asked = wal->laid_out = 0;
+    wal->laid_out = 0;
     wal->number = segment->number;
     wal->base = segment->base;
     wal->salt = skv_segment_salt(segment);
@@ -179,7 +174,11 @@ int skv_wal_resume_locked(skv_wal *wal, const skv_segment *segment, uint64_t end
 
 int skv_wal_open_locked(skv_wal *wal)
 {
-    return ensure_handle_locked(wal);
+    int status = ensure_handle_locked(wal);
+    if (status)
+        return status;
+    int64_t size = wal->files.size(wal->files.context, wal->handle);
+    return size < 0 ? (int)size : (uint64_t)size < place_of(wal, skv_load(&wal->state->end)) ? -EBADMSG : 0;
 }
 
 static int ready_to_write_locked(skv_wal *wal)
@@ -207,19 +206,21 @@ int skv_wal_rotate_locked(skv_wal *wal)
 
 /* ---- Appending ------------------------------------------------------------------------------------- */
 
-/* The whole frame at the end, if there is one. */
-static bool read_last(skv_wal *wal, skv_frame_view *view)
+/* Is there a whole frame at the end?  Minus an errno: that cannot be told. */
+static int read_last(skv_wal *wal, skv_frame_view *view, bool *whole)
 {
     uint64_t at = place_of(wal, skv_load(&wal->state->end));
     int64_t size = wal->files.size(wal->files.context, wal->handle);
+    *whole = false;
     if (size < 0 || (uint64_t)size <= at)
-        return false;
+        return size < 0 ? (int)size : 0;
     uint64_t len = (uint64_t)size - at;
     uint8_t *bytes = malloc(len);
-    bool whole = bytes && wal->files.read(wal->files.context, wal->handle, bytes, len, at) == (int64_t)len
-                 && skv_frame_read(bytes, len, wal->salt, view) == SKV_FRAME_OK;
+    int64_t got = bytes ? wal->files.read(wal->files.context, wal->handle, bytes, len, at) : -ENOMEM;
+    if (got >= 0)
+        *whole = skv_frame_read(bytes, (uint64_t)got, wal->salt, view) == SKV_FRAME_OK;
     free(bytes);                /* of the view only numbers are used                          */
-    return whole;
+    return got < 0 ? (int)got : 0;
 }
 
 int skv_wal_repair_locked(skv_wal *wal, bool (*accept)(void *context), void *context)
@@ -229,8 +230,12 @@ int skv_wal_repair_locked(skv_wal *wal, bool (*accept)(void *context), void *con
     int status = skv_load(&state->failed) ? -EROFS : ensure_handle_locked(wal);
     if (status)
         return status == -EROFS ? status : fail(wal, status);
+    bool whole = false;
+    status = accept ? read_last(wal, &view, &whole) : 0;
+    if (status)
+        return fail(wal, status);
     /* `sequence` is moved on before `end` is. */
-    if (accept && read_last(wal, &view) && view.sequence - skv_load(&state->sequence) <= 1 && accept(context)) {
+    if (whole && view.sequence - skv_load(&state->sequence) <= 1 && accept(context)) {
         skv_store(&state->sequence, view.sequence);
         skv_store_release(&state->end, skv_load(&state->end) + view.size);
         return 0;
@@ -238,16 +243,6 @@ int skv_wal_repair_locked(skv_wal *wal, bool (*accept)(void *context), void *con
     SKV_CRASH("wal.voided");
     status = wal->files.truncate(wal->files.context, wal->handle, place_of(wal, skv_load(&state->end)));
     return status ? fail(wal, status) : 0;
-}
-
-static int write_frame(skv_wal *wal, const skv_frame *frame, uint64_t at)
-{
-    int status = wal->files.write(wal->files.context, wal->handle, frame->bytes, frame->size, at);
-    if (status != -EBADF)
-        return status;
-    wal->handle = -1;           /* user code has closed it                                    */
-    status = ensure_handle_locked(wal);
-    return status ? status : wal->files.write(wal->files.context, wal->handle, frame->bytes, frame->size, at);
 }
 
 #define SMALL_FRAME 4096u       /* longer ones cost more than the new size of the file          */
@@ -277,7 +272,7 @@ int skv_wal_write_locked(skv_wal *wal, skv_frame *frame, uint64_t *position)
         return status;
     uint64_t end = skv_load(&state->end);
     skv_frame_seal(frame, skv_load(&state->sequence) + 1, skv_load_acquire(&state->synced), wal->salt);
-    status = write_frame(wal, frame, place_of(wal, end));
+    status = wal->files.write(wal->files.context, wal->handle, frame->bytes, frame->size, place_of(wal, end));
     if (status) {
         /* A part of it may be there, and the next frame shorter. */
         int cut = wal->files.truncate(wal->files.context, wal->handle, place_of(wal, end));
@@ -328,6 +323,9 @@ static int sync_file(skv_wal *wal, int handle, uint64_t end)
     if (status)
         return fail(wal, status);
     SKV_CRASH("wal.synced");
+    /* Somebody else's sync may have been told of a failure that this one was not. */
+    if (skv_load_acquire(&wal->state->failed))
+        return -EROFS;
     raise_synced(wal->state, end);      /* rotation moves it too                                  */
     return 0;
 }
@@ -371,7 +369,7 @@ static int sync_or_wait(skv_wal *wal, uint64_t position, uint32_t round)
      * (measured, 16 threads: 8 a sync without it, 12 with it). */
     if (skv_load(&state->sync_waiters))
         wal->turns.pause(wal->turns.context);
-    int status = skv_load_acquire(&state->synced) < position ? sync_as_leader(wal) : 0;
+    int status = skv_load_acquire(&state->failed) ? -EROFS : skv_load_acquire(&state->synced) < position ? sync_as_leader(wal) : 0;
     wal->turns.end_lead(wal->turns.context, &state->sync_lock);
     atomic_fetch_add_explicit(&state->sync_round, 1, memory_order_release);
     wal->turns.wake_all(wal->turns.context, &state->sync_round);
@@ -385,7 +383,7 @@ int skv_wal_sync(skv_wal *wal, uint64_t position)
         uint32_t round = skv_load_acquire(&state->sync_round);
         if (skv_load_acquire(&state->synced) >= position)
             return 0;
-        if (skv_load(&state->failed))
+        if (skv_load_acquire(&state->failed))
             return -EROFS;
         int status = tries < PATIENCE ? sync_or_wait(wal, position, round) : sync_alone(wal);
         if (status)

@@ -41,7 +41,6 @@ typedef struct skv_wal {
     int handle;                 /* to append; guarded by state->lock, and among threads by it too */
     uint64_t number;            /* of the segment behind `handle`                             */
     uint64_t identity;          /* of its file                                                */
-    uint64_t asked;             /* when that was last asked for: is_still                     */
     uint64_t ahead;             /* so many zeroes are written ahead of the end; 0 = none      */
     uint64_t laid_out;          /* the file has this size, as far as this process knows       */
     uint64_t base;              /* position of its first frame                                */
@@ -61,7 +60,7 @@ int skv_wal_begin_segment_locked(skv_wal *wal, uint64_t number, uint64_t base, u
 /* Goes on in a segment that was read to its end: cuts off what is behind it, and syncs. */
 int skv_wal_resume_locked(skv_wal *wal, const skv_segment *segment, uint64_t end, uint64_t sequence);
 
-/* The segment's file is open for this process: -ENOENT, -EBADMSG: it is not in this folder. */
+/* The segment's file is open for this process: -ENOENT, -EBADMSG: it is not in this folder, or an earlier state of it. */
 int skv_wal_open_locked(skv_wal *wal);
 
 /* Seals the frame and writes it behind the last one, where it counts for nothing yet; *position: behind it.  On an

@@ -287,18 +287,12 @@ static inline uint64_t disk_identity(void *context, int handle)
     return handle < 0 ? 0 : (uint64_t)handle + 1;
 }
 
-static inline bool disk_is_still(void *context, int handle, uint64_t identity, uint64_t *asked)
-{
-    (void)asked;
-    return disk_identity(context, handle) == identity;
-}
-
 static inline skv_files files_on(disk *d)
 {
     return (skv_files){.context = d, .open = disk_open, .close = disk_close, .size = disk_size, .read = disk_read,
                        .write = disk_write, .truncate = disk_truncate, .sync = disk_sync, .rename = disk_rename,
                        .unlink = disk_unlink, .sync_folder = disk_sync_folder, .list = disk_list,
-                       .identity = disk_identity, .is_still = disk_is_still};
+                       .identity = disk_identity};
 }
 
 /* ---- Cutting the power -------------------------------------------------------------------------------- */

@@ -107,7 +107,7 @@ static void make_file(file *f, skv_segment segment, uint32_t frames)
         const bool last = !is_log && i + 1 == frames;
         INSIST_ON(skv_frame_begin(&frame, is_log ? SKV_FRAME_CHANGE : last ? SKV_FRAME_END : SKV_FRAME_PART), "no memory");
         for (uint32_t n = 0; n < i % 3 + 1 && !last; n++)
-            add_op(&frame, !is_log || i % 4 ? SKV_OP_PUT : n ? SKV_OP_TOUCH : SKV_OP_DELETE, i * 5 + n, i % 5 ? 0 : UINT64_C(2000000000000));
+            add_op(&frame, !is_log || i % 4 ? SKV_OP_PUT : SKV_OP_DELETE, i * 5 + n, i % 5 ? 0 : UINT64_C(2000000000000));
         if (last)
             add_op(&frame, SKV_OP_COUNT, 0, 5);
         if (is_log && i == 5)

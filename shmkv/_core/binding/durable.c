@@ -98,16 +98,20 @@ PyObject *module_durable_begin(PyObject *module, PyObject *args)
     skv *store = store_of(module, region);
     skv_recovered found;
     uint8_t own[16];
-    bool good = uuid.len == sizeof own && (!state.buf || state.len == sizeof found);
+    const bool has_state = state.buf && state.len;
+    bool good = uuid.len == sizeof own && (!has_state || state.len == sizeof found);
     if (good)
         memcpy(own, uuid.buf, sizeof own);
-    if (good && state.buf)
+    if (good && has_state)
         memcpy(&found, state.buf, sizeof found);
+    if (number && !has_state)   /* from what is in memory                                      */
+        found = (skv_recovered){.end = store ? skv_load(&store->header->log.end) : 0,
+                                .sequence = store ? skv_load(&store->header->log.sequence) : 0};
     if (number) {               /* not where the last file was broken off, but in a new one    */
         found.has_last = false;
         found.last.number = number;
     }
-    const bool fresh = state.buf != NULL;
+    const bool fresh = has_state || number;
     PyBuffer_Release(&uuid);
     if (state.buf)
         PyBuffer_Release(&state);

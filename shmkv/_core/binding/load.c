@@ -35,9 +35,9 @@ static int load_round(Handle *self, load_job *job)
     int status;
     Py_BEGIN_ALLOW_THREADS
     status = (int)skv_load_tsv(store, job->text, job->round, job->on_bad, job->first_line, job->ttl_ms, &wait, &job->last);
-    if (self->stable && job->last.stored && (status == SKV_OK || status == SKV_BUSY)) {
+    if (self->stable && job->last.stored) {
         skv_status synced = skv_journal_sync(store);    /* once for all lines               */
-        status = synced ? (int)synced : status;
+        status = synced && (status == SKV_OK || status == SKV_BUSY) ? (int)synced : status;
     }
     Py_END_ALLOW_THREADS
     if (status == SKV_TIMEOUT && !job->consumed && !job->last.consumed) {
