@@ -623,7 +623,7 @@ LOG = (
         "wal.c",
         "    status = wal->files.sync(wal->files.context, wal->handle);\n"
         '    if (status)\n        return fail(wal, status);\n    SKV_CRASH("wal.rotating");\n',
-        "",
+        "    if (status)\n        return status;\n",
         WAL,
     ),
     mutant(
@@ -631,7 +631,7 @@ LOG = (
         "who syncs asks for the end after the sync",
         "wal.c",
         '    SKV_CRASH("wal.synced");\n',
-        "    end = skv_load_acquire(&state->end);\n",
+        "    end = skv_load_acquire(&wal->state->end);\n",
         WAL,
     ),
     mutant(
