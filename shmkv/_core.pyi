@@ -24,7 +24,7 @@ class Region:
         uuid: bytes,
         seed: int,
         fixed_size: bool,
-        log_uuid: bytes = ...,
+        log_uuid: bytes | None = None,
     ) -> bool:
         """Lay a store out behind `fd`.  False: a ready store was there already."""
     @staticmethod

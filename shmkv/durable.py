@@ -55,6 +55,7 @@ from shmkv.folder import (
     open_folder,
     replace_file,
 )
+from shmkv.keeper import Keeper
 
 __all__ = ["SYNC_MODES", "Durable", "RepairReport", "Snapshot", "open_durable"]
 
@@ -62,12 +63,6 @@ SYNC_MODES = ("interval", "always", "none")
 FORMAT = 1
 OPENING, PRESENCE = 0, 1
 
-# A change is on stable storage within a second: a quarter until it is seen, and the rest for the disk.
-SYNC_SECONDS = 0.25
-# The log may be so many times as large as the data before a snapshot takes its place, and not before it has this size.
-LOG_FACTOR = 2
-LOG_LEAST = 64 << 20
-SNAPSHOT_PAUSE = 10.0  # seconds, twice as long each time, after a snapshot in vain
 PROGRESS_SECONDS = 2.0
 
 _LOG_FILE = re.compile(r"([0-9]{20})\.(?:log|snapshot)")
@@ -106,6 +101,8 @@ class Settings(NamedTuple):
 class Durable:
     """One handle on the directory of a durable store."""
 
+    _all: ClassVar[weakref.WeakSet[Durable]] = weakref.WeakSet()
+
     def __init__(self, path: Path, folder: int, presence: ByteLock, sync: str, exclusive: bool) -> None:
         self.path = path
         self.sync_mode = sync
@@ -115,12 +112,13 @@ class Durable:
         self._folder = folder
         self._identity = identity_of(folder)
         self._presence = presence
-        self._keeper: _Keeper | None = None
-        self._leaving = threading.Lock()
+        self._keeper: Keeper | None = None
+        self._leaving = threading.RLock()  # a signal handler may close what is just being closed
+        self._all.add(self)
 
     def begin(self, opened: _core.Region) -> None:
         """Look after the log from now on."""
-        self._keeper = _Keeper(opened, self.sync_mode)
+        self._keeper = Keeper(opened, self.sync_mode)
 
     def snapshot(self, opened: _core.Region) -> Snapshot:
         """Write one; if another process is just writing one, another one after it."""
@@ -181,6 +179,14 @@ class Durable:
                 self._keeper = None
             self._close()
 
+    @classmethod
+    def all_after_fork(cls) -> None:
+        """In a forked child, which has its parent's objects and locks as they were, but not its threads."""
+        for each in list(cls._all):
+            each._leaving = threading.RLock()
+            if each._keeper:
+                each._keeper.restart()
+
     def _close(self) -> None:
         if identity_of(self._folder) == self._identity:
             os.close(self._folder)
@@ -197,73 +203,7 @@ def _write_last_snapshot(opened: _core.Region, path: Path) -> None:
         _log.warning("no snapshot of %s was written: %s", path, error)
 
 
-class _Keeper:
-    """A thread that syncs the log, and has a snapshot written when the log has outgrown the data."""
-
-    _all: ClassVar[weakref.WeakSet[_Keeper]] = weakref.WeakSet()
-
-    def __init__(self, opened: _core.Region, sync: str) -> None:
-        self._region = opened
-        self._syncs = sync == "interval"
-        self._stopped = threading.Event()
-        self._pause, self._next_snapshot = SNAPSHOT_PAUSE, 0.0
-        self._all.add(self)
-        self._start()
-
-    def _start(self) -> None:
-        self._thread = threading.Thread(
-            target=_keep, args=(weakref.ref(self), self._stopped), name="shmkv-keeper", daemon=True
-        )
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopped.set()
-        if self._thread is not threading.current_thread():
-            self._thread.join()
-
-    def let_go(self) -> None:
-        """No more rounds, but the one that may be due."""
-        if not self._stopped.is_set():
-            self._stopped.set()
-            self.look()
-
-    def look(self) -> None:
-        """One round; a log that has failed says so to whoever writes next."""
-        state = _core.durable_state(self._region)
-        if state["failed"]:
-            return
-        with contextlib.suppress(ShmkvError, OSError):
-            if self._syncs and state["end"] > state["synced"]:
-                _core.durable_sync(self._region)
-            grown = state["end"] - state["kept_from"]
-            if grown <= LOG_LEAST or time.monotonic() < self._next_snapshot:
-                return
-            if grown > LOG_FACTOR * _core.durable_data_bytes(self._region):
-                # Where it fails, a disk that is full is not to be written to four times a second.
-                self._next_snapshot = time.monotonic() + self._pause
-                self._pause *= 2
-                if _core.durable_checkpoint(self._region) is not None:
-                    self._pause, self._next_snapshot = SNAPSHOT_PAUSE, 0.0
-
-    @classmethod
-    def restart_after_fork(cls) -> None:
-        """In a forked child, which has its parent's objects, but not its threads."""
-        for keeper in list(cls._all):
-            if not keeper._stopped.is_set():
-                keeper._stopped = threading.Event()
-                keeper._start()
-
-
-def _keep(to: weakref.ref[_Keeper], stopped: threading.Event) -> None:
-    while not stopped.wait(SYNC_SECONDS):
-        keeper = to()
-        if keeper is None:
-            return
-        keeper.look()
-        del keeper
-
-
-os.register_at_fork(after_in_child=_Keeper.restart_after_fork)
+os.register_at_fork(after_in_child=Durable.all_after_fork)
 
 
 # ---- Opening -----------------------------------------------------------------------------------

@@ -62,9 +62,9 @@ FOREIGN_NAMESPACE_GRACE_S = 60.0
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,200}", re.ASCII)
 _OBJECT = re.compile(r"shmkv\.([0-9]+)\.([A-Za-z0-9._-]{1,200})", re.ASCII)
-# private.<pid>.<start time in clock ticks>.<pid namespace>-<random>
 # durable.<device>.<inode> of its directory
 _DURABLE = re.compile(r"durable\.[0-9a-f]+\.[0-9a-f]+", re.ASCII)
+# private.<pid>.<start time in clock ticks>.<pid namespace>-<random>
 _PRIVATE = re.compile(r"private\.([0-9]+)\.([0-9]+)\.([0-9]+)-[0-9a-f]{16}", re.ASCII)
 
 
@@ -91,7 +91,8 @@ def durable_name(device: int, inode: int) -> str:
 
 
 def check_new_name(name: str) -> str:
-    """`check_name`, and not of the form that private stores have: those are removed when their pid is gone."""
+    """`check_name`, and not of the form that private stores have, which are removed when their pid is gone, or durable
+    ones, whose regions are found by it."""
     if _DURABLE.fullmatch(check_name(name)):
         raise ValueError(f"names like {name!r} are given to durable stores only: say Store.open(path) to open one")
     if _PRIVATE.fullmatch(check_name(name)):
@@ -187,7 +188,6 @@ _SWAPPED_MAGIC = int.from_bytes(_MAGIC.to_bytes(8, "little"), "big")
 _BYTE_ORDER = 0x01020304
 _PAGE_SHIFT = 16
 _FLAG_EVICT = 1
-_FLAG_DURABLE = 2
 _HEADER_SIZE = 4096
 _STATE_OFFSET = 256
 _READY = 1
@@ -567,7 +567,7 @@ def _lay_out(fd: int, target: str, want: Wanted, *, fixed_size: bool = False, lo
                 uuid=_random_uuid(),
                 seed=int.from_bytes(os.urandom(8), "little"),
                 fixed_size=fixed_size,
-                **({} if log_uuid is None else {"log_uuid": log_uuid}),
+                log_uuid=log_uuid,
             )
         if created and not fixed_size:
             os.fchmod(fd, mode)  # again: a creator that was slower may have set its own

@@ -527,13 +527,13 @@ def test_user_code_that_closes_all_descriptors(folder: Path, tmp_path: Path) -> 
 
     def work() -> None:
         os.closerange(3, 20_000)
-        others = [open(tmp_path / f"other{i}", "w+b") for i in range(30)]  # noqa: SIM115
+        others = [open(tmp_path / f"other{i}", "w+b") for i in range(30)]  # noqa: SIM115  # they stay open
         for i in range(200):
             store[f"after{i}"] = i
         store.sync()
         store.snapshot()
         os.closerange(3, 3 + 5)
-        others += [open(tmp_path / f"more{i}", "w+b") for i in range(5)]  # noqa: SIM115
+        others += [open(tmp_path / f"more{i}", "w+b") for i in range(5)]  # noqa: SIM115  # they stay open
         store.close()
         assert all(os.fstat(other.fileno()).st_size == 0 for other in others[5:])
 
@@ -630,9 +630,9 @@ def test_a_snapshot_while_others_write(folder: Path) -> None:
 
 
 def test_the_log_does_not_grow_for_ever(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import shmkv.durable
+    import shmkv.keeper
 
-    monkeypatch.setattr(shmkv.durable, "LOG_LEAST", 200_000)
+    monkeypatch.setattr(shmkv.keeper, "LOG_LEAST", 200_000)
     with Store.open(folder, size="16MiB") as store:
         deadline = time.monotonic() + 30
         while not files(folder, ".snapshot"):

@@ -232,7 +232,7 @@ static bool prepare_frame(batch *b)
         return true;
     bool good = skv_frame_begin(&b->frame, SKV_FRAME_CHANGE);
     for (uint32_t i = 0; good && i < b->count; i++)
-        good = b->removing ? skv_journal_add_key(b->store, &b->frame, SKV_OP_DELETE, &b->items[i]->key, 0)
+        good = b->removing ? skv_journal_add_delete(&b->frame, &b->items[i]->key)
                            : skv_journal_add_put(b->store, &b->frame, b->items[i]);
     return good;
 }

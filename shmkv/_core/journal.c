@@ -98,6 +98,17 @@ bool skv_journal_is_done_with(const skv *store, uint32_t dead_slot)
            && (skv_load(&log->lock) == 0 || skv_load(&log->writer) != dead_slot + 1);
 }
 
+/* For whoever has no deadline of its own: for so long as a process may be stopped without being missed. */
+static skv_status lock_patiently(skv *store)
+{
+    skv_status status = SKV_BUSY;
+    for (uint32_t slice = 0; slice < PATIENCE && status == SKV_BUSY; slice++) {
+        skv_wait wait = {.block = true, .shared = true};
+        status = skv_journal_lock(store, &wait);
+    }
+    return status == SKV_BUSY ? SKV_TIMEOUT : status;
+}
+
 /* ---- Life -------------------------------------------------------------------------------------------- */
 
 static int begin_log(skv_wal *wal, const skv_recovered *found)
@@ -110,13 +121,9 @@ static int begin_log(skv_wal *wal, const skv_recovered *found)
 /* Is the log that this region belongs to in that folder?  Puts right what a dead writer left. */
 static int join_log(skv *store)
 {
-    skv_status status = SKV_BUSY;
-    for (uint32_t slice = 0; slice < PATIENCE && status == SKV_BUSY; slice++) {
-        skv_wait wait = {.block = true, .shared = true};
-        status = skv_journal_lock(store, &wait);
-    }
+    skv_status status = lock_patiently(store);
     if (status)
-        return status == SKV_LOG_FAILED ? -EROFS : status == SKV_BUSY ? -ETIMEDOUT : -EBADMSG;
+        return status == SKV_LOG_FAILED ? -EROFS : status == SKV_TIMEOUT ? -ETIMEDOUT : -EBADMSG;
     int there = skv_wal_open_locked(&store->journal->wal);
     skv_journal_unlock(store);
     return there;
@@ -171,12 +178,12 @@ void skv_journal_close(skv *store)
     store->journal = NULL;
 }
 
-/* Another thread of the parent may have been opening a file or making the buffer longer: they are left alone. */
+/* Another thread of the parent may have been opening a file, or making the buffer longer: that one is left alone. */
 void skv_journal_after_fork(skv *store)
 {
     if (!store->journal)
         return;
-    store->journal->wal.handle = store->journal->wal.sync_handle = -1;
+    skv_wal_close(&store->journal->wal);        /* what is surely its own                        */
     store->journal->frame = (skv_frame){0};
 }
 
@@ -218,10 +225,9 @@ bool skv_journal_add_put(skv *store, skv_frame *frame, const skv_item *item)
         .value_len = item->value_len, .expires_ms = skv_wall_of(store, item->expires_ms), .key = item->key.data, .value = item->value});
 }
 
-bool skv_journal_add_key(skv *store, skv_frame *frame, enum skv_op_kind kind, const skv_key *key, uint64_t expires_ms)
+bool skv_journal_add_delete(skv_frame *frame, const skv_key *key)
 {
-    return skv_frame_add(frame, &(skv_op){.kind = kind, .bytes_key = key->is_bytes, .key_len = key->len, .key = key->data,
-                                          .expires_ms = skv_wall_of(store, expires_ms)});
+    return skv_frame_add(frame, &(skv_op){.kind = SKV_OP_DELETE, .bytes_key = key->is_bytes, .key_len = key->len, .key = key->data});
 }
 
 /* ---- A change -------------------------------------------------------------------------------------------- */
@@ -281,24 +287,16 @@ skv_status skv_journal_wait(skv *store, uint64_t position)
     return told == SKV_LOG_FAILED ? told : SKV_NOT_STABLE;
 }
 
-/* A change is seen by readers a moment before the end of the log is moved behind it: who holds the lock meanwhile has
- * to be waited for, or a snapshot could show what is not synced. */
-static skv_status await_writer(skv *store)
-{
-    skv_status status = SKV_BUSY;
-    for (uint32_t slice = 0; slice < PATIENCE && status == SKV_BUSY; slice++) {
-        skv_wait wait = {.block = true, .shared = true};
-        status = skv_lock(store, &log_of(store)->lock, &wait, repair_log, NULL);
-    }
-    if (status == SKV_OK)
-        skv_journal_unlock(store);
-    return status == SKV_BUSY ? SKV_TIMEOUT : status;
-}
-
 skv_status skv_journal_sync(skv *store)
 {
     if (!store->journal)
         return SKV_OK;
-    skv_status status = await_writer(store);
-    return status ? status : skv_journal_wait(store, skv_load_acquire(&log_of(store)->end));
+    /* A change is seen by readers a moment before the end of the log is moved behind it: who holds the lock meanwhile
+     * has to be waited for, or a snapshot could show what is not synced. */
+    skv_status status = lock_patiently(store);
+    if (status)
+        return status;
+    uint64_t end = skv_load(&log_of(store)->end);
+    skv_journal_unlock(store);
+    return skv_journal_wait(store, end);
 }

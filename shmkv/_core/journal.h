@@ -46,7 +46,7 @@ void skv_journal_after_fork(skv *store);
 /* ---- Making frames ---- */
 
 bool skv_journal_add_put(skv *store, skv_frame *frame, const skv_item *item);
-bool skv_journal_add_key(skv *store, skv_frame *frame, enum skv_op_kind kind, const skv_key *key, uint64_t expires_ms);
+bool skv_journal_add_delete(skv_frame *frame, const skv_key *key);
 /* Unix time in ms of a time of the store's clock, and back; 0 = never stays 0. */
 uint64_t skv_wall_of(const skv *store, uint64_t boot_ms);
 uint64_t skv_boot_of(const skv *store, uint64_t wall_ms);

@@ -1,11 +1,9 @@
 /* logged.c: see logged.h. */
 #include "logged.h"
 
-skv_status skv_logged_begin(skv_write *write)
+skv_status skv_logged_begin_slow(skv_write *write)
 {
     skv *store = write->store;
-    if (skv_likely(!store->journal))
-        return SKV_OK;
     if (!write->wait->block)
         return SKV_BUSY;        /* no file is written under the GIL                           */
     pthread_mutex_lock(&store->batch_mutex);
@@ -13,23 +11,20 @@ skv_status skv_logged_begin(skv_write *write)
     return SKV_OK;
 }
 
-void skv_logged_end(skv_write *write)
+void skv_logged_end_slow(skv_write *write)
 {
-    if (skv_unlikely(write->frame))
-        pthread_mutex_unlock(&write->store->batch_mutex);
+    pthread_mutex_unlock(&write->store->batch_mutex);
     write->frame = NULL;
 }
 
-bool skv_logged_put(skv_write *write, const skv_item *item)
+bool skv_logged_put_slow(skv_write *write, const skv_item *item)
 {
-    return !write->frame
-           || (skv_frame_begin(write->frame, SKV_FRAME_CHANGE) && skv_journal_add_put(write->store, write->frame, item));
+    return skv_frame_begin(write->frame, SKV_FRAME_CHANGE) && skv_journal_add_put(write->store, write->frame, item);
 }
 
-bool skv_logged_key(skv_write *write, enum skv_op_kind kind, uint64_t expires_ms)
+bool skv_logged_delete(skv_write *write)
 {
-    return !write->frame || (skv_frame_begin(write->frame, SKV_FRAME_CHANGE)
-                             && skv_journal_add_key(write->store, write->frame, kind, write->key, expires_ms));
+    return !write->frame || (skv_frame_begin(write->frame, SKV_FRAME_CHANGE) && skv_journal_add_delete(write->frame, write->key));
 }
 
 static void announce_locked(skv_write *write, skv_slot *slot, const skv_intent_entry *entry)

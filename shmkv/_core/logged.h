@@ -13,13 +13,29 @@
 #include "journal.h"
 #include "write.h"
 
+skv_status skv_logged_begin_slow(skv_write *write);
+void skv_logged_end_slow(skv_write *write);
+bool skv_logged_put_slow(skv_write *write, const skv_item *item);
+
 /* SKV_OK with write->frame set (or NULL: the store has no log), SKV_BUSY: the GIL is to be released first. */
-skv_status skv_logged_begin(skv_write *write);
-void skv_logged_end(skv_write *write);
+static inline skv_status skv_logged_begin(skv_write *write)
+{
+    return skv_likely(!write->store->journal) ? SKV_OK : skv_logged_begin_slow(write);
+}
+
+static inline void skv_logged_end(skv_write *write)
+{
+    if (skv_unlikely(write->frame))
+        skv_logged_end_slow(write);
+}
 
 /* The frame of the change, made anew; false: no memory.  Without a log it does nothing. */
-bool skv_logged_put(skv_write *write, const skv_item *item);
-bool skv_logged_key(skv_write *write, enum skv_op_kind kind, uint64_t expires_ms);
+static inline bool skv_logged_put(skv_write *write, const skv_item *item)
+{
+    return skv_likely(!write->frame) || skv_logged_put_slow(write, item);
+}
+
+bool skv_logged_delete(skv_write *write);
 
 /* Commits the change of one slot, as seen by readers, and leaves its application to the caller; on an error nothing was
  * changed.  `entry` NULL: the slot's item is removed. */

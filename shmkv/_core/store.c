@@ -264,6 +264,7 @@ void skv_write_begin(skv_write *write, skv *store, const skv_key *key, skv_wait 
     write->bucket = skv_bucket_of(store, key->hash);
     write->record = write->table = write->replaced = 0;
     write->frame = NULL;
+    write->position = 0;        /* all logs are beyond it: nothing to wait for                 */
     write->freed_count = 0;
 }
 
@@ -621,7 +622,7 @@ skv_status skv_delete(skv *store, const skv_key *key, uint64_t version, skv_wait
     skv_write_begin(&write, store, key, wait);
     status = skv_logged_begin(&write);
     if (status == SKV_OK)
-        status = no_memory_unless(skv_logged_key(&write, SKV_OP_DELETE, 0));
+        status = no_memory_unless(skv_logged_delete(&write));
     if (status == SKV_OK)
         status = skv_write_run(&write, delete_step, &args);
     skv_write_end(&write);
@@ -714,7 +715,6 @@ typedef struct touch_args {
     uint64_t copy_of;           /* word A of the item that `write->record` has room for       */
     uint64_t room;              /* bytes that `write->record` was allocated for               */
     uint64_t needed;            /* out: bytes of the copy that is needed                      */
-    bool logged;                /* out: it went through the log                               */
 } touch_args;
 
 /* The one word of a record that may change in place: one store under the lock. */
@@ -763,7 +763,6 @@ static skv_status touch_step(skv_write *write, const skv_hit *hit, void *context
     publish_over_locked(write->bucket, hit, a, b, hit->head.value_len);
     drop_later(write, skv_slot_offset(hit->a));
     write->record = 0;
-    args->logged = write->frame != NULL;
     finish_locked(write);
     return SKV_OK;
 }
@@ -795,5 +794,5 @@ skv_status skv_touch(skv *store, const skv_key *key, uint64_t expires_ms, bool *
     skv_busy_exit(store, busy);
     if (had_expiry)
         *had_expiry = args.had_expiry;
-    return status == SKV_AGAIN ? SKV_BUSY : args.logged ? made_stable(store, status, wait, write.position) : status;
+    return status == SKV_AGAIN ? SKV_BUSY : made_stable(store, status, wait, write.position);
 }

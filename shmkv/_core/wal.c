@@ -300,9 +300,9 @@ int skv_wal_append_locked(skv_wal *wal, skv_frame *frame, uint64_t *position)
     return status;
 }
 
-#define PATIENCE 100u           /* waits for a leader, of 20 ms at most                       */
-
 /* ---- Stable storage ---------------------------------------------------------------------------------- */
+
+#define LEADER_WAITS 100u       /* of 20 ms at most each                                      */
 
 /* The segment that is appended to now.  One that a snapshot has made superfluous may be gone before it is opened. */
 static int open_current(skv_wal *wal, uint64_t *number)
@@ -385,7 +385,7 @@ int skv_wal_sync(skv_wal *wal, uint64_t position)
             return 0;
         if (skv_load_acquire(&state->failed))
             return -EROFS;
-        int status = tries < PATIENCE ? sync_or_wait(wal, position, round) : sync_alone(wal);
+        int status = tries < LEADER_WAITS ? sync_or_wait(wal, position, round) : sync_alone(wal);
         if (status)
             return status;
     }

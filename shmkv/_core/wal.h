@@ -40,11 +40,11 @@ typedef struct skv_wal {
     uint8_t uuid[16];
     int handle;                 /* to append; guarded by state->lock, and among threads by it too */
     uint64_t number;            /* of the segment behind `handle`                             */
-    uint64_t identity;          /* of its file                                                */
-    uint64_t ahead;             /* so many zeroes are written ahead of the end; 0 = none      */
-    uint64_t laid_out;          /* the file has this size, as far as this process knows       */
     uint64_t base;              /* position of its first frame                                */
     uint64_t salt;
+    uint64_t identity;          /* of its file                                                */
+    uint64_t laid_out;          /* its file has this size, as far as this process knows       */
+    uint64_t ahead;             /* so many zeroes are written ahead of the end; 0 = none      */
     int sync_handle;            /* of whoever leads in this process                           */
     uint64_t sync_number, sync_identity;
 } skv_wal;

@@ -21,7 +21,7 @@
 #define TTL_MS    5000000u
 
 static const uint8_t uuid[16] = "a durable store.";
-static char folder[] = "/tmp/shmkv-durable-XXXXXX";
+static char folder[512];
 static int folder_fd = -1;
 static box b;
 static found f;
@@ -42,7 +42,9 @@ static void empty_folder(void)
 static void need_folder(void)
 {
     if (folder_fd < 0) {
-        REQUIRE(mkdtemp(folder), "mkdtemp: %s", strerror(errno));
+        const char *base = getenv("TMPDIR");
+        snprintf(folder, sizeof folder, "%s/shmkv-durable-XXXXXX", base ? base : "/tmp");
+        REQUIRE(mkdtemp(folder), "mkdtemp in %s: %s", folder, strerror(errno));
         folder_fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     }
     empty_folder();

@@ -34,7 +34,7 @@ static PyObject *region_create(PyObject *class, PyObject *args, PyObject *kwargs
     unsigned int mode = 0, uid = 0;
     unsigned long long size, seed = 0;
     Py_buffer uuid = {.buf = NULL}, log_uuid = {.buf = NULL};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "iK|$pIIy*Kpy*:create", names, &fd, &size, &evict, &mode, &uid, &uuid,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "iK|$pIIy*Kpz*:create", names, &fd, &size, &evict, &mode, &uid, &uuid,
                                      &seed, &fixed_size, &log_uuid))
         return NULL;
     skv_params params = {.size = size, .flags = evict ? SKV_FLAG_EVICT : 0, .mode = mode, .uid = uid, .hash_seed = seed};

@@ -1,0 +1,81 @@
+"""The thread of a durable store's handle: syncs the log within a second, and has snapshots written in time."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+import weakref
+
+from shmkv import _core
+from shmkv.errors import ShmkvError
+
+__all__ = ["Keeper"]
+
+# A change is on stable storage within a second: a quarter until it is seen, and the rest for the disk.
+SYNC_SECONDS = 0.25
+# The log may be so many times as large as the data before a snapshot takes its place, and not before it has this size.
+LOG_FACTOR = 2
+LOG_LEAST = 64 << 20
+SNAPSHOT_PAUSE = 10.0  # seconds, twice as long each time, after a snapshot in vain
+
+
+class Keeper:
+    """A thread that syncs the log, and has a snapshot written when the log has outgrown the data."""
+
+    def __init__(self, opened: _core.Region, sync: str) -> None:
+        self._region = opened
+        self._syncs = sync == "interval"
+        self._stopped = threading.Event()
+        self._pause, self._next_snapshot = SNAPSHOT_PAUSE, 0.0
+        self._start()
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(
+            target=_keep, args=(weakref.ref(self), self._stopped), name="shmkv-keeper", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def let_go(self) -> None:
+        """No more rounds, but the one that may be due."""
+        if not self._stopped.is_set():
+            self._stopped.set()
+            self.look()
+
+    def look(self) -> None:
+        """One round; a log that has failed says so to whoever writes next."""
+        state = _core.durable_state(self._region)
+        if state["failed"]:
+            return
+        with contextlib.suppress(ShmkvError, OSError):
+            if self._syncs and state["end"] > state["synced"]:
+                _core.durable_sync(self._region)
+            grown = state["end"] - state["kept_from"]
+            if grown <= LOG_LEAST or time.monotonic() < self._next_snapshot:
+                return
+            if grown > LOG_FACTOR * _core.durable_data_bytes(self._region):
+                # Where it fails, a disk that is full is not to be written to four times a second.
+                self._next_snapshot = time.monotonic() + self._pause
+                self._pause *= 2
+                if _core.durable_checkpoint(self._region) is not None:
+                    self._pause, self._next_snapshot = SNAPSHOT_PAUSE, 0.0
+
+    def restart(self) -> None:
+        """In a forked child."""
+        if not self._stopped.is_set():
+            self._stopped = threading.Event()
+            self._start()
+
+
+def _keep(to: weakref.ref[Keeper], stopped: threading.Event) -> None:
+    while not stopped.wait(SYNC_SECONDS):
+        keeper = to()
+        if keeper is None:
+            return
+        keeper.look()
+        del keeper
