@@ -75,6 +75,9 @@ class Versioned(tuple[Any, int]):
     value: Any
     version: int
 
+Record = tuple[int, bytes, str | None, int, int]
+"""An item as it is stored: (type, payload, content_type, version, expires_ms); binding/records.h says more."""
+
 class Handle:
     """Every operation that touches items.  `shmkv.Store` derives from it and adds names and lives."""
 
@@ -128,7 +131,20 @@ class Handle:
         self, bucket: int, start: str | bytes | None, stop: str | bytes | None
     ) -> list[tuple[str | bytes, Any, int]]:
         """(key, value, version) with start <= key < stop, compared as UTF-8 bytes; consistent per bucket."""
+    def _bucket_facts(self, bucket: int, prefix: str | bytes | None) -> list[tuple[str | bytes, int, int, int]]:
+        """(key, type, bytes of the value, expires_ms) of one bucket."""
+    def _bucket_records(self, bucket: int, prefix: str | bytes | None) -> list[tuple[str | bytes, Record]]: ...
     def _delete_version(self, key: str | bytes, version: int) -> bool: ...
+    # for the server and exports
+    def _fetch(self, key: str | bytes) -> Record | None:
+        """A get, counted as one, that does not decode."""
+    def _fetch_many(self, keys: Iterable[str | bytes]) -> dict[str | bytes, Record]: ...
+    def _place(
+        self, key: str | bytes, value: Any, ttl: Any, content_type: str | None, condition: int, version: int
+    ) -> tuple[int, bool] | None:
+        """Put under a condition (0 none, 1 absent, 2 present, 3 that version): (new version, replaced), or None."""
+    def _put_items(self, items: Iterable[tuple[str | bytes, Any, Any, str | None]]) -> None:
+        """put_many of (key, value, ttl, content_type)."""
     def _stats(self) -> dict[str, int]:
         """Raw numbers of struct skv_stats, counters by name (hits, misses, sets, deletes, expired, evicted, retries, lock_waits)."""
     def _processes(self) -> list[tuple[int, int, int, int, bool]]:

@@ -52,6 +52,11 @@ void skv_write_record(skv *store, uint64_t offset, const skv_new_record *record)
 }
 
 /* The version belongs to the bucket's count of changes, so it is known only under its lock. */
+static uint64_t next_version_locked(const skv_bucket *bucket)
+{
+    return skv_load(&bucket->seq) + 1;
+}
+
 static void set_version_locked(skv *store, uint64_t offset, uint64_t version)
 {
     skv_store(&((_Atomic uint64_t *)(void *)(store->base + offset))[1], version);
@@ -390,7 +395,7 @@ static skv_status publish(skv_write *write, const skv_hit *hit, uint64_t offset,
 {
     skv_bucket *bucket = write->bucket;
     uint64_t a = skv_slot_word(skv_tag_of(write->key->hash), offset), b = skv_b_word(write->key->hash, expires_ms);
-    set_version_locked(write->store, offset, skv_load(&bucket->seq) + 1);
+    set_version_locked(write->store, offset, next_version_locked(bucket));
     if (skv_unlikely(write->frame)) {
         skv_status status = log_record_locked(write, hit, a, b);
         if (status)
@@ -412,7 +417,7 @@ static skv_status publish(skv_write *write, const skv_hit *hit, uint64_t offset,
 /* ---- put ------------------------------------------------------------------------------------- */
 
 typedef struct put_args {
-    const skv_item *item;
+    skv_item *item;
     enum skv_put_condition condition;
     uint64_t version;
 } put_args;
@@ -437,6 +442,10 @@ static skv_status put_step(skv_write *write, const skv_hit *hit, void *context)
     /* The clock is read only where the answer depends on it. */
     if (args->condition != SKV_PUT_ANY && !condition_holds(args, hit, is_live_now(write->store, hit)))
         return SKV_CONDITION;
+    if (skv_unlikely(args->item->tell)) {
+        args->item->replaced = is_live_now(write->store, hit);
+        args->item->version = next_version_locked(write->bucket);
+    }
     return publish(write, hit, write->record, args->item->expires_ms, args->item->value_len);
 }
 

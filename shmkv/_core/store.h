@@ -136,6 +136,9 @@ typedef struct skv_item {
     uint64_t value_len;
     uint8_t  type;
     uint64_t expires_ms;        /* absolute, boot time; 0 = never                             */
+    bool     tell;              /* skv_put fills the next two, at the cost of a look at the clock */
+    bool     replaced;          /* out: a live item was there before                          */
+    uint64_t version;           /* out: of the item now                                       */
     /* private to the engine */
     uint64_t record;            /* offset in bytes of the prepared record, 0 = none           */
 } skv_item;
@@ -165,7 +168,7 @@ uint64_t skv_bucket_count(const skv *store);
 uint64_t skv_count_items(skv *store);
 /* Copies every live item of one bucket that `filter` (may be NULL) accepts, each exactly once if it was
  * present throughout; consistent (one instant) per bucket unless values change all the time.  The caller
- * frees with skv_free_items.  `with_values` false: keys only. */
+ * frees with skv_free_items.  `with_values` false: keys only, and the lengths of the values. */
 typedef struct skv_copied {
     uint64_t version, expires_ms;
     uint32_t key_len, value_len;

@@ -74,16 +74,16 @@ typedef struct copy_args {
 static bool copy_item(const copy_args *args, const skv_head *head)
 {
     skv_copies *out = args->out;
-    uint32_t value_len = args->with_values ? head->value_len : 0;
-    size_t bytes = (size_t)head->key_len + value_len;
+    const uint32_t copied = args->with_values ? head->value_len : 0;
+    size_t bytes = (size_t)head->key_len + copied;
     if (out->count == out->items_room || bytes > out->bytes_room - out->bytes_used)
         return false;
     skv_copied *item = &out->items[out->count++];
     *item = (skv_copied){.version = head->version, .expires_ms = head->expires_ms, .key_len = head->key_len,
-                         .value_len = value_len, .type = head->type, .is_bytes = head->flags & SKV_REC_BYTES_KEY,
+                         .value_len = head->value_len, .type = head->type, .is_bytes = head->flags & SKV_REC_BYTES_KEY,
                          .key_at = out->bytes_used, .value_at = out->bytes_used + head->key_len};
     skv_copy_racy(out->bytes + item->key_at, head->key, head->key_len);
-    skv_copy_racy(out->bytes + item->value_at, head->key + head->key_len, value_len);
+    skv_copy_racy(out->bytes + item->value_at, head->key + head->key_len, copied);
     out->bytes_used += bytes;
     return true;
 }

@@ -10,7 +10,7 @@
 
 /* ---- Positions and names --------------------------------------------------------------- */
 
-#define SKV_MAX_ARGS 4
+#define SKV_MAX_ARGS 6
 
 typedef struct signature {
     const char *function;

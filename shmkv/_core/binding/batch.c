@@ -49,15 +49,18 @@ static void hash_keys(const skv *store, batch *all)
 
 /* ---- put_many -------------------------------------------------------------------------- */
 
-static bool add_item(Handle *self, batch *to, PyObject *key_object, PyObject *value_object)
+/* `ttl_ms` (0 = none) waits in expires_ms until the store's clock is at hand. */
+static bool add_item(Handle *self, batch *to, PyObject *key_object, PyObject *value_object, PyObject *content_type,
+                     uint64_t ttl_ms)
 {
     key_text key;
     skv_encoded *value = &to->values[to->count];
-    if (key_parse(self->state, key_object, KEY_TO_STORE, &key) != KEY_GIVEN || !value_encode(self, value_object, value))
+    if (key_parse(self->state, key_object, KEY_TO_STORE, &key) != KEY_GIVEN
+        || !value_encode_typed(self, value_object, content_type, value))
         return false;
     to->items[to->count++] = (skv_item){
         .key = {.data = key.data, .len = key.len, .is_bytes = key.is_bytes},
-        .value = value->data, .value_len = value->len, .type = value->type,
+        .value = value->data, .value_len = value->len, .type = value->type, .expires_ms = ttl_ms,
     };
     to->bytes += value->len;
     if (value->len > to->largest)
@@ -85,17 +88,28 @@ static skv_status put_many_step(skv *store, void *context, skv_wait *wait)
     return skv_put_many(store, all->items, all->count, wait);
 }
 
-static int put_all(Handle *self, batch *all, uint64_t ttl_ms)
+static void start_ttls(skv *store, batch *all)
 {
+    uint64_t now = 0;           /* read once, and only if there is an item with a ttl         */
+    for (uint32_t i = 0; i < all->count; i++) {
+        if (skv_likely(!all->items[i].expires_ms))
+            continue;
+        now = now ? now : skv_now_ms(store);
+        all->items[i].expires_ms += now;
+    }
+}
+
+static int put_all(Handle *self, batch *all)
+{
+    if (!all->count)
+        return SKV_OK;
     skv *store = handle_enter(self);
     if (!store)
         return SKV_RAISED;
     int status = SKV_RAISED;
     if (fits(self, store, all)) {
         hash_keys(store, all);
-        const uint64_t expires_ms = ttl_ms ? skv_now_ms(store) + ttl_ms : 0;
-        for (uint32_t i = 0; i < all->count; i++)
-            all->items[i].expires_ms = expires_ms;
+        start_ttls(store, all);
         status = writing_run(self, store, put_many_step, all, all->count >= LONG_BATCH || all->bytes >= SKV_LONG_VALUE);
     }
     handle_leave(self);
@@ -113,8 +127,8 @@ static int put_pairs(Handle *self, const item_pairs *pairs, uint64_t ttl_ms)
         return SKV_RAISED;
     bool good = true;
     for (size_t i = 0; good && i < pairs->count; i++)
-        good = add_item(self, &all, pairs->objects[2 * i], pairs->objects[2 * i + 1]);
-    int status = good && all.count ? put_all(self, &all, ttl_ms) : good ? SKV_OK : SKV_RAISED;
+        good = add_item(self, &all, pairs->objects[2 * i], pairs->objects[2 * i + 1], NULL, ttl_ms);
+    int status = good ? put_all(self, &all) : SKV_RAISED;
     batch_free(&all);
     return status;
 }
@@ -130,6 +144,39 @@ PyObject *handle_put_many(Handle *self, PyObject *const *args, Py_ssize_t nargs,
         return NULL;
     int status = put_pairs(self, &pairs, ttl_ms);
     free_pairs(&pairs);
+    if (status != SKV_OK)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/* ---- put_many where each item has more than a key and a value ----------------------------- */
+
+static bool add_tuple(Handle *self, batch *to, PyObject *item)
+{
+    uint64_t ttl_ms;
+    if (!PyTuple_CheckExact(item) || PyTuple_GET_SIZE(item) != 4) {
+        PyErr_SetString(PyExc_TypeError, "_put_items() takes tuples (key, value, ttl, content_type)");
+        return false;
+    }
+    return ttl_parse(PyTuple_GET_ITEM(item, 2), &ttl_ms)
+        && add_item(self, to, PyTuple_GET_ITEM(item, 0), PyTuple_GET_ITEM(item, 1), PyTuple_GET_ITEM(item, 3), ttl_ms);
+}
+
+PyObject *handle_put_items(Handle *self, PyObject *items)
+{
+    PyObject *tuples = handle_may_write(self) ? collect_keys(self->state, items, "_put_items") : NULL;
+    if (!tuples)
+        return NULL;
+    batch all;
+    int status = SKV_RAISED;
+    if (batch_init(&all, (size_t)PySequence_Fast_GET_SIZE(tuples), true)) {
+        bool good = true;
+        for (Py_ssize_t i = 0; good && i < PySequence_Fast_GET_SIZE(tuples); i++)
+            good = add_tuple(self, &all, PySequence_Fast_ITEMS(tuples)[i]);
+        status = good ? put_all(self, &all) : SKV_RAISED;
+        batch_free(&all);
+    }
+    Py_DECREF(tuples);
     if (status != SKV_OK)
         return NULL;
     Py_RETURN_NONE;

@@ -29,21 +29,29 @@ SKV_HANDLE_METHOD(handle_touch);
 SKV_HANDLE_METHOD(handle_persist);
 SKV_HANDLE_METHOD(handle_delete);
 SKV_HANDLE_METHOD_FAST(handle_delete_version);
+SKV_HANDLE_METHOD_FAST(handle_place);
 int handle_ass_subscript(Handle *self, PyObject *key, PyObject *value);
 
 /* taking.c */
 SKV_HANDLE_METHOD(handle_pop);
 SKV_HANDLE_METHOD(handle_setdefault);
 
+/* records.c */
+SKV_HANDLE_METHOD_O(handle_fetch);
+
 /* snapshot.c, batch.c */
 SKV_HANDLE_METHOD(handle_get_many);
+SKV_HANDLE_METHOD_O(handle_fetch_many);
 SKV_HANDLE_METHOD(handle_put_many);
+SKV_HANDLE_METHOD_O(handle_put_items);
 SKV_HANDLE_METHOD(handle_delete_many);
 SKV_HANDLE_METHOD_0(handle_clear);
 
 /* walk.c */
 SKV_HANDLE_METHOD_FAST(handle_bucket_keys);
 SKV_HANDLE_METHOD_FAST(handle_bucket_items);
+SKV_HANDLE_METHOD_FAST(handle_bucket_facts);
+SKV_HANDLE_METHOD_FAST(handle_bucket_records);
 Py_ssize_t handle_length(Handle *self);
 
 /* upkeep.c */

@@ -13,6 +13,7 @@
 #include "collect.h"
 #include "handle.h"
 #include "reads.h"
+#include "records.h"
 #include "values.h"
 
 /* What was copied for a key. */
@@ -174,12 +175,29 @@ static void count_and_warm(Handle *self, skv *store, snapshot *in)
     skv_count(store, SKV_MISSES, in->count - hits, SKV_FREE_THREADED);
 }
 
-static bool add_to_dict(Handle *self, snapshot *from, uint32_t i, PyObject *dict)
+/* What the dict has for a key. */
+typedef PyObject *(*make_one)(Handle *self, const snapshot *from, uint32_t i);
+
+static PyObject *make_value(Handle *self, const snapshot *from, uint32_t i)
+{
+    const copied *copy = &from->copies[i];
+    const skv_view *view = &from->views[i];
+    return copy->bytes ? Py_NewRef(copy->bytes) : value_decode(self, view->type, from->arena + copy->at, view->value_len);
+}
+
+static PyObject *make_record(Handle *Py_UNUSED(self), const snapshot *from, uint32_t i)
+{
+    const copied *copy = &from->copies[i];
+    const skv_view *view = &from->views[i];
+    const uint8_t *data = copy->bytes ? (const uint8_t *)PyBytes_AS_STRING(copy->bytes) : from->arena + copy->at;
+    return record_new(&(stored_value){view->type, data, view->value_len, view->version, view->expires_ms}, copy->bytes);
+}
+
+static bool add_to_dict(Handle *self, snapshot *from, uint32_t i, make_one make, PyObject *dict)
 {
     copied *copy = &from->copies[i];
-    const skv_view *view = &from->views[i];
-    PyObject *value = copy->bytes ? copy->bytes : value_decode(self, view->type, from->arena + copy->at, view->value_len);
-    copy->bytes = NULL;
+    PyObject *value = make(self, from, i);
+    Py_CLEAR(copy->bytes);
     PyObject *name = value ? key_as_base(copy->name) : NULL;
     bool good = name && PyDict_SetItem(dict, name, value) == 0;
     Py_XDECREF(name);
@@ -187,16 +205,16 @@ static bool add_to_dict(Handle *self, snapshot *from, uint32_t i, PyObject *dict
     return good;
 }
 
-static PyObject *build_dict(Handle *self, snapshot *from)
+static PyObject *build_dict(Handle *self, snapshot *from, make_one make)
 {
     PyObject *dict = PyDict_New();
     for (uint32_t i = 0; dict && i < from->count; i++)
-        if (is_there(from, i) && !add_to_dict(self, from, i, dict))
+        if (is_there(from, i) && !add_to_dict(self, from, i, make, dict))
             Py_CLEAR(dict);
     return dict;
 }
 
-static PyObject *get_sequence(Handle *self, PyObject *sequence)
+static PyObject *get_sequence(Handle *self, PyObject *sequence, make_one make)
 {
     snapshot all;
     if (!snapshot_init(&all, (size_t)PySequence_Fast_GET_SIZE(sequence)))
@@ -209,21 +227,30 @@ static PyObject *get_sequence(Handle *self, PyObject *sequence)
             count_and_warm(self, store, &all);
         handle_leave(self);
         if (good)
-            dict = build_dict(self, &all);
+            dict = build_dict(self, &all, make);
     }
     snapshot_free(&all);
     return dict;
 }
 
-PyObject *handle_get_many(Handle *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+static PyObject *get_keys(Handle *self, PyObject *keys, const char *function, make_one make)
 {
-    PyObject *keys = args_one("get_many", "keys", args, nargs, kwnames);
     if (!keys || !handle_is_open(self))
         return NULL;
-    PyObject *sequence = collect_keys(self->state, keys, "get_many");
+    PyObject *sequence = collect_keys(self->state, keys, function);
     if (!sequence)
         return NULL;
-    PyObject *dict = get_sequence(self, sequence);
+    PyObject *dict = get_sequence(self, sequence, make);
     Py_DECREF(sequence);
     return dict;
+}
+
+PyObject *handle_get_many(Handle *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    return get_keys(self, args_one("get_many", "keys", args, nargs, kwnames), "get_many", make_value);
+}
+
+PyObject *handle_fetch_many(Handle *self, PyObject *keys)
+{
+    return get_keys(self, keys, "_fetch_many", make_record);
 }

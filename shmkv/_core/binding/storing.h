@@ -11,7 +11,7 @@ typedef struct storing_job {
     uint64_t version;           /* with SKV_PUT_VERSION                                        */
 } storing_job;
 
-/* A status: SKV_OK, SKV_MISSING or SKV_CONDITION, an error, or SKV_RAISED.  `job` has its condition. */
+/* Takes `job` with its condition, and `item.tell` if the answer is wanted.  A status: SKV_OK, SKV_MISSING or SKV_CONDITION, an error, or SKV_RAISED. */
 int storing_run(Handle *handle, const key_text *key, const skv_encoded *value, uint64_t ttl_ms, storing_job *job);
 /* With `version` 0 any version. */
 int removing_run(Handle *handle, const key_text *key, uint64_t version);

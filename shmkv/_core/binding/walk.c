@@ -5,6 +5,7 @@
  */
 #include "args.h"
 #include "handle.h"
+#include "records.h"
 #include "values.h"
 
 /* ---- Filters --------------------------------------------------------------------------- */
@@ -103,6 +104,26 @@ static PyObject *item_of(Handle *self, const skv_copies *from, size_t i)
     return Py_BuildValue("(NNK)", key, value, (unsigned long long)item->version);
 }
 
+static PyObject *record_of(Handle *self, const skv_copies *from, size_t i)
+{
+    const skv_copied *item = &from->items[i];
+    const stored_value stored = {item->type, from->bytes + item->value_at, item->value_len, item->version, item->expires_ms};
+    PyObject *key = key_of(self, from, i);
+    PyObject *record = key ? record_new(&stored, NULL) : NULL;
+    if (!record) {
+        Py_XDECREF(key);
+        return NULL;
+    }
+    return Py_BuildValue("(NN)", key, record);
+}
+
+static PyObject *facts_of(Handle *self, const skv_copies *from, size_t i)
+{
+    const skv_copied *item = &from->items[i];
+    PyObject *key = key_of(self, from, i);
+    return key ? Py_BuildValue("(NBIK)", key, item->type, item->value_len, (unsigned long long)item->expires_ms) : NULL;
+}
+
 typedef PyObject *(*make_one)(Handle *self, const skv_copies *from, size_t i);
 
 /* Frees `from` in every case. */
@@ -122,16 +143,34 @@ static PyObject *list_of_copies(Handle *self, skv_copies *from, make_one make)
 
 /* ---- Methods --------------------------------------------------------------------------- */
 
-PyObject *handle_bucket_keys(Handle *self, PyObject *const *args, Py_ssize_t nargs)
+static PyObject *bucket_by_prefix(Handle *self, const signature *to, PyObject *const *args, Py_ssize_t nargs,
+                                  bool with_values, make_one make)
 {
-    static const signature to = {"_bucket_keys", 2, 2, 2, {"bucket", "prefix"}};
     PyObject *given[2];
     key_filter filter = {.kind = KEYS_ALL, .start.len = -1, .stop.len = -1};
     skv_copies copies;
-    if (!args_bind(&to, args, nargs, NULL, given) || !bound_parse(given[1], "prefix", &filter.prefix)
-        || !filter_kind(&filter, &filter.prefix) || !copy_bucket(self, given[0], false, &filter, &copies))
+    if (!args_bind(to, args, nargs, NULL, given) || !bound_parse(given[1], "prefix", &filter.prefix)
+        || !filter_kind(&filter, &filter.prefix) || !copy_bucket(self, given[0], with_values, &filter, &copies))
         return NULL;
-    return list_of_copies(self, &copies, key_of);
+    return list_of_copies(self, &copies, make);
+}
+
+PyObject *handle_bucket_keys(Handle *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    static const signature to = {"_bucket_keys", 2, 2, 2, {"bucket", "prefix"}};
+    return bucket_by_prefix(self, &to, args, nargs, false, key_of);
+}
+
+PyObject *handle_bucket_facts(Handle *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    static const signature to = {"_bucket_facts", 2, 2, 2, {"bucket", "prefix"}};
+    return bucket_by_prefix(self, &to, args, nargs, false, facts_of);
+}
+
+PyObject *handle_bucket_records(Handle *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    static const signature to = {"_bucket_records", 2, 2, 2, {"bucket", "prefix"}};
+    return bucket_by_prefix(self, &to, args, nargs, true, record_of);
 }
 
 PyObject *handle_bucket_items(Handle *self, PyObject *const *args, Py_ssize_t nargs)

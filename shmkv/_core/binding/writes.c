@@ -26,6 +26,7 @@ int storing_run(Handle *handle, const key_text *key, const skv_encoded *value, u
         .value_len = value->len,
         .type = value->type,
         .expires_ms = skv_unlikely(ttl_ms) ? skv_now_ms(store) + ttl_ms : 0,
+        .tell = job->item.tell,
     };
     skv_prefetch_bucket(store, &job->item.key);
     int status = writing_run(handle, store, store_step, job, value->len >= SKV_LONG_VALUE);
@@ -124,6 +125,27 @@ PyObject *handle_cas(Handle *self, PyObject *const *args, Py_ssize_t nargs, PyOb
         || !ttl_parse(what.ttl, &ttl_ms))
         return NULL;
     Py_RETURN_FALSE;
+}
+
+/* Any of these, for those who want to know what became of it (the server): None, or (version, replaced). */
+PyObject *handle_place(Handle *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    static const signature to = {"_place", 6, 6, 6, {"key", "value", "ttl", "content_type", "condition", "version"}};
+    PyObject *given[6];
+    int64_t condition = 0;
+    storing_job job = {.item.tell = true};
+    if (!args_bind(&to, args, nargs, NULL, given) || !int64_parse(given[4], "condition", &condition)
+        || !version_parse(given[5], &job.version))
+        return NULL;
+    if (condition < SKV_PUT_ANY || condition > SKV_PUT_VERSION)
+        return PyErr_Format(PyExc_ValueError, "condition is 0 to %d", SKV_PUT_VERSION);
+    job.condition = (enum skv_put_condition)condition;
+    int status = store_value(self, &(request){given[0], given[1], given[2], given[3]}, &job);
+    if (status == SKV_CONDITION)
+        Py_RETURN_NONE;
+    if (status != SKV_OK)
+        return skv_raise_status(self->state, status);
+    return Py_BuildValue("(KO)", (unsigned long long)job.item.version, job.item.replaced ? Py_True : Py_False);
 }
 
 int handle_ass_subscript(Handle *self, PyObject *key, PyObject *value)
