@@ -22,8 +22,8 @@ LEVELS = {
     "codecs": 1, "region": 1, "deepcheck": 1, "folder": 1, "keeper": 1,
     "durable": 2,
     "store": 3,
-    "datastore": 4, "keyvalue": 4,
-    "workload": 5,
+    "datastore": 4, "keyvalue": 4, "forms": 4,
+    "workload": 5, "counting": 5,
     "server": 6, "cli": 6,
     "__main__": 7,
 }  # fmt: skip
