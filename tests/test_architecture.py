@@ -23,7 +23,7 @@ LEVELS = {
     "durable": 2,
     "store": 3,
     "datastore": 4, "keyvalue": 4, "forms": 4,
-    "workload": 5, "counting": 5,
+    "workload": 5, "counting": 5, "exposition": 5,
     "server": 6, "cli": 6,
     "__main__": 7,
 }  # fmt: skip

@@ -1,0 +1,126 @@
+"""Numbers of a store as Prometheus reads them: what `/metrics` and `shmkv metrics` print.
+
+What: the store's own families, under the same names from a server and from a shell, and the text of any family.
+How:  the text format 0.0.4 in plain Python, so that a shell needs no client library for a page of text.
+      https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from shmkv.store import StoreStats
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+_ESCAPED_IN_HELP: Final = str.maketrans({"\\": "\\\\", "\n": "\\n"})
+_ESCAPED_IN_LABEL: Final = str.maketrans({"\\": "\\\\", "\n": "\\n", '"': '\\"'})
+
+
+class Sample(NamedTuple):
+    """One line: a value under its labels, and under a suffix of the family's name (a histogram's "_bucket")."""
+
+    value: float
+    labels: Mapping[str, str] = {}
+    suffix: str = ""
+
+
+class Family(NamedTuple):
+    """All samples of one name, with what they mean."""
+
+    name: str  # of a counter: ends in _total
+    kind: str  # "counter", "gauge", "histogram"
+    help: str
+    samples: tuple[Sample, ...]
+
+
+# ---- The store's families --------------------------------------------------------------------
+
+
+def store_families(stats: StoreStats) -> list[Family]:
+    """What `Store.stats()` says, as families.
+
+    Counters cover every process that ever used the store, and go on counting when a server is started anew.
+
+    >>> from shmkv import Store
+    >>> with Store() as store:
+    ...     store["key"] = b"value"
+    ...     print(render(store_families(store.stats())[:1]), end="")
+    # HELP shmkv_items Items in the store, expired ones not counted.
+    # TYPE shmkv_items gauge
+    shmkv_items 1
+    """
+    return [
+        _gauge("shmkv_items", "Items in the store, expired ones not counted.", stats.items),
+        _gauge("shmkv_value_bytes", "Bytes of the live values, as stored.", stats.value_bytes),
+        _operations(stats),
+        _counter("shmkv_expired_total", "Items dropped because their time had come.", stats.expired),
+        _counter("shmkv_evicted_total", "Items dropped to make room.", stats.evicted),
+        _gauge("shmkv_attached_processes", "Processes attached with the right to write.", stats.processes),
+        _gauge("shmkv_size_bytes", "The most memory that the store may take.", stats.size),
+        _gauge("shmkv_committed_bytes", "Memory that the store takes from the system.", stats.committed),
+        _gauge("shmkv_used_bytes", "The part of the committed memory that is in use.", stats.used),
+        _gauge("shmkv_table_bytes", "The part of the used memory that is tables.", stats.table_bytes),
+        _gauge("shmkv_buckets", "Buckets of the store.", stats.buckets),
+        _counter("shmkv_read_retries_total", "Reads repeated because a writer had been there.", stats.retries),
+        _counter("shmkv_lock_waits_total", "Writes that had to wait for another writer.", stats.lock_waits),
+    ]
+
+
+def _operations(stats: StoreStats) -> Family:
+    counts = {
+        ("get", "hit"): stats.hits,
+        ("get", "miss"): stats.misses,
+        ("set", "stored"): stats.sets,
+        ("delete", "deleted"): stats.deletes,
+    }
+    samples = tuple(Sample(count, {"op": op, "result": result}) for (op, result), count in counts.items())
+    return Family("shmkv_operations_total", "counter", "Keys looked up, stored and deleted, by all processes.", samples)
+
+
+def _gauge(name: str, help: str, value: float) -> Family:
+    return Family(name, "gauge", help, (Sample(value),))
+
+
+def _counter(name: str, help: str, value: float) -> Family:
+    return Family(name, "counter", help, (Sample(value),))
+
+
+# ---- The text --------------------------------------------------------------------------------
+
+
+def render(families: Iterable[Family]) -> str:
+    """Families as text; each name may come once.
+
+    >>> print(render([Family("x_total", "counter", "What.", (Sample(2, {"who": 'a"b'}),))]), end="")
+    # HELP x_total What.
+    # TYPE x_total counter
+    x_total{who="a\\"b"} 2
+    """
+    return "".join(_lines(family) for family in families)
+
+
+def _lines(family: Family) -> str:
+    head = f"# HELP {family.name} {family.help.translate(_ESCAPED_IN_HELP)}\n# TYPE {family.name} {family.kind}\n"
+    return head + "".join(
+        f"{family.name}{sample.suffix}{_labels(sample.labels)} {_number(sample.value)}\n" for sample in family.samples
+    )
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    if not labels:
+        return ""
+    return "{" + ",".join(f'{name}="{value.translate(_ESCAPED_IN_LABEL)}"' for name, value in labels.items()) + "}"
+
+
+def _number(value: float) -> str:
+    """
+    >>> _number(5), _number(0.25), _number(math.inf)
+    ('5', '0.25', '+Inf')
+    """
+    if isinstance(value, int) or math.isfinite(value):
+        return repr(value)
+    return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"
