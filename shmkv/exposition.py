@@ -8,7 +8,8 @@ How:  the text format 0.0.4 in plain Python, so that a shell needs no client lib
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -124,3 +125,27 @@ def _number(value: float) -> str:
     if isinstance(value, int) or math.isfinite(value):
         return repr(value)
     return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"
+
+
+# ---- Reading it --------------------------------------------------------------------------------
+
+_SAMPLE: Final = re.compile(r"([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)(?: -?\d+)?", re.ASCII)
+_LABEL: Final = re.compile(r'([a-zA-Z_]\w*)="((?:[^"\\]|\\.)*)",?', re.ASCII)
+_ESCAPE: Final = re.compile(r"\\(.)")
+
+
+def samples_in(text: str) -> Iterator[tuple[str, dict[str, str], float]]:
+    """(name, labels, value) of each sample in a page of metrics, of any server.
+
+    >>> list(samples_in('# TYPE x gauge\\nx{who="a\\\\"b"} 2\\n'))
+    [('x', {'who': 'a"b'}, 2.0)]
+    """
+    for line in text.splitlines():
+        match = None if line.startswith("#") else _SAMPLE.fullmatch(line)
+        if match:
+            labels = {name: _unescaped(value) for name, value in _LABEL.findall(match[2] or "")}
+            yield match[1], labels, float(match[3])
+
+
+def _unescaped(value: str) -> str:
+    return _ESCAPE.sub(lambda found: "\n" if found[1] == "n" else found[1], value)

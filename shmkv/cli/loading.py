@@ -1,9 +1,9 @@
 """`shmkv import`'s work: one reader, N threads that store, one report.
 
 The reader (the calling thread) cuts the source into chunks of whole lines and numbers them; each
-thread takes the next chunk, and for TSV the engine parses and stores it without the GIL.  Chunks are
-taken in the order of the file but stored at the same time, so of two lines with one key that are far
-apart either may win when there are several threads; with one, the later does.
+thread takes the next chunk, and for TSV into a store of this machine the engine parses and stores it
+without the GIL.  Chunks are taken in the order of the file but stored at the same time, so of two lines
+with one key that are far apart either may win when there are several threads; with one, the later does.
 
 A chunk counts its lines from 0; which line of the file that is, is known at the end, as all chunks
 before a malformed line are loaded even when loading stops there.
@@ -23,11 +23,10 @@ from shmkv.cli.rows import Fields, Rows
 from shmkv.cli.source import Chunk, Source, read_chunks
 
 if TYPE_CHECKING:
-    from shmkv import Store
+    from shmkv.cli.target import LoadTsv, Target
 
 NOTED: Final = 1_000  # malformed lines that a report keeps; the others are counted
 _TOO_LONG: Final = "longer than anything that this store takes"
-_MAX_KEY: Final = 65_535
 _TICK_S: Final = 0.1
 
 
@@ -77,14 +76,14 @@ OnProgress = Callable[[int, int], None]
 """`on_progress(bytes, pairs)`: what has been done so far; called often, by the calling thread only."""
 
 
-def load(store: Store, source: Source, options: Options, on_progress: OnProgress) -> Report:
+def load(target: Target, source: Source, options: Options, on_progress: OnProgress) -> Report:
     """Load all of `source`.  Never raises but for a mistake of its own: an error is in the report."""
-    return _Loader(store, source, options, on_progress).run()
+    return _Loader(target, source, options, on_progress).run()
 
 
 class _Loader:
-    def __init__(self, store: Store, source: Source, options: Options, on_progress: OnProgress) -> None:
-        self.store = store
+    def __init__(self, target: Target, source: Source, options: Options, on_progress: OnProgress) -> None:
+        self.target = target
         self.source = source
         self.options = options
         self.on_progress = on_progress
@@ -120,7 +119,7 @@ class _Loader:
         return self._report(time.perf_counter() - started, error)
 
     def _read(self) -> Iterator[Job]:
-        limit = self.store.stats().size // 4 + _MAX_KEY
+        limit = self.target.size() // 4 + rows_of.MAX_KEY  # more than the store takes
         if self.options.format == "csv":
             fields, skip = self.options.fields, self.options.skip
             return rows_of.read_csv(self.source, fields, skip=skip, field_limit=limit)
@@ -159,11 +158,11 @@ class _Loader:
                 elif job.too_long:
                     result.note([(0, _TOO_LONG)])
                     result.lines, result.stopped = 1, not self.options.skip
-                elif self.options.format == "tsv":
-                    self._store_tsv(job.data, result)
+                elif self.options.format == "tsv" and self.target.load_tsv:
+                    self._load_tsv(self.target.load_tsv, job.data, result)
                 else:
-                    parsed = rows_of.parse_jsonl(job.data, self.options.fields, skip=self.options.skip)
-                    self._store_rows(parsed, result)
+                    parse = rows_of.parse_tsv if self.options.format == "tsv" else rows_of.parse_jsonl
+                    self._store_rows(parse(job.data, self.options.fields, skip=self.options.skip), result)
             except BaseException as error:
                 result.error = error
             with self.lock:
@@ -184,13 +183,13 @@ class _Loader:
                 continue
         return None
 
-    def _store_tsv(self, data: bytes, result: Result) -> None:
+    def _load_tsv(self, load: LoadTsv, data: bytes, result: Result) -> None:
         ttl = self.options.fields.ttl
         ttl_ms = 0 if ttl is None else max(1, round(ttl * 1000))
         view = memoryview(data)
         at = 0
         while at < len(data):
-            stored, lines, consumed, bad = self.store._load_tsv(view[at:], int(self.options.skip), result.lines, ttl_ms)
+            stored, lines, consumed, bad = load(view[at:], int(self.options.skip), result.lines, ttl_ms)
             result.stored += stored
             result.lines += lines
             result.size += consumed
@@ -203,7 +202,7 @@ class _Loader:
                 raise RuntimeError("the engine consumed nothing of a chunk of whole lines")
 
     def _store_rows(self, rows: Rows, result: Result) -> None:
-        for stored in rows_of.store_rows(self.store, rows, skip=self.options.skip):
+        for stored in rows_of.store_rows(self.target, rows, skip=self.options.skip):
             result.stored += stored
         result.lines, result.size = rows.line_count, rows.size
         result.note(sorted(rows.bad))

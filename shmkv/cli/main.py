@@ -28,6 +28,10 @@ EXIT_INTERRUPTED: Final = 130
 # Name of an error's class -> status; the first class of its method resolution order that is listed here
 # counts.  By name, so that the table costs no import.
 _STATUS_OF: Final = {
+    "ConditionError": EXIT_CONDITION,
+    "UsageError": EXIT_USAGE,
+    "NoServerError": EXIT_NO_STORE,
+    "NotADirectoryError": EXIT_NO_STORE,  # --path of a file
     "StoreNotFoundError": EXIT_NO_STORE,
     "CorruptStoreError": EXIT_NO_STORE,
     "LayoutVersionError": EXIT_NO_STORE,
@@ -40,7 +44,10 @@ _STATUS_OF: Final = {
     "ForeignStoreError": EXIT_NOT_PERMITTED,
     "ReadOnlyStoreError": EXIT_NOT_PERMITTED,
     "PermissionError": EXIT_NOT_PERMITTED,
+    "TimeoutError": EXIT_TIMED_OUT,
+    "NoFormError": EXIT_FAILED,
     "ShmkvError": EXIT_FAILED,
+    "OSError": EXIT_FAILED,
 }
 
 
@@ -48,8 +55,15 @@ class UsageError(Exception):
     """What the user asked for makes no sense; the message says why."""
 
 
+class ConditionError(Exception):
+    """What was asked did not hold, and nothing has changed; the message says what."""
+
+
 class CommandModule(Protocol):
     """What a module in `shmkv.cli.commands` has."""
+
+    DESCRIPTION: str  # sentences, for `shmkv COMMAND --help` and docs/cli.md
+    EXAMPLES: str  # lines for a shell, each with a comment
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
 
@@ -65,18 +79,35 @@ class Command(NamedTuple):
 
 
 COMMANDS: Final = {
-    "import": Command("import_", "load key/value pairs from a TSV, CSV or JSON Lines file"),
+    "get": Command("get", "print values"),
+    "set": Command("set", "store values, all of them or none"),
+    "del": Command("del_", "remove keys"),
+    "incr": Command("incr", "add to a number"),
+    "ttl": Command("ttl", "print the seconds until a key expires"),
+    "keys": Command("keys", "print the keys, in no order"),
+    "range": Command("range_", "print a span of keys with their values, sorted"),
+    "stats": Command("stats", "print the numbers of a store"),
+    "metrics": Command("metrics", "print the numbers of a store for Prometheus"),
+    "import": Command("import_", "load items from a TSV, CSV or JSON Lines file"),
+    "export": Command("export", "print every item, so that `shmkv import` stores it again"),
+    "ls": Command("ls", "list the stores of this machine"),
     "check": Command("check", "walk every invariant of a store; changes nothing"),
+    "compact": Command("compact", "collect what has expired and what dead processes left; give memory back"),
+    "unlink": Command("unlink", "remove stores"),
     "bench": Command("bench", "measure this machine: throughput, percentiles, memory"),
 }
 
-_EPILOG: Final = """\
-`shmkv COMMAND --help` tells a command's options.  SHMKV_STORE is the default of --store.
-
-exit status: 0 done, 1 a condition did not hold (a malformed line, a check that found something),
-2 usage, 69 no such store, 73 cannot create it or no room, 75 timed out, 77 not permitted,
-70 any other error of shmkv
+EXIT_STATUSES: Final = """\
+exit status: 0 done, 1 a key is missing or a condition did not hold (a malformed line, a check that found
+something), 2 usage, 69 no such store or server, 73 cannot create it or no room, 75 timed out, 77 not
+permitted, 70 any other error
 """
+
+_EPILOG: Final = f"""\
+`shmkv COMMAND --help` tells a command's options, with examples.  SHMKV_STORE and SHMKV_URL are the defaults
+of --store and --url.
+
+{EXIT_STATUSES}"""
 
 
 def build_parser(command: str | None) -> argparse.ArgumentParser:
@@ -90,34 +121,56 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, help="print the version and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (_, help_line) in COMMANDS.items():
-        sub = commands.add_parser(
-            name, help=help_line, description=help_line, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
+        sub = commands.add_parser(name, help=help_line, formatter_class=argparse.RawDescriptionHelpFormatter)
         if name == command:
-            _module(name).add_arguments(sub)
+            fill_parser(sub, command_module(name))
     return parser
+
+
+def fill_parser(parser: argparse.ArgumentParser, module: CommandModule) -> None:
+    """A command's options, description and examples."""
+    parser.description = module.DESCRIPTION
+    parser.epilog = "examples:\n" + "".join(f"  {line}\n" for line in module.EXAMPLES.splitlines())
+    module.add_arguments(parser)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; answers the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
     command = next((word for word in words if word in COMMANDS), None)
-    args = build_parser(command).parse_args(words)
     try:
-        return _module(args.command).run(args)
+        try:
+            args = build_parser(command).parse_args(words)
+            return _run(args)
+        finally:
+            # Here, where it can be answered for, and not when the interpreter ends.
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_output()  # whoever read our output has gone, and needs no more of it
+        return EXIT_DONE
+    except OSError as error:
+        _drop_output()
+        return _complain(command or "", error, EXIT_FAILED)
+
+
+def _run(args: argparse.Namespace) -> int:
+    try:
+        return command_module(args.command).run(args)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has gone; keep the interpreter from complaining at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_DONE
-    except UsageError as error:
-        return _complain(args.command, error, EXIT_USAGE)
+        raise
     except Exception as error:
         status = status_of(error)
         if status is None:
             raise
         return _complain(args.command, error, status)
+
+
+def _drop_output() -> None:
+    """What is still to be written goes nowhere, so that the interpreter has nothing to complain of at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def status_of(error: BaseException) -> int | None:
@@ -143,20 +196,13 @@ def arguments_checked() -> Iterator[None]:
         raise
 
 
-def add_store_argument(parser: argparse.ArgumentParser) -> None:
-    """`--store NAME`, with its default from the environment."""
-    default = os.environ.get("SHMKV_STORE")
-    parser.add_argument(
-        "--store", metavar="NAME", default=default, required=default is None, help="the store (default: $SHMKV_STORE)"
-    )
-
-
 def _complain(command: str, error: BaseException, status: int) -> int:
     print(f"shmkv {command}: {error}", file=sys.stderr)
     return status
 
 
-def _module(command: str) -> CommandModule:
+def command_module(command: str) -> CommandModule:
+    """The module of a command, imported now."""
     return cast(CommandModule, importlib.import_module(f"shmkv.cli.commands.{COMMANDS[command].module}"))
 
 

@@ -133,20 +133,11 @@ def format_malformed(report: Mapping[str, Any]) -> str:
 # ---- check ---------------------------------------------------------------------------------
 
 
-def check_dict(store: str, report: object, *, deep: bool) -> dict[str, Any]:
-    """A check's report as plain values: what it counted, and the problems as sentences."""
-    counted = {
-        name: value
-        for name in (*getattr(report, "__slots__", ()), *getattr(report, "__dict__", {}))
-        if isinstance(value := getattr(report, name), int)
-    }
-    problems = [_sentence(problem) for problem in getattr(report, "problems", ())]
+def check_dict(store: str, report: Mapping[str, Any], *, deep: bool) -> dict[str, Any]:
+    """A check's report, with the store that it is about."""
+    counted = {name: value for name, value in report.items() if name not in ("ok", "problems")}
+    problems = list(report["problems"])
     return {"store": store, "deep": deep, **counted, "ok": not problems, "problems": problems}
-
-
-def _sentence(problem: object) -> str:
-    invariant, sentence = getattr(problem, "invariant", None), getattr(problem, "sentence", problem)
-    return f"{invariant}: {sentence}" if invariant else str(sentence)
 
 
 def format_check(found: Mapping[str, Any]) -> str:
@@ -161,8 +152,84 @@ def format_check(found: Mapping[str, Any]) -> str:
         return f"{how} of {found['store']!r}: all is well ({numbers})"
     problems = found["problems"]
     head = f"{how} of {found['store']!r}: {len(problems):,} problem{'s' if len(problems) > 1 else ''} ({numbers})"
+    shown = [f"  {problem['invariant']}: {problem['sentence']}" for problem in problems[:_SHOWN_LINES]]
     more = [f"  ... and {len(problems) - _SHOWN_LINES:,} more"] if len(problems) > _SHOWN_LINES else []
-    return "\n".join([head, *(f"  {problem}" for problem in problems[:_SHOWN_LINES]), *more])
+    return "\n".join([head, *shown, *more])
+
+
+# ---- stats, ls, compact --------------------------------------------------------------------
+
+
+def format_stats(stats: Mapping[str, Any]) -> str:
+    """What `shmkv stats` says, of a store here or of a server's."""
+    rows = [
+        ("store", stats["path"] or stats["name"]),
+        ("items", f"{stats['items']:,} with {format_bytes(stats['value_bytes'])} of values"),
+        ("gets", f"{stats['gets']:,}, {100 * stats['hit_rate']:.1f} % hits ({stats['retries']:,} repeated)"),
+        ("sets", f"{stats['sets']:,} ({stats['lock_waits']:,} waited for another writer)"),
+        ("deletes", f"{stats['deletes']:,}; {stats['expired']:,} expired, {stats['evicted']:,} evicted"),
+        ("memory", format_memory(stats)),
+        ("tables", f"{format_bytes(stats['table_bytes'])} in {stats['buckets']:,} buckets"),
+        ("processes", ", ".join(map(format_process, stats["processes"])) or "none"),
+    ]
+    return "\n".join(f"{name:<10} {text}" for name, text in rows)
+
+
+def format_memory(stats: Mapping[str, Any]) -> str:
+    """How much a store uses, takes and may take.
+
+    >>> format_memory({"used": 3 << 20, "committed": 4 << 20, "size": 1 << 30})
+    '3.0 MiB used, 4.0 MiB taken of 1.0 GiB'
+    """
+    used, committed, size = (format_bytes(stats[name]) for name in ("used", "committed", "size"))
+    return f"{used} used, {committed} taken of {size}"
+
+
+def format_process(process: Mapping[str, Any]) -> str:
+    """A process that is attached.
+
+    >>> format_process({"pid": 7, "name": "python", "status": "sleeping"})
+    'python 7 (sleeping)'
+    >>> format_process({"pid": 7, "name": None, "status": "dead"})
+    '7 (dead)'
+    >>> format_process({"pid": 7, "name": None, "status": "unseen"})
+    '7 (cannot be seen from here)'
+    """
+    name = f"{process['name']} " if process["name"] else ""
+    status = "cannot be seen from here" if process["status"] in (None, "unseen") else process["status"]
+    return f"{name}{process['pid']} ({status})"
+
+
+def format_stores(stores: Sequence[Mapping[str, Any]]) -> str:
+    """The stores of a machine."""
+    header = ("name", "size", "taken", "processes", "when full", "created")
+    rows = [
+        [
+            store["name"],
+            format_bytes(store["size"]) if store["size"] is not None else "?",
+            format_bytes(store["committed"]),
+            str(store["processes"]),
+            store["on_full"] or "?",
+            store["created"] or "?",
+        ]
+        for store in stores
+    ]
+    problems = [f"{store['name']}: {store['problem']}" for store in stores if store["problem"]]
+    return "\n".join([format_table(header, rows), *problems])
+
+
+def format_compact(report: Mapping[str, Any]) -> str:
+    """What a compaction did.
+
+    >>> print(format_compact({"expired": 2, "leaks": 0, "moved": 10, "pages_freed": 3, "bytes_returned": 0,
+    ...                       "slots_reclaimed": 1}))
+    2 expired items dropped, 10 blocks moved, 3 pages freed, 0 B given back to the system; of 1 dead processes 0 blocks
+    """
+    return (
+        f"{report['expired']:,} expired items dropped, {report['moved']:,} blocks moved, "
+        f"{report['pages_freed']:,} pages freed, {format_bytes(report['bytes_returned'])} given back to the system; "
+        f"of {report['slots_reclaimed']:,} dead processes {report['leaks']:,} blocks"
+    )
 
 
 # ---- bench ---------------------------------------------------------------------------------

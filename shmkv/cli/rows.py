@@ -1,43 +1,45 @@
-"""Rows of CSV and JSON Lines: parsed in Python, stored in batches with `put_many`.
+"""Rows of CSV, JSON Lines and TSV: parsed in Python, stored in batches.
 
-TSV does not come by here: the engine parses and stores it without the GIL (_core/import.c).
+TSV for a store of this machine does not come by here: the engine parses and stores it without the GIL
+(_core/import.c).  For a server its lines mean the same.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
+from shmkv import forms
+from shmkv.cli.target import BATCH
 from shmkv.errors import ClosedStoreError, ReadOnlyStoreError
 
 if TYPE_CHECKING:
-    from shmkv import Store
     from shmkv.cli.source import Source
+    from shmkv.cli.target import Target
+    from shmkv.forms import Item
 
-BATCH: Final = 1_000  # rows to a put_many
+MAX_KEY: Final = 65_535  # bytes
 _MISSING: Final = object()
 
 
 @dataclass
 class Rows:
-    """Pairs to be stored, and what was wrong among them.  Line numbers count from 0 at the first line here."""
+    """Items to be stored, and what was wrong among them.  Line numbers count from 0 at the first line here."""
 
     lines: list[int] = field(default_factory=list)
-    pairs: list[tuple[str, Any]] = field(default_factory=list)
-    ttls: list[float | None] = field(default_factory=list)  # seconds
+    items: list[Item] = field(default_factory=list)
     bad: list[tuple[int, str]] = field(default_factory=list)
     line_count: int = 0
     size: int = 0  # bytes of the source
     stop: bool = False  # reading ended at the last of `bad`
 
-    def add(self, line: int, key: str, value: Any, ttl: float | None) -> None:
+    def add(self, line: int, item: Item) -> None:
         self.lines.append(line)
-        self.pairs.append((key, value))
-        self.ttls.append(ttl)
+        self.items.append(item)
 
     def refuse(self, line: int, reason: str, *, skip: bool) -> None:
         self.bad.append((line, reason))
@@ -86,7 +88,7 @@ def read_csv(source: Source, fields: Fields, *, skip: bool, field_limit: int) ->
             if fields.named and line == 0:
                 columns, width = _find_columns(row, fields), len(row)
             elif row:
-                rows.add(line - first, *_pick(row, columns, width), fields.ttl)
+                rows.add(line - first, (*_pick(row, columns, width), fields.ttl, None))
         except StopIteration:
             break
         except (csv.Error, MalformedRowError) as error:
@@ -124,9 +126,12 @@ def _pick(row: list[str], columns: tuple[int, int], width: int) -> tuple[str, st
 
 # ---- JSON Lines ----------------------------------------------------------------------------
 
+# A line with one of these is an item's form that only forms.py reads: one that `shmkv export` wrote.
+_OF_FORMS: Final = ("key_base64", "base64", "safe", "codec")
+
 
 def parse_jsonl(data: bytes, fields: Fields, *, skip: bool) -> Rows:
-    """Each line `{"key": ..., "value": ..., "ttl"?: seconds}` or `[key, value]`; other fields are not looked at."""
+    """Each line an item's form, `{"key": ..., "value": ..., "ttl"?: seconds}` with whatever else, or `[key, value]`."""
     from msgspec.json import Decoder
 
     decode = Decoder().decode
@@ -135,7 +140,7 @@ def parse_jsonl(data: bytes, fields: Fields, *, skip: bool) -> Rows:
         if not line or line.isspace():
             continue
         try:
-            rows.add(number, *_pair_of(decode(line), fields))
+            rows.add(number, _item_of(decode(line), fields))
         except (ValueError, MalformedRowError, RecursionError) as error:
             rows.refuse(number, str(error), skip=skip)
             if rows.stop:
@@ -144,69 +149,117 @@ def parse_jsonl(data: bytes, fields: Fields, *, skip: bool) -> Rows:
     return rows
 
 
-def _pair_of(item: object, fields: Fields) -> tuple[str, Any, float | None]:
-    ttl = fields.ttl
-    if isinstance(item, dict):
-        key, value = (item.get(name, _MISSING) for name in fields.names)
-        for name, found in zip(fields.names, (key, value), strict=True):
-            if found is _MISSING:
-                raise MalformedRowError(f"the object has no field {name!r}")
-        ttl = item.get("ttl", ttl)
-        if ttl is not None and (isinstance(ttl, bool) or not isinstance(ttl, (int, float)) or ttl <= 0):
-            raise MalformedRowError(f"a ttl is a number of seconds greater than 0, not {ttl!r}")
-    elif isinstance(item, list) and len(item) == 2:
-        key, value = item
-    else:
-        raise MalformedRowError("neither an object nor an array of key and value")
+def _item_of(line: object, fields: Fields) -> Item:
+    if isinstance(line, dict):
+        if not fields.named and any(name in line for name in _OF_FORMS):
+            key, value, ttl, content_type = forms.item_of(line)
+            return key, value, _positive(fields.ttl if ttl is None else ttl), content_type
+        return _item_of_object(line, fields)
+    if isinstance(line, list) and len(line) == 2:
+        return _text_key(line[0]), line[1], fields.ttl, None
+    raise MalformedRowError("neither an object nor an array of key and value")
+
+
+def _item_of_object(line: dict[str, Any], fields: Fields) -> Item:
+    key, value = (line.get(name, _MISSING) for name in fields.names)
+    for name, found in zip(fields.names, (key, value), strict=True):
+        if found is _MISSING:
+            raise MalformedRowError(f"the object has no field {name!r}")
+    return _text_key(key), value, _positive(line.get("ttl", fields.ttl)), None
+
+
+def _text_key(key: object) -> str:
     if not isinstance(key, str):
         raise MalformedRowError(f"the key is no string but {key!r:.80}")
-    return key, value, ttl
+    return key
+
+
+def _positive(ttl: object) -> float | None:
+    if ttl is None or (isinstance(ttl, (int, float)) and not isinstance(ttl, bool) and ttl > 0):
+        return ttl
+    raise MalformedRowError(f"a ttl is a number of seconds greater than 0, not {ttl!r}")
+
+
+# ---- TSV -----------------------------------------------------------------------------------
+
+_ESCAPES: Final = {b"\\t": b"\t", b"\\n": b"\n", b"\\r": b"\r", b"\\\\": b"\\"}
+_BACKSLASH: Final = re.compile(rb"\\.?", re.DOTALL)
+
+
+def parse_tsv(data: bytes, fields: Fields, *, skip: bool) -> Rows:
+    """Each line `key TAB value`, as _core/import.c reads it, which says the same of a malformed one."""
+    rows = Rows(size=len(data), line_count=data.count(b"\n"))
+    for number, line in enumerate(data.split(b"\n")[:-1]):
+        line = line.removesuffix(b"\r")
+        if not line:
+            continue
+        try:
+            rows.add(number, (*_pair_of(line), fields.ttl, None))
+        except MalformedRowError as error:
+            rows.refuse(number, str(error), skip=skip)
+            if rows.stop:
+                break
+    return rows
+
+
+def _pair_of(line: bytes) -> tuple[str, str]:
+    key, tab, value = line.partition(b"\t")
+    if not tab:
+        raise MalformedRowError("no TAB between key and value")
+    if b"\t" in value:
+        raise MalformedRowError("more than one TAB (inside a value write \\t)")
+    key, value = _without_escapes(key), _without_escapes(value)
+    if len(key) > MAX_KEY:
+        raise MalformedRowError(f"the key is longer than {MAX_KEY:,} bytes")
+    return _decoded(key, "key"), _decoded(value, "value")
+
+
+def _without_escapes(text: bytes) -> bytes:
+    if b"\\" not in text:
+        return text
+    try:
+        return _BACKSLASH.sub(lambda found: _ESCAPES[found[0]], text)
+    except KeyError:
+        raise MalformedRowError("a backslash that starts none of \\t \\n \\r \\\\") from None
+
+
+def _decoded(text: bytes, what: str) -> str:
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        raise MalformedRowError(f"the {what} is not valid UTF-8") from None
 
 
 # ---- Storing -------------------------------------------------------------------------------
 
 
-def store_rows(store: Store, rows: Rows, *, skip: bool) -> Iterator[int]:
-    """Store the pairs, in order; yields how many after each step, so that an error loses no count.
+def store_rows(target: Target, rows: Rows, *, skip: bool) -> Iterator[int]:
+    """Store the items, in order; yields how many after each step, so that an error loses no count.
 
-    A pair that the store refuses (a key or value too large, nested too deep) joins `rows.bad`.
+    An item that the store refuses (a key or value too large, nested too deep) joins `rows.bad`.
     """
-    for begin, end in _runs(rows.ttls):
+    for begin in range(0, len(rows.items), BATCH):
+        batch = rows.items[begin : begin + BATCH]
         try:
-            store.put_many(rows.pairs[begin:end], rows.ttls[begin])
+            target.put(batch)
         except (ClosedStoreError, ReadOnlyStoreError):
             raise
         except (TypeError, ValueError, OverflowError):
-            # Nothing of the batch is stored: one by one tells which pair it is.
-            for index in range(begin, end):
-                yield _store_one(store, rows, index, skip=skip)
+            # Nothing of the batch is stored: one by one tells which item it is.
+            for index in range(begin, begin + len(batch)):
+                yield _store_one(target, rows, index, skip=skip)
                 if rows.stop and rows.bad[-1][0] == rows.lines[index]:
                     return
         else:
-            yield end - begin
+            yield len(batch)
 
 
-def _store_one(store: Store, rows: Rows, index: int, *, skip: bool) -> int:
-    key, value = rows.pairs[index]
+def _store_one(target: Target, rows: Rows, index: int, *, skip: bool) -> int:
     try:
-        store.put(key, value, rows.ttls[index])
+        target.put(rows.items[index : index + 1])
     except (ClosedStoreError, ReadOnlyStoreError):
         raise
     except (TypeError, ValueError, OverflowError) as error:
         rows.refuse(rows.lines[index], str(error), skip=skip)
         return 0
     return 1
-
-
-def _runs(ttls: list[float | None]) -> Iterator[tuple[int, int]]:
-    """Spans of at most BATCH rows with one ttl.
-
-    >>> list(_runs([None, None, 5.0]))
-    [(0, 2), (2, 3)]
-    """
-    at = 0
-    for _, group in groupby(ttls):
-        run_end = at + sum(1 for _ in group)
-        for begin in range(at, run_end, BATCH):
-            yield begin, min(begin + BATCH, run_end)
-        at = run_end

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from shmkv.cli import render
 from shmkv.cli.main import EXIT_CONDITION, EXIT_DONE, UsageError
@@ -19,17 +19,21 @@ QUICK_KEYS = 100_000
 QUICK_SECONDS = 0.7  # ten workloads, loading and checking end within 20 s
 TABLE_KEYS = (100_000, 500_000, 1_000_000, 5_000_000, 10_000_000)
 
-_EPILOG = """\
+DESCRIPTION: Final = """\
 Creates a store, starts the workers (spawned; they attach by name), loads the keys, runs each mix with each
 distribution for --seconds, and checks at the end that nothing was lost: every key holds the last value that
 one of the workers wrote, whole.  Exit status 1 if not.  The store is removed.
 
 Keys are `user:%08d`, made anew for each call, as are the values; making them is not timed.
 """
+EXAMPLES: Final = """\
+shmkv bench --quick                              # less than 20 s
+shmkv bench --workers 8 --value-size 16-512
+shmkv bench --table --keys 1000000 --json
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = _EPILOG
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_KEYS:,} keys and short runs: less than 20 s")
     parser.add_argument("--workers", type=int, default=2, metavar="W", help="processes (default: 2)")
     parser.add_argument("--keys", type=int, metavar="N", help="default: 1,000,000")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from shmkv.cli import render
 from shmkv.cli.main import (
@@ -15,10 +15,10 @@ from shmkv.cli.main import (
     EXIT_INTERRUPTED,
     EXIT_USAGE,
     UsageError,
-    add_store_argument,
-    arguments_checked,
     status_of,
 )
+from shmkv.cli.where import Where, add_where_arguments, open_target, where_of
+from shmkv.cli.words import seconds
 
 if TYPE_CHECKING:
     from shmkv.cli.loading import Options, Report
@@ -26,28 +26,33 @@ if TYPE_CHECKING:
 
 MAX_THREADS = 256
 
-_EPILOG = """\
-formats:
+DESCRIPTION: Final = """\
+Loads items from a file:
+
   tsv    key TAB value LF, both UTF-8; \\t \\n \\r \\\\ stand for TAB, LF, CR, backslash, and no other
-         backslash is allowed; values become str.  Parsed and stored without the GIL.
+         backslash is allowed; values become str.  Into a store of this machine the engine parses and stores it,
+         without the GIL.
   csv    RFC 4180: two columns, key and value, no header; with --key-field or --value-field the first
          row names the columns.  Values become str.
-  jsonl  {"key": "k", "value": ANY, "ttl": SECONDS} (ttl may be missing) or ["k", ANY] on each line
+  jsonl  {"key": "k", "value": ANY, "ttl": SECONDS} (ttl may be missing) or ["k", ANY] on each line, or
+         what `shmkv export` prints: any key, value and content type, with the seconds it had left then
   auto   by the file's suffix (.tsv .tab .csv .jsonl .ndjson), else by its first line
 
-A store that does not exist is created (with --size).  Empty lines are passed over.  Whatever was stored
-before an error stays.  Of two lines with the same key the later wins; with several threads either may, if
-they are far apart.
-
-exit status: 0 done (malformed lines that --on-error skip passed over included), 1 stopped at a malformed
-line, 73 no room; others as in `shmkv --help`
+A store of this machine that does not exist is created (with --size).  Empty lines are passed over.  Whatever was
+stored before an error stays.  Of two lines with the same key the later wins; with several threads either may, if
+they are far apart.  Lines that --on-error skip passes over are no error: exit status 0; 1: it stopped at one.
+"""
+EXAMPLES: Final = """\
+shmkv import pairs.tsv --store prices --size 4GiB --threads 4
+shmkv export --store sessions | shmkv import - --store copy        # a copy, ttls included
+shmkv export --url http://old:8003 | shmkv import - --url http://new:8003
+shmkv import users.csv --store users --key-field id --value-field name --on-error skip
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = _EPILOG
     parser.add_argument("file", metavar="FILE", help="what to load; - is standard input")
-    add_store_argument(parser)
+    add_where_arguments(parser)
     parser.add_argument("--size", help="the most memory that the store may take, such as 4GiB (default: 1GiB)")
     parser.add_argument("--threads", type=_thread_count, default=1, metavar="N", help="threads that store (default: 1)")
     parser.add_argument("--format", choices=("auto", "tsv", "csv", "jsonl"), default="auto")
@@ -56,29 +61,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--on-error", choices=("stop", "skip"), default="stop", help="at a malformed line (default: stop)"
     )
-    parser.add_argument("--ttl", type=_seconds, metavar="SECONDS", help="all pairs expire after so long")
+    parser.add_argument("--ttl", type=seconds, metavar="SECONDS", help="all pairs expire after so long")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument("--no-progress", action="store_true", help="show no progress on standard error")
 
 
 def run(args: argparse.Namespace) -> int:
     """Load the file and report; the exit status tells how it ended."""
-    from shmkv import Store
     from shmkv.cli.loading import load
     from shmkv.cli.progress import progress
     from shmkv.cli.source import Source
 
+    where = where_of(args)
     try:
         source = Source.open(args.file)
     except OSError as error:
         raise UsageError(f"cannot read {args.file}: {error.strerror}") from error
     with source:
         options = _options(args, source)
-        with arguments_checked():
-            store = Store(args.store, args.size)
-        with store, progress(source.size, wanted=not args.no_progress) as show:
-            report = load(store, source, options, show)
-        told = _told(args, source, options, report)
+        target = open_target(where, create=True, size=args.size)
+        with target, progress(source.size, wanted=not args.no_progress) as show:
+            report = load(target, source, options, show)
+        told = _told(where, source, options, report)
     if args.json:
         print(json.dumps(told))
     else:
@@ -104,10 +108,10 @@ def _options(args: argparse.Namespace, source: Source) -> Options:
     return Options(chosen, args.threads, args.on_error == "skip", fields)
 
 
-def _told(args: argparse.Namespace, source: Source, options: Options, report: Report) -> dict[str, Any]:
+def _told(where: Where, source: Source, options: Options, report: Report) -> dict[str, Any]:
     """The report as plain values, as `--json` prints it."""
     return {
-        "store": args.store,
+        "store": where.label,
         "source": source.name,
         "format": options.format,
         "threads": options.threads,
@@ -142,10 +146,3 @@ def _thread_count(text: str) -> int:
     if not 1 <= count <= MAX_THREADS:
         raise argparse.ArgumentTypeError(f"1 to {MAX_THREADS} threads, not {count}")
     return count
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds <= 30 * 366 * 86_400:
-        raise argparse.ArgumentTypeError(f"more than 0 seconds and at most 30 years, not {text}")
-    return seconds

@@ -1,0 +1,143 @@
+"""A store of this machine, as the commands ask it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from shmkv.cli.main import ConditionError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from shmkv import Store
+    from shmkv._core import Record
+    from shmkv.cli.target import LoadTsv, Only
+    from shmkv.forms import Item, Key
+
+_ABSENT, _PRESENT = 1, 2  # conditions of Store._place
+
+
+class LocalTarget:
+    """Over a `Store`, which it closes."""
+
+    def __init__(self, store: Store, label: str) -> None:
+        self.store = store
+        self.label = label
+
+    def close(self) -> None:
+        self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def now_ms(self) -> int:
+        return self.store._now_ms()
+
+    # ---- Items -----------------------------------------------------------------------------
+
+    def fetch(self, keys: Sequence[Key]) -> dict[Key, Record]:
+        return self.store._fetch_many(keys)
+
+    def put(self, items: Sequence[Item]) -> None:
+        self.store._put_items(items)
+
+    def place(self, item: Item, only: Only) -> bool:
+        key, value, ttl, content_type = item
+        condition = _ABSENT if only == "absent" else _PRESENT
+        return self.store._place(key, value, ttl, content_type, condition, 0) is not None
+
+    def delete(self, keys: Sequence[Key]) -> int:
+        return self.store.delete_many(keys)
+
+    def incr(self, key: Key, delta: int, initial: int, ttl: float | None) -> int:
+        from shmkv.counting import incr
+
+        try:
+            return incr(self.store, key, delta, initial, ttl)
+        except (TypeError, OverflowError) as error:
+            raise ConditionError(str(error)) from error
+
+    def ttl(self, key: Key) -> float | None:
+        return self.store.ttl(key)
+
+    # ---- Many of them ----------------------------------------------------------------------
+
+    def keys(self, prefix: str | None) -> Iterator[Key]:
+        return self.store.scan(prefix)
+
+    def range(
+        self, start: str | None, stop: str | None, limit: int | None, reverse: bool
+    ) -> Iterable[tuple[Key, Record]]:
+        items = ((key, record) for key, record in self._records() if _lies_in(key, start, stop))
+        if limit is None:
+            return sorted(items, key=_by_key, reverse=reverse)
+        from heapq import nlargest, nsmallest
+
+        return (nlargest if reverse else nsmallest)(limit, items, key=_by_key)
+
+    def export(self) -> Iterator[bytes]:
+        from json import JSONEncoder
+
+        from shmkv.forms import form_of
+
+        encode = JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+        for key, record in self._records():
+            yield encode(form_of(key, record, self.store._now_ms())).encode()
+
+    def _records(self) -> Iterator[tuple[Key, Record]]:
+        """Each bucket at one instant."""
+        for bucket in range(self.store._opened().bucket_count):
+            yield from self.store._bucket_records(bucket, None)
+
+    # ---- About the store -------------------------------------------------------------------
+
+    def stats(self) -> dict[str, Any]:
+        from dataclasses import asdict
+
+        from shmkv.outside import attached
+
+        stats = self.store.stats()
+        durable = self.store._durable
+        return {
+            "name": self.store.name,
+            "path": str(durable.path) if durable else None,
+            "uuid": str(self.store.uuid),
+            "readonly": self.store.readonly,
+            **asdict(stats),
+            "hit_rate": stats.hit_rate,
+            "processes": [
+                {"pid": one.pid, "name": one.name, "status": one.status} for one in attached(self.store._opened().fd)
+            ],
+        }
+
+    def metrics(self) -> str:
+        from shmkv.exposition import render, store_families
+
+        return render(store_families(self.store.stats()))
+
+    def check(self) -> dict[str, Any]:
+        from dataclasses import asdict
+
+        report = self.store.check()
+        return {"ok": report.ok, **asdict(report)}
+
+    # ---- import ----------------------------------------------------------------------------
+
+    def size(self) -> int:
+        return self.store.size
+
+    @property
+    def load_tsv(self) -> LoadTsv:
+        return self.store._load_tsv
+
+
+def _lies_in(key: Key, start: str | None, stop: str | None) -> bool:
+    return isinstance(key, str) and (start is None or start <= key) and (stop is None or key < stop)
+
+
+def _by_key(item: tuple[Key, Record]) -> Key:
+    return item[0]  # of type str alone: the order of their code points is that of their UTF-8 bytes

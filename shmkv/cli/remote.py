@@ -1,0 +1,182 @@
+"""A server's store, as the commands ask it: docs/server.md from the other side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from shmkv import _core, forms
+from shmkv.cli.connection import Connection, path_of, with_query
+from shmkv.cli.main import UsageError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from shmkv._core import Record
+    from shmkv.cli.target import Only
+    from shmkv.forms import Item, Key
+
+_PAGE: Final = 1_000  # keys or items to a page
+# Records from a server need some time to which their expiry belongs; it never passes, so that a form that is made of
+# one again says what the answer said.
+_NOW_MS: Final = 1
+
+
+class RemoteTarget:
+    """Over a `Connection`, which it closes."""
+
+    def __init__(self, url: str, token_file: str | None = None) -> None:
+        self.label = url
+        self._server = Connection(url, token_file)
+
+    def close(self) -> None:
+        self._server.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def now_ms(self) -> int:
+        return _NOW_MS
+
+    # ---- Items -----------------------------------------------------------------------------
+
+    def fetch(self, keys: Sequence[Key]) -> dict[Key, Record]:
+        answer = self._server.ask_json("POST", "/kv", {"get": [_key_in_batch(key) for key in keys]})
+        return dict(map(_record_of, answer["items"]))
+
+    def put(self, items: Sequence[Item]) -> None:
+        self._server.ask_json("POST", "/kv", {"set": [_form_of(item) for item in items]})
+
+    def place(self, item: Item, only: Only) -> bool:
+        key, value, ttl, content_type = item
+        if not isinstance(value, bytes):
+            raise UsageError(f"over the network --if-{only} stores bytes only: leave --type away")
+        condition = {"If-None-Match": "*"} if only == "absent" else {"If-Match": "*"}
+        headers = {"Content-Type": content_type or forms.OCTETS, **condition}
+        answer = self._server.ask("PUT", path_of(_in_path(key), ttl=ttl), value, headers, fine=(412,))
+        return answer.status != 412
+
+    def delete(self, keys: Sequence[Key]) -> int:
+        answer = self._server.ask_json("POST", "/kv", {"delete": [_key_in_batch(key) for key in keys]})
+        return int(answer["deleted"])
+
+    def incr(self, key: Key, delta: int, initial: int, ttl: float | None) -> int:
+        body = {"delta": delta, "initial": initial, **({} if ttl is None else {"ttl": ttl})}
+        return int(self._server.ask_json("POST", path_of(_in_path(key), behind="/incr"), body)["value"])
+
+    def ttl(self, key: Key) -> float | None:
+        if isinstance(key, str):
+            answer = self._server.ask("HEAD", path_of(key), fine=(404, 406))
+            if answer.status == 200:
+                left = answer.headers.get("Shmkv-TTL")
+                return None if left is None else float(left)
+        # A bytes key, or a value that HTTP has no body for: its form says it as well.
+        record = self.fetch([key]).get(key)
+        if record is None:
+            raise KeyError(key)
+        return forms.seconds_left(record, _NOW_MS)
+
+    # ---- Many of them ----------------------------------------------------------------------
+
+    def keys(self, prefix: str | None) -> Iterator[Key]:
+        for page in self._pages("/kv", prefix=prefix, limit=_PAGE):
+            for found in page["keys"]:
+                yield found["key"] if "key" in found else forms.key_of({"key_base64": found["key_base64"]})
+
+    def range(
+        self, start: str | None, stop: str | None, limit: int | None, reverse: bool
+    ) -> Iterable[tuple[Key, Record]]:
+        if reverse:
+            raise UsageError("--reverse works on a store of this machine only: a server gives ranges from the first on")
+        return self._range(start, stop, limit)
+
+    def _range(self, start: str | None, stop: str | None, limit: int | None) -> Iterator[tuple[Key, Record]]:
+        left = limit
+        if left == 0:
+            return
+        size = _PAGE if left is None else min(left, _PAGE)
+        for page in self._pages("/read_key_range/", start=start, end=stop, limit=size):
+            for form in page["items"][:left]:
+                yield _record_of(form)
+            if left is not None:
+                left -= len(page["items"])
+                if left <= 0:
+                    return
+
+    def _pages(self, path: str, **query: object) -> Iterator[dict[str, Any]]:
+        cursor = None
+        while True:
+            page = self._server.ask("GET", with_query(path, **query, cursor=cursor)).json()
+            yield page
+            cursor = page["cursor"]
+            if cursor is None:
+                return
+
+    def export(self) -> Iterator[bytes]:
+        return self._server.lines("/export")
+
+    # ---- About the store -------------------------------------------------------------------
+
+    def stats(self) -> dict[str, Any]:
+        answer: dict[str, Any] = self._server.ask("GET", "/stats").json()
+        return answer
+
+    def metrics(self) -> str:
+        return self._server.ask("GET", "/metrics").body.decode()
+
+    def check(self) -> dict[str, Any]:
+        answer: dict[str, Any] = self._server.ask("POST", "/check").json()
+        return answer
+
+    # ---- import ----------------------------------------------------------------------------
+
+    load_tsv = None  # it takes the engine to the store
+
+    def size(self) -> int:
+        return int(self.stats()["size"])
+
+
+# ---- Forms ---------------------------------------------------------------------------------------
+
+
+def _key_in_batch(key: Key) -> str | dict[str, str]:
+    return key if isinstance(key, str) else forms.key_form(key)
+
+
+def _in_path(key: Key) -> str:
+    if isinstance(key, str):
+        return key
+    raise UsageError(f"over the network this works with str keys only, and {key!r} is bytes")
+
+
+def _form_of(item: Item) -> dict[str, Any]:
+    """What `forms.item_of` reads as this item."""
+    key, value, ttl, content_type = item
+    kind, payload = _core.encode_safe(value)
+    form = forms.form_of(key, (kind, payload, content_type, 0, 0), _NOW_MS)
+    return form if ttl is None else {**form, "ttl": ttl}
+
+
+def _record_of(form: dict[str, Any]) -> tuple[Key, Record]:
+    """An item as a local store would have given it."""
+    if "codec" in form:
+        return _stored_record_of(form)
+    key, value, ttl, content_type = forms.item_of(form)
+    kind, payload = _core.encode_safe(value)
+    return key, (forms.TYPED if content_type else kind, payload, content_type, 0, _expires_ms(ttl))
+
+
+def _stored_record_of(form: dict[str, Any]) -> tuple[Key, Record]:
+    """What only the Python that wrote it reads: handed on as it is."""
+    key = forms.key_of({name: form[name] for name in ("key", "key_base64") if name in form})
+    from base64 import b64decode
+
+    kind = forms.PICKLE if form["codec"] == "pickle" else forms.CODEC
+    return key, (kind, b64decode(form["stored"]), None, 0, _expires_ms(form.get("ttl")))
+
+
+def _expires_ms(ttl: float | None) -> int:
+    return 0 if ttl is None else _NOW_MS + round(ttl * 1000)

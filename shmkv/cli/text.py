@@ -1,0 +1,64 @@
+"""Keys and values as lines of text that a person reads, and a program reads back.
+
+A text that is *plain* stands for itself.  Any other is quoted: a str as a JSON string in its double quotes, bytes as
+`base64:` and their base64.  Plain is a str of characters that print, which is not empty and does not begin like a
+quoted one: so that a line holds exactly one text, a terminal obeys none of it, and no two texts look alike.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+_BASE64: Final = "base64:"
+
+
+def quoted(text: str | bytes) -> str:
+    """The line that says this key or value.
+
+    >>> quoted("user:1"), quoted("two\\nlines"), quoted(b"k"), quoted('"'), quoted("")
+    ('user:1', '"two\\\\nlines"', 'base64:aw==', '"\\\\""', '""')
+    """
+    if isinstance(text, bytes):
+        from base64 import b64encode
+
+        return _BASE64 + b64encode(text).decode()
+    if text and text.isprintable() and not text.startswith(('"', _BASE64)):
+        return text
+    from json import dumps
+
+    return dumps(text)
+
+
+def unquoted(line: str) -> str | bytes:
+    """What `quoted` said.
+
+    Raises:
+        ValueError: it begins like a quoted text, and is none.
+
+    >>> unquoted('"two\\\\nlines"'), unquoted("base64:aw=="), unquoted("user:1")
+    ('two\\nlines', b'k', 'user:1')
+    """
+    if line.startswith(_BASE64):
+        from base64 import b64decode
+
+        return b64decode(line.removeprefix(_BASE64), validate=True)
+    if not line.startswith('"'):
+        return line
+    from json import loads
+
+    text = loads(line)
+    if not isinstance(text, str):
+        raise ValueError(f"{line} is no JSON string")
+    return text
+
+
+def shown_value(body: bytes) -> str:
+    """A value in a line: as the text that it is, or else as bytes.
+
+    >>> shown_value(b"Ada"), shown_value(bytes([0, 255]))
+    ('Ada', 'base64:AP8=')
+    """
+    try:
+        return quoted(body.decode())
+    except UnicodeDecodeError:
+        return quoted(body)

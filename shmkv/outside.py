@@ -1,0 +1,145 @@
+"""A store looked at from outside: who is attached, who of them is dead, and who holds a lock.
+
+What: what `Store.processes()` and `check()` cannot tell: a dead process from one that cannot be seen from here, and
+      whose locks are held at this moment, without asking for one.
+How:  a read-only descriptor of the region and the published layout (docs/memory-layout.md).  Whether a process
+      lives is told by the kernel: it holds the lock on its liveness byte for as long as it does, in whatever pid
+      namespace.  Nothing is attached to, and nothing changes.
+
+Concurrency: rows and locks are each read at some moment of their own; a lock is held for about a microsecond, so that
+      one that is found twice, some time apart, and by the same thread, is worth a word.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import struct
+from collections import Counter
+from typing import Final, NamedTuple
+
+from shmkv import region
+
+DEAD: Final = "dead"
+UNSEEN: Final = "unseen"
+STOPPED: Final = frozenset({"stopped", "tracing-stop"})  # as psutil says
+
+_SLOTS: Final = 1023
+_ROW: Final = struct.Struct("=I I I I Q Q 288x")  # state, generation, pid, -, start, namespace
+_USED: Final = 1
+_BUCKET_BYTES: Final = 64
+_BUCKETS_AT: Final = struct.Struct("=96x Q")  # `buckets_offset`, in the fixed header
+_STORE_LOCKS: Final = {"pages_lock": 320, "grow_lock": 384, "compact_lock": 520}
+_OWNER_MASK: Final = 0x3FF  # of a lock word: slot + 1
+_FLOCK: Final = struct.Struct("hhqqi4x")  # struct flock
+
+
+class Attached(NamedTuple):
+    """A row of the process table that is in use."""
+
+    slot: int
+    pid: int  # in its own pid namespace
+    alive: bool
+    name: str | None  # None where it cannot be seen from here
+    status: str  # "running", "sleeping", "stopped", ... as psutil says; "dead"; "unseen": in another pid namespace
+
+
+def attached(store: str | int) -> list[Attached]:
+    """The processes in a store, dead ones that nobody has collected yet included.
+
+    Args:
+        store: the name of a store of this user, or a descriptor of its region.
+
+    Raises:
+        StoreNotFoundError, PermissionError, CorruptStoreError, LayoutVersionError: as of `Store.attach`.
+
+    >>> from shmkv import Store
+    >>> with Store() as store:
+    ...     [(one.pid == os.getpid(), one.alive) for one in attached(store.name)]
+    [(True, True)]
+    """
+    with _Region(store) as seen:
+        return seen.attached()
+
+
+def locks_held(store: str | int) -> Counter[tuple[int, str]]:
+    """How many locks each slot holds at this moment: (slot, "bucket" or the lock's name) -> number.
+
+    >>> from shmkv import Store
+    >>> with Store() as store:
+    ...     locks_held(store.name)
+    Counter()
+    """
+    with _Region(store) as seen:
+        return seen.locks_held()
+
+
+def _open(store: str | int) -> int:
+    """A descriptor of its own: a process never meets the locks of its own open file."""
+    if isinstance(store, int):
+        return os.open(f"/proc/self/fd/{store}", os.O_RDONLY | os.O_CLOEXEC)
+    return region._open_object(region.object_name(store), readonly=True)
+
+
+class _Region:
+    """An open region."""
+
+    def __init__(self, store: str | int) -> None:
+        self._fd = _open(store)
+        try:
+            fixed = os.pread(self._fd, region.FIXED_SIZE, 0)
+            self._header = region.parse_header(fixed, os.fstat(self._fd).st_size, str(store))
+            self._buckets_at = _BUCKETS_AT.unpack_from(fixed)[0]
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def __enter__(self) -> _Region:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+    def attached(self) -> list[Attached]:
+        table = os.pread(self._fd, _SLOTS * _ROW.size, self._header.procs_offset)
+        found = []
+        for slot, (state, _, pid, _, start, namespace) in enumerate(_ROW.iter_unpack(table)):
+            if state == _USED:
+                alive = self._is_alive(slot)
+                found.append(Attached(slot, pid, alive, *_name_and_status(pid, start, namespace, alive=alive)))
+        return found
+
+    def locks_held(self) -> Counter[tuple[int, str]]:
+        end = self._buckets_at + (_BUCKET_BYTES << self._header.bucket_bits)
+        held: Counter[tuple[int, str]] = Counter()
+        with mmap.mmap(self._fd, end, prot=mmap.PROT_READ) as memory, memoryview(memory).cast("I") as words:
+            buckets = words[self._buckets_at // 4 : end // 4 : _BUCKET_BYTES // 4].tolist()
+            for word, count in Counter(buckets).items():
+                if word:
+                    held[(word & _OWNER_MASK) - 1, "bucket"] += count
+            for lock, offset in _STORE_LOCKS.items():
+                if words[offset // 4]:
+                    held[(words[offset // 4] & _OWNER_MASK) - 1, lock] += 1
+        return held
+
+    def _is_alive(self, slot: int) -> bool:
+        """Somebody holds the slot's liveness byte."""
+        at = self._header.procs_offset + slot * _ROW.size
+        question = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, at, 1, 0)
+        answer = fcntl.fcntl(self._fd, fcntl.F_OFD_GETLK, question)
+        return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
+
+
+def _name_and_status(pid: int, start: int, namespace: int, *, alive: bool) -> tuple[str | None, str]:
+    if not alive:
+        return None, DEAD
+    if namespace != region.pid_namespace() or region.process_start(pid) != start:
+        return None, UNSEEN
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return process.name(), str(process.status())
+    except psutil.Error:
+        return None, UNSEEN
