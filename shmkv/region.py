@@ -769,6 +769,19 @@ def is_private(name: str) -> bool:
     return _PRIVATE.fullmatch(name) is not None
 
 
+def is_durable(name: str) -> bool:
+    """Is this the name of a region that belongs to a directory?"""
+    return _DURABLE.fullmatch(name) is not None
+
+
+def is_dead_private(name: str) -> bool:
+    """Is this a private store of this pid namespace whose creator has ended?"""
+    match = _PRIVATE.fullmatch(name)
+    if match is None or int(match[3]) != pid_namespace():
+        return False
+    return process_start(int(match[1])) != int(match[2])
+
+
 def unlink_private(target: str, identity: Identity, creator: int) -> None:
     """Remove a private store, when its creator closes it or ends; does nothing in a forked child."""
     if os.getpid() == creator:

@@ -95,6 +95,9 @@ COMMANDS: Final = {
     "compact": Command("compact", "collect what has expired and what dead processes left; give memory back"),
     "unlink": Command("unlink", "remove stores"),
     "bench": Command("bench", "measure this machine: throughput, percentiles, memory"),
+    "top": Command("top", "watch a store: rates, hit rate, memory, processes"),
+    "doctor": Command("doctor", "say what is wrong around the stores of this machine, and how to mend it"),
+    "completion": Command("completion", "print a script that completes `shmkv` in a shell"),
 }
 
 EXIT_STATUSES: Final = """\

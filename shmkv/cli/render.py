@@ -232,6 +232,56 @@ def format_compact(report: Mapping[str, Any]) -> str:
     )
 
 
+# ---- top -----------------------------------------------------------------------------------
+
+
+def rates(before: Mapping[str, Any], after: Mapping[str, Any], seconds: float) -> dict[str, float]:
+    """What happened between two looks at `stats`, for each second; a store that began anew counts from nothing.
+
+    >>> zero = dict.fromkeys(("gets", "hits", "sets", "deletes", "expired", "evicted"), 0)
+    >>> told = rates(zero, {**zero, "gets": 10, "hits": 9}, 2.0)
+    >>> told["gets_per_s"], told["hit_rate"]
+    (5.0, 0.9)
+    """
+
+    def moved(name: str) -> int:
+        return int(max(0, after[name] - before[name]))
+
+    told = {
+        f"{name}_per_s": round(moved(name) / seconds, 1) for name in ("gets", "sets", "deletes", "expired", "evicted")
+    }
+    return {**told, "hit_rate": round(moved("hits") / moved("gets"), 4) if moved("gets") else 0.0}
+
+
+def format_top(view: Mapping[str, Any]) -> str:
+    """A line for one interval."""
+    stats = view["stats"]
+    processes = stats["processes"]
+    dead = [str(process["pid"]) for process in processes if process["status"] == "dead"]
+    return "  ".join(
+        [
+            f"{stats['items']:,} items",
+            f"{view['gets_per_s']:,.0f} gets/s ({100 * view['hit_rate']:.1f} % hits)",
+            f"{view['sets_per_s']:,.0f} sets/s",
+            f"{view['deletes_per_s']:,.0f} deletes/s",
+            format_memory(stats),
+            f"{len(processes)} processes" + (f", dead: {', '.join(dead)}" if dead else ""),
+        ]
+    )
+
+
+# ---- doctor --------------------------------------------------------------------------------
+
+
+def format_findings(stores: int, findings: Sequence[Mapping[str, Any]]) -> str:
+    """What `shmkv doctor` found, each with its remedy."""
+    looked = f"{stores:,} store{'' if stores == 1 else 's'} looked at"
+    if not findings:
+        return f"{looked}: nothing is wrong"
+    told = [f"{one['about']}: {one['what']}\n    {one['why']}\n    mend it: {one['mend']}" for one in findings]
+    return "\n".join([*told, f"{looked}, {len(findings):,} finding{'' if len(findings) == 1 else 's'}"])
+
+
 # ---- bench ---------------------------------------------------------------------------------
 
 _OPERATIONS: Final = {"get": "get", "put": "put", "rmw": "gets + cas"}

@@ -1,0 +1,181 @@
+"""`shmkv doctor`'s work: what is wrong around the stores of this machine, each with the command that mends it.
+
+Nothing here changes anything, takes a lock, or waits: regions are looked at from outside (outside.py), and numbers
+are read through a read-only handle.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from shmkv import outside, region
+from shmkv.cli.render import format_bytes
+from shmkv.errors import ShmkvError
+from shmkv.store import Store, StoreInfo
+
+if TYPE_CHECKING:
+    from shmkv.outside import Attached
+
+_MIB: Final = 1 << 20
+_NOTABLE_BYTES: Final = 16 * _MIB  # what `compact` would give back is worth a word from here on,
+_NOTABLE_SHARE: Final = 0.25  # and if it is so much of what the store takes
+_SAMPLED_BUCKETS: Final = 64
+_RECORD_BYTES: Final = 16 + 8 + 16 + 8  # head, expiry, slot, and half a rounding: of a small item
+_SHOWN_PIDS: Final = 8
+
+
+class Finding(NamedTuple):
+    """Something that is wrong."""
+
+    about: str  # the store's name
+    kind: str  # one word for programs
+    what: str
+    why: str  # it matters
+    mend: str  # a command
+
+
+class SharedMemory(NamedTuple):
+    """The file system that stores lie in."""
+
+    total: int  # bytes
+    free: int
+
+
+def shared_memory() -> SharedMemory:
+    """As it is now."""
+    found = os.statvfs(region.SHM_DIRECTORY)
+    return SharedMemory(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
+
+
+def examine(stores: Sequence[StoreInfo], folder: str | None = None) -> list[Finding]:
+    """Everything that is wrong with these stores.
+
+    Args:
+        folder: the directory of the store, if it is one durable store that is asked about.
+    """
+    memory = shared_memory()
+    findings: list[Finding] = []
+    for info in stores:
+        if info.problem is not None:
+            findings.append(_unusable(info.name, info.problem))
+        elif region.is_dead_private(info.name):
+            findings.append(_unusable(info.name, "the process that made this private store was killed"))
+        else:
+            findings += _of_store(info, _option(info.name, folder), memory)
+    return findings
+
+
+def _option(name: str, folder: str | None) -> str:
+    """How a command names the store: a durable one only by its directory, which its region does not know."""
+    if not region.is_durable(name):
+        return f"--store {name}"
+    inode = int(name.rpartition(".")[2], 16)
+    return f"--path {folder or f'DIR   (the directory with inode {inode})'}"
+
+
+def _of_store(info: StoreInfo, option: str, memory: SharedMemory) -> Iterator[Finding]:
+    try:
+        yield from _too_small(info, memory, in_container())
+        processes = outside.attached(info.name)
+        yield from _dead(info.name, option, processes)
+        yield from _stopped(info.name, processes)
+        yield from _reclaimable(info, option)
+    except (ShmkvError, OSError) as error:  # it went away, or changed its owner, while it was looked at
+        yield _unusable(info.name, str(error))
+
+
+# ---- What may be wrong -------------------------------------------------------------------------
+
+
+def _unusable(name: str, problem: str) -> Finding:
+    return Finding(name, "unusable", problem, "nobody can attach to it, and it takes memory", f"shmkv unlink {name}")
+
+
+def _too_small(info: StoreInfo, memory: SharedMemory, container: bool) -> Iterator[Finding]:
+    size = info.size or 0
+    growth = size - info.committed
+    if growth <= memory.free:
+        return
+    need = memory.total - memory.free + growth
+    megabytes = -(-need // _MIB)
+    flag = f"docker run --shm-size={megabytes}m ...   (Kubernetes: an emptyDir with medium: Memory at /dev/shm)"
+    yield Finding(
+        info.name,
+        "shm-too-small",
+        f"it may take {format_bytes(size)}, {format_bytes(growth)} more than now, and /dev/shm has "
+        f"{format_bytes(memory.free)} free of {format_bytes(memory.total)}",
+        "writes will fail with StoreFullError before the store is full",
+        flag if container else f"mount -o remount,size={megabytes}m /dev/shm",
+    )
+
+
+def _dead(name: str, option: str, processes: Sequence[Attached]) -> Iterator[Finding]:
+    pids = [str(one.pid) for one in processes if not one.alive]
+    if pids:
+        shown = ", ".join(pids[:_SHOWN_PIDS]) + (", ..." if len(pids) > _SHOWN_PIDS else "")
+        yield Finding(
+            name,
+            "dead-processes",
+            f"{len(pids)} of {len(processes)} attached processes ended without closing it (pid {shown})",
+            "each keeps a place of 1,023, and perhaps memory, until somebody needs it; they block nobody",
+            f"shmkv compact {option}",
+        )
+
+
+def _stopped(name: str, processes: Sequence[Attached]) -> Iterator[Finding]:
+    stopped = {one.slot: one for one in processes if one.status in outside.STOPPED}
+    if not stopped:
+        return
+    held = outside.locks_held(name)
+    for slot, process in stopped.items():
+        locks = sum(count for (owner, _), count in held.items() if owner == slot)
+        if locks:
+            yield Finding(
+                name,
+                "stopped-holder",
+                f"process {process.pid} ({process.name}) is {process.status} and holds "
+                f"{locks:,} lock{'s' if locks > 1 else ''}",
+                "writers that need one wait for lock_timeout, and fail with LockTimeoutError",
+                f"kill -CONT {process.pid}   (or kill -KILL {process.pid}: the next writer repairs what it left)",
+            )
+
+
+def _reclaimable(info: StoreInfo, option: str) -> Iterator[Finding]:
+    with Store.attach(info.name, readonly=True) as store:
+        stats = store.stats()
+        needed = stats.table_bytes + _data_bytes(store, stats.items) + _fixed_bytes(stats.size)
+    back = stats.committed - needed
+    if back >= _NOTABLE_BYTES and back >= _NOTABLE_SHARE * stats.committed:
+        others = ", once no other process is attached" if info.processes else ""
+        yield Finding(
+            info.name,
+            "reclaimable",
+            f"it takes {format_bytes(stats.committed)}, and its items need about {format_bytes(needed)}",
+            f"about {format_bytes(back)} would go back to the system{others}",
+            f"shmkv compact {option}",
+        )
+
+
+def _data_bytes(store: Store, items: int) -> int:
+    """What the items take, by those of some buckets."""
+    buckets = store._opened().bucket_count
+    sizes = [
+        len(key if isinstance(key, bytes) else key.encode()) + length + _RECORD_BYTES
+        for bucket in range(0, buckets, max(1, buckets // _SAMPLED_BUCKETS))
+        for key, _, length, _ in store._bucket_facts(bucket, None)
+    ]
+    # Blocks are up to an eighth larger than what lies in them, and pages are not packed to the last one.
+    return round(1.25 * items * sum(sizes) / len(sizes)) if sizes else items * _RECORD_BYTES
+
+
+def _fixed_bytes(size: int) -> int:
+    """Header, process table, buckets, descriptors: about 0.15 % of the size, and what grows in steps of 1 MiB."""
+    return size // 600 + 2 * _MIB
+
+
+def in_container() -> bool:
+    """Is /dev/shm what a container runtime made of it?"""
+    marks = ("/.dockerenv", "/run/.containerenv")
+    return any(map(os.path.exists, marks)) or "KUBERNETES_SERVICE_HOST" in os.environ
