@@ -50,9 +50,7 @@ def bash(surfaces: Sequence[Surface]) -> str:
     return _BASH.format(
         commands="|".join(names),
         words=" ".join(names),
-        values="\n".join(
-            _bash_value(each.name, option) for each in surfaces for option in each.options if option.value
-        ),
+        values="\n".join(_bash_values(surfaces)),
         options="\n".join(map(_bash_words, surfaces)),
     )
 
