@@ -125,15 +125,20 @@ class Handle:
         """Lets running operations of other threads finish; idempotent."""
     closed: bool
     # for shmkv.store
-    def _bucket_keys(self, bucket: int, prefix: str | bytes | None) -> list[str | bytes]:
-        """Live keys of one bucket; `prefix` of one type sees keys of that type only."""
-    def _bucket_items(
+    # Walks: (next bucket, what the first bucket from `bucket` on has that has anything).  A prefix or bound of one type
+    # sees keys of that type only; bounds are start <= key < stop, compared as UTF-8 bytes.  Consistent per bucket.
+    def _walk_keys(self, bucket: int, prefix: str | bytes | None) -> tuple[int, list[str | bytes]]: ...
+    def _walk_facts(
+        self, bucket: int, prefix: str | bytes | None
+    ) -> tuple[int, list[tuple[str | bytes, int, int, int]]]:
+        """(key, type, bytes of the value, expires_ms)."""
+    def _walk_items(
         self, bucket: int, start: str | bytes | None, stop: str | bytes | None
-    ) -> list[tuple[str | bytes, Any, int]]:
-        """(key, value, version) with start <= key < stop, compared as UTF-8 bytes; consistent per bucket."""
-    def _bucket_facts(self, bucket: int, prefix: str | bytes | None) -> list[tuple[str | bytes, int, int, int]]:
-        """(key, type, bytes of the value, expires_ms) of one bucket."""
-    def _bucket_records(self, bucket: int, prefix: str | bytes | None) -> list[tuple[str | bytes, Record]]: ...
+    ) -> tuple[int, list[tuple[str | bytes, Any, int]]]:
+        """(key, value, version)."""
+    def _walk_records(
+        self, bucket: int, start: str | bytes | None, stop: str | bytes | None
+    ) -> tuple[int, list[tuple[str | bytes, Record]]]: ...
     def _delete_version(self, key: str | bytes, version: int) -> bool: ...
     # for the server and exports
     def _fetch(self, key: str | bytes) -> Record | None:

@@ -503,8 +503,10 @@ class _Index:
         self._handle.delete(key)
 
     def items(self) -> Iterator[tuple[str, Place]]:
-        for bucket in range(self._opened.region.bucket_count):
-            for key, packed, _ in self._handle._bucket_items(bucket, None, None):
+        bucket, buckets = 0, self._opened.region.bucket_count
+        while bucket < buckets:
+            bucket, items = self._handle._walk_items(bucket, None, None)
+            for key, packed, _ in items:
                 yield str(key), PLACE.unpack(packed)
 
     def __len__(self) -> int:

@@ -13,10 +13,10 @@ import operator
 import os
 import random
 import weakref
-from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, MutableMapping, ValuesView
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, MutableMapping, ValuesView
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from shmkv import _core, codecs, region
 from shmkv._core import Handle, Region
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from shmkv._core import Record
     from shmkv.durable import Durable, RepairReport, Snapshot
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
 ]
 
 Key = str | bytes
+Found = TypeVar("Found", bound=tuple[Any, ...])  # what a walk gives of an item; the key comes first
 
 BATCH_KEYS = 65_536
 # popitem walks the store so often before it believes that others take everything first (or, in a damaged
@@ -724,15 +726,18 @@ class Store(Handle, MutableMapping[Key, Any]):
         buckets = self._opened().bucket_count
         if self._readonly:
             raise ReadOnlyStoreError("the store was opened with readonly=True: open it without to change it")
-        for step in range(POP_ROUNDS * buckets + 1):
-            while self._candidates:
-                item = self._take(self._candidates)
-                if item is not None:
-                    return item
-            if step and step % buckets == 0 and len(self) == 0:
+        for _ in range(POP_ROUNDS):
+            walked = 0
+            while walked < buckets:
+                while self._candidates:
+                    item = self._take(self._candidates)
+                    if item is not None:
+                        return item
+                at = self._next_bucket % buckets
+                self._next_bucket, self._candidates = self._walk_keys(at, None)
+                walked += self._next_bucket - at
+            if len(self) == 0:
                 break
-            self._candidates = self._bucket_keys(self._next_bucket, None)
-            self._next_bucket = (self._next_bucket + 1) % buckets
         raise KeyError("popitem(): the store is empty")
 
     def _take(self, keys: list[Key]) -> tuple[Key, Any] | None:
@@ -809,13 +814,17 @@ class Store(Handle, MutableMapping[Key, Any]):
         return self._scan(self._opened().bucket_count, prefix)
 
     def _scan(self, buckets: int, prefix: Key | None) -> Iterator[Key]:
-        for bucket in range(buckets):
-            yield from self._bucket_keys(bucket, prefix)
+        bucket = 0
+        while bucket < buckets:
+            bucket, keys = self._walk_keys(bucket, prefix)
+            yield from keys
 
     def _walk(self) -> Iterator[tuple[Key, Any, int]]:
         """(key, value, version) of all items, bucket by bucket."""
-        for bucket in range(self._opened().bucket_count):
-            yield from self._bucket_items(bucket, None, None)
+        bucket, buckets = 0, self._opened().bucket_count
+        while bucket < buckets:
+            bucket, items = self._walk_items(bucket, None, None)
+            yield from items
 
     def range(
         self,
@@ -847,15 +856,35 @@ class Store(Handle, MutableMapping[Key, Any]):
         [('b', 2), ('c', 3)]
         [('d', 4), ('c', 3)]
         """
+        found = self._sorted(self._walk_items, start, stop, limit, reverse)
+        return [(key, value) for key, value, _ in found]
+
+    def _range_records(
+        self, start: Key | None, stop: Key | None, limit: int | None, reverse: bool = False
+    ) -> list[tuple[Key, Record]]:
+        """`range` of records, undecoded."""
+        return self._sorted(self._walk_records, start, stop, limit, reverse)
+
+    def _sorted(
+        self,
+        walk: Callable[[int, Key | None, Key | None], tuple[int, list[Found]]],
+        start: Key | None,
+        stop: Key | None,
+        limit: int | None,
+        reverse: bool,
+    ) -> list[Found]:
+        """What `walk` finds within the bounds, sorted by the bytes of the keys; of that, the first `limit`."""
         typed = _check_bounds(start, stop)
         if limit is not None:
             limit = operator.index(limit)
             if limit < 0:
                 raise ValueError(f"limit must be 0 or more, not {limit}")
         order = operator.itemgetter(0) if typed else _key_order
-        found: list[tuple[Key, Any]] = []
-        for bucket in range(self._opened().bucket_count if limit != 0 else 0):
-            found += [(key, value) for key, value, _ in self._bucket_items(bucket, start, stop)]
+        found: list[Found] = []
+        bucket, buckets = 0, self._opened().bucket_count if limit != 0 else 0
+        while bucket < buckets:
+            bucket, more = walk(bucket, start, stop)
+            found += more
             if limit is not None and len(found) > 2 * limit:
                 found.sort(key=order, reverse=reverse)
                 del found[limit:]
@@ -999,7 +1028,7 @@ def _check_bounds(start: object, stop: object) -> bool:
     return bool(bounds)
 
 
-def _key_order(item: tuple[Key, Any]) -> tuple[bytes, bool]:
+def _key_order(item: tuple[Any, ...]) -> tuple[bytes, bool]:
     """By the bytes of the key; "a" before b"a".  (Keys of type str alone sort by themselves: the order of
     their code points is that of their UTF-8 bytes.)"""
     key = item[0]

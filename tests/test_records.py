@@ -10,8 +10,12 @@ ANY, ABSENT, PRESENT, VERSION = range(4)
 INT, BYTES, TYPED = 3, 1, 17
 
 
-def walk(store: Store, how: str, prefix: str | bytes | None = None) -> list[tuple[object, ...]]:
-    return [each for bucket in range(store._opened().bucket_count) for each in getattr(store, how)(bucket, prefix)]
+def walk(store: Store, how: str, *bounds: str | bytes | None) -> list[tuple[object, ...]]:
+    found, bucket = [], 0
+    while bucket < store._opened().bucket_count:
+        bucket, more = getattr(store, how)(bucket, *bounds)
+        found += more
+    return found
 
 
 def test_fetch_gives_bytes_their_content_type_and_the_version(store: Store) -> None:
@@ -134,8 +138,27 @@ def test_walks_by_bucket_give_facts_and_records(store: Store) -> None:
     store["user:2"] = "text"
     store[b"user:3"] = b""
     store["job"] = 1
-    facts = {key: (kind, size) for key, kind, size, _ in walk(store, "_bucket_facts", "user:")}
+    facts = {key: (kind, size) for key, kind, size, _ in walk(store, "_walk_facts", "user:")}
     assert facts == {"user:1": (TYPED, 9), "user:2": (2, 4)}
-    assert {key for key, *_ in walk(store, "_bucket_facts", b"user:")} == {b"user:3"}
-    records = dict(walk(store, "_bucket_records"))
+    assert {key for key, *_ in walk(store, "_walk_facts", b"user:")} == {b"user:3"}
+    records = dict(walk(store, "_walk_records", None, None))
     assert records == store._fetch_many(["user:1", "user:2", b"user:3", "job"])
+    assert [key for key, _ in walk(store, "_walk_records", "k", "user:2")] == ["user:1"]
+
+
+def test_a_walk_that_finds_nothing_makes_few_calls(store: Store) -> None:
+    store["key"] = 1
+    calls, bucket = 0, 0
+    while bucket < store._opened().bucket_count:
+        bucket, keys = store._walk_keys(bucket, "other")
+        calls += 1
+        assert keys == []
+    assert calls <= store._opened().bucket_count // 1024 + 1
+    with pytest.raises(IndexError):
+        store._walk_keys(bucket, None)
+
+
+def test_a_range_of_records_is_sorted_and_limited(store: Store) -> None:
+    store.update({f"k{i:03}": i for i in range(500)})
+    assert [key for key, _ in store._range_records("k100", "k9", 3)] == ["k100", "k101", "k102"]
+    assert [key for key, _ in store._range_records("k1", "k103", 2, True)] == ["k102", "k101"]

@@ -156,7 +156,7 @@ void skv_overlay_of_bucket(const skv *store, const skv_bucket *bucket, skv_overl
     overlay->count = overlay->clears ? 0 : to - from;
 }
 
-uint64_t skv_overlay_slot(const skv_overlay *overlay, uint64_t index, const skv_slot *slot)
+uint64_t skv_overlay_slot_slow(const skv_overlay *overlay, uint64_t index, const skv_slot *slot)
 {
     uint64_t a = skv_load_acquire(&slot->a);
     if (overlay->clears || (overlay->removes && (skv_load(&slot->b) & SKV_B_DOOMED)))

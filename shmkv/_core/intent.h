@@ -38,7 +38,12 @@ typedef struct skv_overlay {
 } skv_overlay;
 void skv_overlay_of_bucket(const skv *store, const skv_bucket *bucket, skv_overlay *overlay);
 /* What slot `index` holds, seen through the overlay. */
-uint64_t skv_overlay_slot(const skv_overlay *overlay, uint64_t index, const skv_slot *slot);
+uint64_t skv_overlay_slot_slow(const skv_overlay *overlay, uint64_t index, const skv_slot *slot);
+
+static inline uint64_t skv_overlay_slot(const skv_overlay *overlay, uint64_t index, const skv_slot *slot)
+{
+    return skv_likely(!overlay->status_word) ? skv_load_acquire(&slot->a) : skv_overlay_slot_slow(overlay, index, slot);
+}
 
 /* Applies (if committed) or drops the intent that `bucket->txn` names, clears txn.  Lock held.
  * The caller bumps, and recounts. */

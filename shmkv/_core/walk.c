@@ -93,6 +93,32 @@ static bool passes_filter(const copy_args *args, const skv_head *head)
     return !args->filter || args->filter(args->context, head->key, head->key_len, head->flags & SKV_REC_BYTES_KEY);
 }
 
+/* Records lie anywhere: without this, each slot of a walk waits for memory by itself. */
+#define RECORDS_AHEAD 16u
+
+static inline void prefetch_item(const skv *store, const skv_slot *slot)
+{
+    const uint8_t *record = store->base + skv_slot_offset(skv_load(&slot->a));
+    __builtin_prefetch(record);
+    __builtin_prefetch(record + 40);    /* the key's end, where records straddle cache lines   */
+}
+
+static void prefetch_first(const skv *store, const skv_slot *slots, uint64_t capacity)
+{
+    for (uint64_t i = 0; i < RECORDS_AHEAD && i < capacity; i++)
+        prefetch_item(store, &slots[i]);
+}
+
+/* The table of a bucket is known from its header, a walk's next one. */
+static void prefetch_table(const skv *store, uint64_t bucket)
+{
+    if (bucket >= store->bucket_count)
+        return;
+    const skv_slot *slots = skv_slots(store, skv_load(&store->buckets[bucket].table));
+    for (uint32_t line = 0; slots && line < RECORDS_AHEAD / 4; line++)
+        __builtin_prefetch(slots + 4 * line);
+}
+
 static skv_status copy_once(skv *store, const glance *g, bool locked, void *context)
 {
     (void)locked;
@@ -101,7 +127,11 @@ static skv_status copy_once(skv *store, const glance *g, bool locked, void *cont
     args->out->count = args->out->bytes_used = 0;
     args->wanted_items = args->wanted_bytes = 0;
     bool room = true;
-    for (uint64_t i = 0; slots && i < skv_table_capacity(g->table); i++) {
+    const uint64_t capacity = slots ? skv_table_capacity(g->table) : 0;
+    prefetch_first(store, slots, capacity);
+    for (uint64_t i = 0; i < capacity; i++) {
+        if (i + RECORDS_AHEAD < capacity)
+            prefetch_item(store, &slots[i + RECORDS_AHEAD]);
         uint64_t a = skv_overlay_slot(&g->overlay, i, &slots[i]);
         skv_head head;
         if (!skv_slot_is_live(a) || !skv_read_head(store, skv_slot_offset(a), &head))
@@ -146,6 +176,7 @@ skv_status skv_copy_bucket(skv *store, uint64_t bucket, bool with_values, skv_fi
     if (bucket >= store->bucket_count)
         return SKV_MISSING;
     skv_status status = make_copies_room(out, 0, 0);
+    prefetch_table(store, bucket + 1);
     while (status == SKV_OK) {
         status = read_bucket(store, &store->buckets[bucket], copy_once, &args);
         if (status != SKV_MISSING)

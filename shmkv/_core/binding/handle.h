@@ -48,10 +48,10 @@ SKV_HANDLE_METHOD(handle_delete_many);
 SKV_HANDLE_METHOD_0(handle_clear);
 
 /* walk.c */
-SKV_HANDLE_METHOD_FAST(handle_bucket_keys);
-SKV_HANDLE_METHOD_FAST(handle_bucket_items);
-SKV_HANDLE_METHOD_FAST(handle_bucket_facts);
-SKV_HANDLE_METHOD_FAST(handle_bucket_records);
+SKV_HANDLE_METHOD_FAST(handle_walk_keys);
+SKV_HANDLE_METHOD_FAST(handle_walk_items);
+SKV_HANDLE_METHOD_FAST(handle_walk_facts);
+SKV_HANDLE_METHOD_FAST(handle_walk_records);
 Py_ssize_t handle_length(Handle *self);
 
 /* upkeep.c */

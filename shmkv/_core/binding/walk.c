@@ -1,7 +1,8 @@
 /* walk.c: a bucket at a time: keys, items, and how many there are in all.
  *
  * The engine copies a bucket without the GIL and asks the filter below for each key; objects are
- * made of the copy, after the handle was left.
+ * made of the copy, after the handle was left.  Each call answers (next bucket, [...]) of the first bucket
+ * that has anything, so that a walk that looks for little makes few calls.
  */
 #include "args.h"
 #include "handle.h"
@@ -18,8 +19,24 @@ typedef struct key_filter {
     bound_text prefix, start, stop;
 } key_filter;
 
+static uint64_t first_word(const void *text)
+{
+    uint64_t word;
+    memcpy(&word, text, sizeof word);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    return word;
+#else
+    return __builtin_bswap64(word);     /* so that words are in the order of their bytes       */
+#endif
+}
+
 static int compare(const uint8_t *key, uint32_t len, const bound_text *bound)
 {
+    if (skv_likely(len >= 8 && bound->len >= 8)) {      /* decides nearly always, without a call */
+        const uint64_t mine = first_word(key), other = first_word(bound->data);
+        if (mine != other)
+            return mine < other ? -1 : 1;
+    }
     size_t shorter = (Py_ssize_t)len < bound->len ? len : (size_t)bound->len;
     int order = shorter ? memcmp(key, bound->data, shorter) : 0;
     return order ? order : ((Py_ssize_t)len > bound->len) - ((Py_ssize_t)len < bound->len);
@@ -64,25 +81,43 @@ static bool bucket_parse(skv *store, PyObject *number, uint64_t *out)
     return false;
 }
 
-/* False: raised, nothing to free. */
-static bool copy_bucket(Handle *self, PyObject *number, bool with_values, key_filter *filter, skv_copies *out)
+/* A call looks at no more of them: close() waits for it, and so do signal handlers. */
+#define BUCKETS_AT_ONCE 1024u
+
+/* What a call looks for, and where it is. */
+typedef struct walk {
+    uint64_t bucket;            /* the next one                                                */
+    bool with_values;
+    key_filter filter;
+    skv_copies copies;
+} walk;
+
+static skv_status copy_next(skv *store, walk *at)
 {
-    *out = (skv_copies){0};
+    const uint64_t count = skv_bucket_count(store), end = at->bucket + BUCKETS_AT_ONCE;
+    skv_status status = SKV_OK;
+    while (status == SKV_OK && at->copies.count == 0 && at->bucket < (end < count ? end : count))
+        status = skv_copy_bucket(store, at->bucket++, at->with_values, filter_key, &at->filter, &at->copies);
+    return status;
+}
+
+/* False: raised, nothing to free. */
+static bool walk_on(Handle *self, PyObject *number, walk *at)
+{
     skv *store = handle_enter(self);
     if (!store)
         return false;
-    uint64_t bucket;
     int status = SKV_RAISED;
-    if (bucket_parse(store, number, &bucket)) {
+    if (bucket_parse(store, number, &at->bucket)) {
         Py_BEGIN_ALLOW_THREADS
-        status = (int)skv_copy_bucket(store, bucket, with_values, filter_key, filter, out);
+        status = (int)copy_next(store, at);
         Py_END_ALLOW_THREADS
     }
     handle_leave(self);
     if (status == SKV_OK)
         return true;
     skv_raise_status(self->state, status);
-    skv_free_items(out);
+    skv_free_items(&at->copies);
     return false;
 }
 
@@ -126,64 +161,68 @@ static PyObject *facts_of(Handle *self, const skv_copies *from, size_t i)
 
 typedef PyObject *(*make_one)(Handle *self, const skv_copies *from, size_t i);
 
-/* Frees `from` in every case. */
-static PyObject *list_of_copies(Handle *self, skv_copies *from, make_one make)
+/* (next bucket, [one, ...]); frees the copies in every case. */
+static PyObject *walked(Handle *self, walk *at, make_one make)
 {
-    PyObject *list = PyList_New((Py_ssize_t)from->count);
-    for (size_t i = 0; list && i < from->count; i++) {
-        PyObject *one = make(self, from, i);
+    PyObject *list = PyList_New((Py_ssize_t)at->copies.count);
+    for (size_t i = 0; list && i < at->copies.count; i++) {
+        PyObject *one = make(self, &at->copies, i);
         if (one)
             PyList_SET_ITEM(list, (Py_ssize_t)i, one);
         else
             Py_CLEAR(list);
     }
-    skv_free_items(from);
-    return list;
+    skv_free_items(&at->copies);
+    return list ? Py_BuildValue("(KN)", (unsigned long long)at->bucket, list) : NULL;
 }
 
 /* ---- Methods --------------------------------------------------------------------------- */
 
-static PyObject *bucket_by_prefix(Handle *self, const signature *to, PyObject *const *args, Py_ssize_t nargs,
-                                  bool with_values, make_one make)
+static PyObject *walk_prefix(Handle *self, const signature *to, PyObject *const *args, Py_ssize_t nargs, make_one make)
 {
     PyObject *given[2];
-    key_filter filter = {.kind = KEYS_ALL, .start.len = -1, .stop.len = -1};
-    skv_copies copies;
-    if (!args_bind(to, args, nargs, NULL, given) || !bound_parse(given[1], "prefix", &filter.prefix)
-        || !filter_kind(&filter, &filter.prefix) || !copy_bucket(self, given[0], with_values, &filter, &copies))
+    walk at = {.filter = {.kind = KEYS_ALL, .start.len = -1, .stop.len = -1}};
+    key_filter *filter = &at.filter;
+    if (!args_bind(to, args, nargs, NULL, given) || !bound_parse(given[1], "prefix", &filter->prefix)
+        || !filter_kind(filter, &filter->prefix) || !walk_on(self, given[0], &at))
         return NULL;
-    return list_of_copies(self, &copies, make);
+    return walked(self, &at, make);
 }
 
-PyObject *handle_bucket_keys(Handle *self, PyObject *const *args, Py_ssize_t nargs)
+PyObject *handle_walk_keys(Handle *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    static const signature to = {"_bucket_keys", 2, 2, 2, {"bucket", "prefix"}};
-    return bucket_by_prefix(self, &to, args, nargs, false, key_of);
+    static const signature to = {"_walk_keys", 2, 2, 2, {"bucket", "prefix"}};
+    return walk_prefix(self, &to, args, nargs, key_of);
 }
 
-PyObject *handle_bucket_facts(Handle *self, PyObject *const *args, Py_ssize_t nargs)
+PyObject *handle_walk_facts(Handle *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    static const signature to = {"_bucket_facts", 2, 2, 2, {"bucket", "prefix"}};
-    return bucket_by_prefix(self, &to, args, nargs, false, facts_of);
+    static const signature to = {"_walk_facts", 2, 2, 2, {"bucket", "prefix"}};
+    return walk_prefix(self, &to, args, nargs, facts_of);
 }
 
-PyObject *handle_bucket_records(Handle *self, PyObject *const *args, Py_ssize_t nargs)
+static PyObject *walk_range(Handle *self, const signature *to, PyObject *const *args, Py_ssize_t nargs, make_one make)
 {
-    static const signature to = {"_bucket_records", 2, 2, 2, {"bucket", "prefix"}};
-    return bucket_by_prefix(self, &to, args, nargs, true, record_of);
-}
-
-PyObject *handle_bucket_items(Handle *self, PyObject *const *args, Py_ssize_t nargs)
-{
-    static const signature to = {"_bucket_items", 3, 3, 3, {"bucket", "start", "stop"}};
     PyObject *given[3];
-    key_filter filter = {.kind = KEYS_ALL, .prefix.len = -1};
-    skv_copies copies;
-    if (!args_bind(&to, args, nargs, NULL, given) || !bound_parse(given[1], "start", &filter.start)
-        || !bound_parse(given[2], "stop", &filter.stop) || !filter_kind(&filter, &filter.start)
-        || !filter_kind(&filter, &filter.stop) || !copy_bucket(self, given[0], true, &filter, &copies))
+    walk at = {.with_values = true, .filter = {.kind = KEYS_ALL, .prefix.len = -1}};
+    key_filter *filter = &at.filter;
+    if (!args_bind(to, args, nargs, NULL, given) || !bound_parse(given[1], "start", &filter->start)
+        || !bound_parse(given[2], "stop", &filter->stop) || !filter_kind(filter, &filter->start)
+        || !filter_kind(filter, &filter->stop) || !walk_on(self, given[0], &at))
         return NULL;
-    return list_of_copies(self, &copies, item_of);
+    return walked(self, &at, make);
+}
+
+PyObject *handle_walk_items(Handle *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    static const signature to = {"_walk_items", 3, 3, 3, {"bucket", "start", "stop"}};
+    return walk_range(self, &to, args, nargs, item_of);
+}
+
+PyObject *handle_walk_records(Handle *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    static const signature to = {"_walk_records", 3, 3, 3, {"bucket", "start", "stop"}};
+    return walk_range(self, &to, args, nargs, record_of);
 }
 
 Py_ssize_t handle_length(Handle *self)
