@@ -44,7 +44,8 @@ if TYPE_CHECKING:
         ValueTooLargeError,
     )
     from shmkv.keyvalue import KeyValueStore
-    from shmkv.store import CheckReport, CompactReport, ProcessInfo, Store, StoreInfo, StoreStats, list_stores
+    from shmkv.reports import CheckReport, CompactReport, ProcessInfo, StoreInfo, StoreStats
+    from shmkv.store import Store, list_stores
 
 __version__ = "0.1.0"
 
@@ -54,10 +55,8 @@ _HOME = {
     "RepairReport": "shmkv.durable",
     "Snapshot": "shmkv.durable",
     "Versioned": "shmkv._core",
-    **dict.fromkeys(
-        ("CheckReport", "CompactReport", "ProcessInfo", "Store", "StoreInfo", "StoreStats", "list_stores"),
-        "shmkv.store",
-    ),
+    **dict.fromkeys(("Store", "list_stores"), "shmkv.store"),
+    **dict.fromkeys(("CheckReport", "CompactReport", "ProcessInfo", "StoreInfo", "StoreStats"), "shmkv.reports"),
 }
 
 

@@ -23,7 +23,6 @@ import stat
 import struct
 import time
 from collections.abc import Iterator
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import posix_ipc
@@ -147,6 +146,8 @@ def parse_size(size: int | str) -> int:
             raise ValueError(f"a size is a number of bytes or text such as '64MiB' or '1.5 GB', not {size!r}")
         decimal = match[2] is not None and match[3] is not None and len(match[3]) == 1
         unit = (1000 if decimal else 1024) ** " KMGT".index((match[2] or " ").upper())
+        from fractions import Fraction  # here: no store that exists needs it
+
         number = int(Fraction(match[1]) * unit)
     elif isinstance(size, int) and not isinstance(size, bool):
         number = int(size)

@@ -11,10 +11,8 @@ from __future__ import annotations
 import math
 import operator
 import os
-import random
 import weakref
 from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, MutableMapping, ValuesView
-from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,7 +21,6 @@ from shmkv._core import Handle, Region
 from shmkv.errors import BatchTooLargeError, ClosedStoreError, ReadOnlyStoreError, ShmkvError, StoreNotFoundError
 
 if TYPE_CHECKING:
-    from datetime import datetime
     from multiprocessing.shared_memory import SharedMemory
     from pathlib import Path
     from uuid import UUID
@@ -32,17 +29,9 @@ if TYPE_CHECKING:
 
     from shmkv._core import Record
     from shmkv.durable import Durable, RepairReport, Snapshot
+    from shmkv.reports import CheckReport, CompactReport, ProcessInfo, StoreInfo, StoreStats
 
-__all__ = [
-    "CheckReport",
-    "CompactReport",
-    "Problem",
-    "ProcessInfo",
-    "Store",
-    "StoreInfo",
-    "StoreStats",
-    "list_stores",
-]
+__all__ = ["Store", "list_stores"]
 
 Key = str | bytes
 Found = TypeVar("Found", bound=tuple[Any, ...])  # what a walk gives of an item; the key comes first
@@ -53,112 +42,7 @@ BATCH_KEYS = 65_536
 POP_ROUNDS = 16
 
 
-# ---- What a store tells about itself -------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class StoreStats:
-    """Numbers of a store; counters are summed over all processes that ever used it, dead ones included."""
-
-    items: int  # live ones, expired ones not counted
-    value_bytes: int  # of the live values, as stored
-    gets: int  # keys looked up: hits + misses
-    hits: int
-    misses: int
-    sets: int
-    deletes: int
-    expired: int  # items dropped because their time had come
-    evicted: int  # items dropped to make room
-    retries: int  # reads repeated because a writer had been there
-    lock_waits: int  # writes that had to wait for another writer
-    size: int  # bytes, the most that the store may take
-    committed: int  # bytes of memory that it takes now
-    used: int  # bytes of that which are in use: fixed areas, and pages that hold something
-    processes: int  # attached with the right to write
-    buckets: int
-    table_bytes: int  # bytes of `used` that are tables
-
-    @property
-    def hit_rate(self) -> float:
-        """Hits per lookup, 0.0 to 1.0; 0.0 before the first lookup."""
-        return self.hits / self.gets if self.gets else 0.0
-
-    @property
-    def bytes_per_item(self) -> float:
-        """Memory in use per item, keys and values included; 0.0 in an empty store."""
-        return self.used / self.items if self.items else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One broken invariant."""
-
-    invariant: str  # "I1" to "I11", see docs/concurrency.md
-    sentence: str
-
-    def __str__(self) -> str:
-        return f"{self.invariant}: {self.sentence}"
-
-
-@dataclass(frozen=True, slots=True)
-class CheckReport:
-    """What `Store.check` found; true in a boolean context if all is well."""
-
-    problems: tuple[Problem, ...]
-    items: int
-    tables: int
-    records: int
-    blocks_used: int
-    blocks_leaked: int  # tentative while others write
-    pages_used: int
-    dead_slots: int  # processes that ended without closing; `compact` clears up after them
-
-    @property
-    def ok(self) -> bool:
-        """No invariant is broken."""
-        return not self.problems
-
-    def __bool__(self) -> bool:
-        return self.ok
-
-
-@dataclass(frozen=True, slots=True)
-class CompactReport:
-    """What `Store.compact` did."""
-
-    expired: int  # items dropped
-    leaks: int  # blocks that a dead process had left
-    moved: int  # blocks gathered into fuller pages
-    pages_freed: int  # of 64 KiB, for any later size
-    bytes_returned: int  # to the system
-    slots_reclaimed: int  # places of dead processes
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessInfo:
-    """A process that is attached to a store with the right to write."""
-
-    slot: int
-    pid: int  # in its own pid namespace
-    name: str | None  # None where it cannot be seen from here
-    status: str | None  # "running", "sleeping", "stopped", ... as psutil says
-    this: bool  # the process that asks
-
-
-@dataclass(frozen=True, slots=True)
-class StoreInfo:
-    """A store of this machine, as `list_stores` found it."""
-
-    name: str
-    size: int | None  # bytes; None where `problem` says why
-    committed: int  # bytes of memory that it takes
-    uid: int
-    mode: int | None
-    on_full: str | None
-    created: datetime | None  # UTC
-    uuid: UUID | None
-    processes: int  # places taken in its process table
-    problem: str | None  # None, or why nobody can attach to it
+# ---- Stores of this machine ----------------------------------------------------------------
 
 
 def list_stores() -> list[StoreInfo]:
@@ -178,6 +62,8 @@ def list_stores() -> list[StoreInfo]:
 def _store_info(listed: region.Listed) -> StoreInfo:
     from datetime import datetime, timezone
     from uuid import UUID
+
+    from shmkv.reports import StoreInfo
 
     header = listed.header
     return StoreInfo(
@@ -515,7 +401,7 @@ class Store(Handle, MutableMapping[Key, Any]):
         self._owned_by_caller = by_caller
         self._finalizer: weakref.finalize[Any, Any] | None = None
         self._candidates: list[Key] = []  # for popitem
-        self._next_bucket = random.randrange(opened.region.bucket_count)
+        self._next_bucket = int.from_bytes(os.urandom(8), "little") % opened.region.bucket_count
 
     def _remove_at_end(self) -> None:
         """Make this handle the life of its (private) store."""
@@ -909,6 +795,8 @@ class Store(Handle, MutableMapping[Key, Any]):
         ...     stats.items, stats.value_bytes, stats.sets
         (1, 5, 1)
         """
+        from shmkv.reports import StoreStats
+
         raw = self._stats()
         return StoreStats(gets=raw["hits"] + raw["misses"], **raw)
 
@@ -922,6 +810,8 @@ class Store(Handle, MutableMapping[Key, Any]):
         ...     [process.this for process in store.processes()]
         [True]
         """
+        from shmkv.reports import ProcessInfo
+
         return [
             ProcessInfo(slot, pid, *_name_and_status(pid, start_time, namespace), this)
             for slot, pid, namespace, start_time, this in self._processes()
@@ -936,6 +826,8 @@ class Store(Handle, MutableMapping[Key, Any]):
         ...     store.check().ok
         True
         """
+        from shmkv.reports import CheckReport, Problem
+
         problems, numbers = self._check()
         numbers.pop("problems", None)
         return CheckReport(problems=tuple(Problem(*each) for each in problems), **numbers)
@@ -955,6 +847,8 @@ class Store(Handle, MutableMapping[Key, Any]):
         ...     store.compact().expired
         0
         """
+        from shmkv.reports import CompactReport
+
         return CompactReport(**self._compact())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import json
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -21,7 +22,7 @@ from helpers import python_environment, run_python
 from shmkv import Store, errors
 from shmkv.cli import main as cli
 from shmkv.cli import render
-from shmkv.store import Problem
+from shmkv.reports import Problem
 
 COMMANDS = sorted(cli.COMMANDS)
 
@@ -47,7 +48,7 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         cli.main(["--help"])
     assert ended.value.code == 0
     told = capsys.readouterr().out
-    assert all(f"    {name} " in told for name in COMMANDS)
+    assert all(re.search(rf"^    {name}\s", told, re.MULTILINE) for name in COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from shmkv import outside, region
 from shmkv.cli.render import format_bytes
 from shmkv.errors import ShmkvError
-from shmkv.store import Store, StoreInfo
+from shmkv.store import Store
 
 if TYPE_CHECKING:
     from shmkv.outside import Attached
+    from shmkv.reports import StoreInfo
 
 _MIB: Final = 1 << 20
 _NOTABLE_BYTES: Final = 16 * _MIB  # what `compact` would give back is worth a word from here on,
@@ -160,12 +161,13 @@ def _reclaimable(info: StoreInfo, option: str) -> Iterator[Finding]:
 
 def _data_bytes(store: Store, items: int) -> int:
     """What the items take, by those of some buckets."""
+    sizes: list[int] = []
     buckets = store._opened().bucket_count
-    sizes = [
-        len(key if isinstance(key, bytes) else key.encode()) + length + _RECORD_BYTES
-        for bucket in range(0, buckets, max(1, buckets // _SAMPLED_BUCKETS))
-        for key, _, length, _ in store._bucket_facts(bucket, None)
-    ]
+    for bucket in range(0, buckets, max(1, buckets // _SAMPLED_BUCKETS)):
+        _, facts = store._walk_facts(bucket, None)
+        sizes += (
+            len(key.encode() if isinstance(key, str) else key) + length + _RECORD_BYTES for key, _, length, _ in facts
+        )
     # Blocks are up to an eighth larger than what lies in them, and pages are not packed to the last one.
     return round(1.25 * items * sum(sizes) / len(sizes)) if sizes else items * _RECORD_BYTES
 

@@ -72,12 +72,8 @@ class LocalTarget:
     def range(
         self, start: str | None, stop: str | None, limit: int | None, reverse: bool
     ) -> Iterable[tuple[Key, Record]]:
-        items = ((key, record) for key, record in self._records() if _lies_in(key, start, stop))
-        if limit is None:
-            return sorted(items, key=_by_key, reverse=reverse)
-        from heapq import nlargest, nsmallest
-
-        return (nlargest if reverse else nsmallest)(limit, items, key=_by_key)
+        # With a bound, if only the one that all texts lie behind: keys of type str alone.
+        return self.store._range_records("" if start is None else start, stop, limit, reverse)
 
     def export(self) -> Iterator[bytes]:
         from json import JSONEncoder
@@ -90,8 +86,10 @@ class LocalTarget:
 
     def _records(self) -> Iterator[tuple[Key, Record]]:
         """Each bucket at one instant."""
-        for bucket in range(self.store._opened().bucket_count):
-            yield from self.store._bucket_records(bucket, None)
+        bucket, buckets = 0, self.store._opened().bucket_count
+        while bucket < buckets:
+            bucket, records = self.store._walk_records(bucket, None, None)
+            yield from records
 
     # ---- About the store -------------------------------------------------------------------
 
@@ -133,11 +131,3 @@ class LocalTarget:
     @property
     def load_tsv(self) -> LoadTsv:
         return self.store._load_tsv
-
-
-def _lies_in(key: Key, start: str | None, stop: str | None) -> bool:
-    return isinstance(key, str) and (start is None or start <= key) and (stop is None or key < stop)
-
-
-def _by_key(item: tuple[Key, Record]) -> Key:
-    return item[0]  # of type str alone: the order of their code points is that of their UTF-8 bytes

@@ -92,11 +92,11 @@ COMMANDS: Final = {
     "export": Command("export", "print every item, so that `shmkv import` stores it again"),
     "ls": Command("ls", "list the stores of this machine"),
     "check": Command("check", "walk every invariant of a store; changes nothing"),
-    "compact": Command("compact", "collect what has expired and what dead processes left; give memory back"),
+    "compact": Command("compact", "drop what has expired, collect after the dead, give memory back"),
     "unlink": Command("unlink", "remove stores"),
     "bench": Command("bench", "measure this machine: throughput, percentiles, memory"),
     "top": Command("top", "watch a store: rates, hit rate, memory, processes"),
-    "doctor": Command("doctor", "say what is wrong around the stores of this machine, and how to mend it"),
+    "doctor": Command("doctor", "find what is wrong around the stores here, and how to mend it"),
     "completion": Command("completion", "print a script that completes `shmkv` in a shell"),
 }
 
@@ -119,12 +119,12 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
         prog="shmkv",
         description="A key-value store in shared memory.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
     )
     parser.add_argument("--version", action=_Version, help="print the version and exit")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, prog="shmkv")
     for name, (_, help_line) in COMMANDS.items():
-        sub = commands.add_parser(name, help=help_line, formatter_class=argparse.RawDescriptionHelpFormatter)
+        sub = commands.add_parser(name, help=help_line, formatter_class=_Help)
         if name == command:
             fill_parser(sub, command_module(name))
     return parser
@@ -207,6 +207,21 @@ def _complain(command: str, error: BaseException, status: int) -> int:
 def command_module(command: str) -> CommandModule:
     """The module of a command, imported now."""
     return cast(CommandModule, importlib.import_module(f"shmkv.cli.commands.{COMMANDS[command].module}"))
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """argparse makes a formatter for each option that is added, and without a width that imports shutil, which is
+    a tenth of what `shmkv get` may take."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+def _columns() -> int:
+    """As wide as the terminal, as `shutil.get_terminal_size` finds it."""
+    with contextlib.suppress(ValueError, OSError):
+        return int(os.environ.get("COLUMNS", 0)) or os.get_terminal_size(1).columns or 80
+    return 80
 
 
 class _Version(argparse.Action):

@@ -10,7 +10,7 @@ from shmkv.cli import out, render, words
 from shmkv.cli.main import EXIT_CONDITION, EXIT_DONE, arguments_checked
 
 if TYPE_CHECKING:
-    from shmkv.store import StoreInfo
+    from shmkv.reports import StoreInfo
 
 DESCRIPTION: Final = """\
 Looks for what is wrong around a store, or around all of this user's: a /dev/shm that is too small for it, processes

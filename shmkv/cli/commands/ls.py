@@ -9,7 +9,7 @@ from shmkv.cli import out, render, words
 from shmkv.cli.main import EXIT_DONE
 
 if TYPE_CHECKING:
-    from shmkv.store import StoreInfo
+    from shmkv.reports import StoreInfo
 
 DESCRIPTION: Final = """\
 Lists this user's stores on this machine, private ones (private.PID...) and the memory of durable ones
