@@ -36,6 +36,10 @@ typedef struct skv_journal {
 
 /* ---- Life ---- */
 
+/* What header.log.kept_from says while no files lead to what is in memory: a snapshot has to be written before anybody
+ * relies on the log that goes on beside them. */
+#define SKV_KEPT_NOWHERE UINT64_MAX
+
 /* Gives a store its journal, which has `files` from then on, in every case.  `found`: what was recovered into it, or NULL: its region is in use already, and the log
  * with it.  0, or minus an errno. */
 int skv_journal_open(skv *store, skv_files files, const uint8_t uuid[16], const skv_recovered *found);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "again.h"
 #include "atomics.h"
 #include "store.h"
 
@@ -155,12 +156,16 @@ int skv_wal_begin_segment_locked(skv_wal *wal, uint64_t number, uint64_t base, u
     return 0;
 }
 
-int skv_wal_resume_locked(skv_wal *wal, const skv_segment *segment, uint64_t end, uint64_t sequence)
+int skv_wal_resume_locked(skv_wal *wal, const skv_segment *segment, uint64_t synced, uint64_t end, uint64_t sequence)
 {
+    int status = skv_write_again(wal->files, segment->number, synced, end);
+    SKV_CRASH("wal.written_again");
+    if (status)
+        return status;
     int handle = open_log(wal, segment->number, SKV_OPEN_WRITE);
     if (handle < 0)
         return handle;
-    int status = wal->files.truncate(wal->files.context, handle, SKV_SEGMENT_HEAD + end - segment->base);
+    status = wal->files.truncate(wal->files.context, handle, SKV_SEGMENT_HEAD + end - segment->base);
     SKV_CRASH("wal.cut");
     if (status == 0)
         status = wal->files.sync(wal->files.context, handle);
@@ -168,6 +173,7 @@ int skv_wal_resume_locked(skv_wal *wal, const skv_segment *segment, uint64_t end
         wal->files.close(wal->files.context, handle);
         return status;
     }
+    SKV_CRASH("wal.resumed");
     publish_segment(wal, handle, segment, end, sequence);
     return 0;
 }
@@ -320,6 +326,7 @@ static int sync_file(skv_wal *wal, int handle, uint64_t end)
 {
     SKV_CRASH("wal.leading");
     int status = wal->files.sync(wal->files.context, handle);
+    SKV_CRASH("wal.told");
     if (status)
         return fail(wal, status);
     SKV_CRASH("wal.synced");
@@ -343,16 +350,41 @@ static int sync_as_leader(skv_wal *wal)
     return sync_file(wal, wal->sync_handle, end);
 }
 
-/* The leader may be stopped: a sync beside its own does no harm. */
+/* What no sync was believed for, up to `end`, which was loaded before: a segment that is not the last one was synced. */
+static int write_again(skv_wal *wal, uint64_t end)
+{
+    const skv_log_state *state = wal->state;
+    uint64_t number;
+    int status;
+    do {
+        number = skv_load_acquire(&state->segment);
+        status = skv_write_again(wal->files, number, skv_load_acquire(&state->synced), end);
+    } while (status == -ENOENT && skv_load_acquire(&state->segment) != number);
+    return status;
+}
+
+/* The leader may be stopped: a sync beside its own does no harm, but it may have been stopped with bad news. */
 static int sync_alone(skv_wal *wal)
 {
     uint64_t end = skv_load_acquire(&wal->state->end), number;
+    int status = write_again(wal, end);
+    if (status)
+        return status;
     int handle = open_current(wal, &number);
     if (handle < 0)
         return handle;
-    int status = sync_file(wal, handle, end);
+    status = sync_file(wal, handle, end);
     wal->files.close(wal->files.context, handle);
     return status;
+}
+
+int skv_wal_repair_lead(skv_wal *wal)
+{
+    if (skv_load_acquire(&wal->state->failed))
+        return 0;
+    int status = write_again(wal, skv_load_acquire(&wal->state->end));
+    SKV_CRASH("wal.lead_repaired");
+    return status ? fail(wal, status) : 0;
 }
 
 /* As leader, if there is none; else waits for a while. */
