@@ -729,6 +729,17 @@ def test_the_log_does_not_grow_for_ever(folder: Path, monkeypatch: pytest.Monkey
         assert len(store) == 500
 
 
+def test_batches_are_laid_out_ahead_where_a_sync_follows(folder: Path) -> None:
+    for sync in ("interval", "always"):
+        with Store.open(folder, size="16MiB", sync=sync) as store:
+            store.snapshot()
+            start = _core.durable_state(store._opened())["end"]
+            store.put_many({f"k{i}": b"x" * 16 for i in range(1000)})
+            written = 64 + _core.durable_state(store._opened())["end"] - start
+            ahead = files(folder, ".log")[-1].stat().st_size - written
+            assert ahead == (256 << 10 if sync == "always" else 0)
+
+
 def test_a_load_of_lines(folder: Path, tmp_path: Path) -> None:
     text = tmp_path / "lines.tsv"
     text.write_text("".join(f"key{i}\tvalue {i}\n" for i in range(5000)))

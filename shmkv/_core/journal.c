@@ -260,14 +260,14 @@ skv_status skv_journal_lock(skv *store, skv_wait *wait)
     return status;
 }
 
-skv_status skv_journal_write_locked(skv *store, skv_frame *frame, uint64_t pending, uint64_t *position)
+skv_status skv_journal_write_locked(skv *store, skv_frame *frame, uint64_t pending, bool soon, uint64_t *position)
 {
     if (skv_likely(!store->journal))
         return SKV_OK;
     skv_store(&log_of(store)->writer, skv_load(&store->slot) + 1);
     skv_store_release(&log_of(store)->writer_status, pending);
     SKV_CRASH("journal.named");
-    int status = skv_wal_write_locked(&store->journal->wal, frame, position);
+    int status = skv_wal_write_locked(&store->journal->wal, frame, soon, position);
     return status ? skv_journal_failure(store, status) : SKV_OK;
 }
 

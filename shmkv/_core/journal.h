@@ -59,8 +59,9 @@ uint64_t skv_boot_of(const skv *store, uint64_t wall_ms);
 
 /* Buckets are locked, nothing is announced yet. */
 skv_status skv_journal_lock(skv *store, skv_wait *wait);
-/* The frame is in the file, and counts for nothing: the caller commits `pending`, or gives it up by a status. */
-skv_status skv_journal_write_locked(skv *store, skv_frame *frame, uint64_t pending, uint64_t *position);
+/* The frame is in the file, and counts for nothing: the caller commits `pending`, or gives it up by a status.
+ * `soon`: it is going to wait for a sync. */
+skv_status skv_journal_write_locked(skv *store, skv_frame *frame, uint64_t pending, bool soon, uint64_t *position);
 /* After the commit. */
 void skv_journal_accept_locked(skv *store, uint64_t position);
 void skv_journal_unlock(skv *store);

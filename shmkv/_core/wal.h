@@ -65,9 +65,9 @@ int skv_wal_resume_locked(skv_wal *wal, const skv_segment *segment, uint64_t syn
 /* The segment's file is open for this process: -ENOENT, -EBADMSG: it is not in this folder, or an earlier state of it. */
 int skv_wal_open_locked(skv_wal *wal);
 
-/* Seals the frame and writes it behind the last one, where it counts for nothing yet; *position: behind it.  On an
- * error the log is as before, or has failed. */
-int skv_wal_write_locked(skv_wal *wal, skv_frame *frame, uint64_t *position);
+/* Seals the frame and writes it behind the last one, where it counts for nothing yet; *position: behind it.  `soon`: a
+ * sync of it follows.  On an error the log is as before, or has failed. */
+int skv_wal_write_locked(skv_wal *wal, skv_frame *frame, bool soon, uint64_t *position);
 /* From now on the frame that was written is part of the log. */
 void skv_wal_accept_locked(skv_wal *wal, uint64_t position);
 /* Both. */
