@@ -123,7 +123,7 @@ C_LEVELS = {
     # the surface, and the state of one process
     "store.h": 1, "os.h": 1, "engine": 2,
     # what lies on disk
-    "files": 1, "frame": 1, "segment": 2, "recover": 3, "wal": 3, "os_files": 3,
+    "files": 1, "frame": 1, "segment": 2, "again": 2, "recover": 3, "wal": 3, "os_files": 3,
     # the operating system at the edge
     "os": 3, "os_region": 3, "os_create": 3, "os_facts": 3, "os_liveness": 3, "os_memory": 3,
     # concepts
