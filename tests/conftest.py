@@ -45,6 +45,7 @@ if _fault:
 
 import helpers  # noqa: E402
 import hypothesis  # noqa: E402
+from shell import Server, Shell  # noqa: E402
 
 from shmkv import Store, StoreNotFoundError  # noqa: E402
 
@@ -191,3 +192,30 @@ def clock(store: Store) -> Iterator[Clock]:
     yield Clock(store)
     if not store.closed:
         store._set_clock(0)
+
+
+# ---- Commands in a shell -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shell_store() -> Iterator[Store]:
+    """One store for the commands of a module, which finds it empty in each test."""
+    with helpers.temporary_store() as store:
+        yield store
+
+
+@pytest.fixture(scope="module")
+def server(shell_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """`shmkv serve` of that store."""
+    server = Server(shell_store, tmp_path_factory.mktemp("server"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["local", "remote"])
+def shell(request: pytest.FixtureRequest, shell_store: Store) -> Shell:
+    """`shmkv` as a shell runs it, on an empty store: here, and behind a server."""
+    shell_store.clear()
+    if request.param == "local":
+        return Shell("local", shell_store, "--store", shell_store.name)
+    return Shell("remote", shell_store, "--url", request.getfixturevalue("server").url)
