@@ -19,6 +19,7 @@ import pytest
 from helpers import MIB, PATIENCE, Forked, python_environment, region_path
 from prometheus_client.parser import text_string_to_metric_families
 from shell import Server, Shell, environment, run, start_cli
+from test_outside import stop_inside
 
 from shmkv import Store
 
@@ -349,25 +350,12 @@ def test_a_stopped_writer_ends_with_75(shell: Shell) -> None:
             shell.store.put_many(batch)
 
     writer = Forked(write_for_ever)
-    _stop_inside(writer, shell.store)
+    stop_inside(writer, shell.store)
     told = shell("set", *(word for key in batch for word in (key, "new")))
     assert (told.out, told.status) == (b"", 75)
     assert str(writer.pid) in told.err
     writer.resume()
     writer.kill()
-
-
-def _stop_inside(writer: Forked, store: Store) -> None:
-    from shmkv.outside import locks_held
-
-    deadline = time.monotonic() + 60 * PATIENCE
-    while time.monotonic() < deadline:
-        time.sleep(0.002)
-        writer.stop()
-        if locks_held(store.name):
-            return
-        writer.resume()
-    raise AssertionError("it was never stopped while it held a lock")
 
 
 def test_a_full_store_ends_with_73(name: str) -> None:
