@@ -101,7 +101,7 @@ class Connection:
         if problem is not None:
             raise error_of(answer.status, problem)
         with _Reaching(self.url):
-            for line in io.BufferedReader(answer, _PIECE):  # type: ignore[type-var]  # raw enough: it has readinto()
+            for line in io.BufferedReader(answer, _PIECE):  # raw enough: it has readinto()
                 yield line.removesuffix(b"\n")
             if answer.length:  # http.client says nothing of what was promised and did not come
                 raise http.client.IncompleteRead(b"", answer.length)
