@@ -44,6 +44,7 @@ from shmkv.errors import (
     StoreLockedError,
 )
 from shmkv.folder import SETTINGS_FILE, open_folder
+from shmkv.walking import sorted_items
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -223,6 +224,36 @@ class DataStore:
             _, position = self._append(DELETE, key, b"", 0)
             self._drop(key, place)
         self._wait(position)
+
+    def range(
+        self, start: str | None = None, stop: str | None = None, limit: int | None = None
+    ) -> list[tuple[str, dict[str, Any]]]:
+        """The records with `start <= key < stop`, sorted by the bytes of their keys.
+
+        Looks at every key, and reads the records from disk one by one.
+
+        Atomicity: each record as it was at some instant during the call.
+
+        Args:
+            limit: at most so many records, the first ones.
+
+        Raises:
+            ValueError: a negative limit.
+            CorruptStoreError: a record is damaged on the disk.
+
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, DataStore(folder) as data:
+        ...     for name in "abc":
+        ...         data.create(name, {"is": name})
+        ...     data.range("a", "c", limit=1)
+        [('a', {'is': 'a'})]
+        """
+        self._check_open()
+        found: list[tuple[str, dict[str, Any]]] = []
+        for key in self._index.keys_between(start or "", stop, limit):
+            with contextlib.suppress(MissingKeyError):  # it has expired, or was deleted since
+                found.append((key, self.read(key)))
+        return found
 
     # ---- Life ------------------------------------------------------------------------------------
 
@@ -508,6 +539,16 @@ class _Index:
             bucket, items = self._handle._walk_items(bucket, None, None)
             for key, packed, _ in items:
                 yield str(key), PLACE.unpack(packed)
+
+    def keys_between(self, start: str, stop: str | None, limit: int | None) -> list[str]:
+        """Sorted; without those that have expired."""
+        now = _now_ms()
+
+        def live(bucket: int, start: str | bytes | None, stop: str | bytes | None) -> tuple[int, list[tuple[str]]]:
+            bucket, items = self._handle._walk_items(bucket, start, stop)
+            return bucket, [(str(key),) for key, packed, _ in items if not _is_expired(PLACE.unpack(packed), now)]
+
+        return [key for (key,) in sorted_items(live, self._opened.region.bucket_count, start, stop, limit, False)]
 
     def __len__(self) -> int:
         return len(self._handle)

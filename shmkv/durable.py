@@ -108,7 +108,6 @@ class Durable:
         self.sync_mode = sync
         self.exclusive = exclusive
         self.repaired: RepairReport | None = None
-        self.distrusts_disk = False  # a sync has failed: what is read may be in the system's cache only
         self._folder = folder
         self._identity = identity_of(folder)
         self._presence = presence
@@ -291,8 +290,7 @@ def _attach(
     if opened.region.log_uuid != settings.uuid or opened.region.uuid != noted_region(folder) or state["segment"] == 0:
         return None
     if state["failed"] and opened.region.alone:
-        part.distrusts_disk = True
-        return None
+        return None  # what the log holds is written again before it is gone on with
     if not state["joined"] and not _join(part, folder, opened, settings, repair):
         return None
     return opened
@@ -321,6 +319,9 @@ def _join(part: Durable, folder: int, opened: region.Opened, settings: Settings,
         written = part.snapshot(opened.region)
         part.repaired = RepairReport("", 0, "the files did not fit the store in memory", written.items, kept_in)
     _core.durable_sync(opened.region)
+    state = _core.durable_state(opened.region)
+    if state["kept_from"] > state["end"]:  # who repaired it was killed before its snapshot
+        part.snapshot(opened.region)
     return True
 
 
@@ -364,12 +365,7 @@ def _fill(part: Durable, folder: int, opened: region.Opened, settings: Settings,
     if found["damage"] is None:
         if found["found"] and found["uuid"] not in (settings.uuid, bytes(16)):
             raise CorruptStoreError(f"the log in {part.path} is not the one that {SETTINGS_FILE} names")
-        if not part.distrusts_disk:
-            _core.durable_begin(opened.region, folder, settings.uuid, found["state"])
-            return
-        # All of it anew, in files of their own: what was read is perhaps nowhere but in the system's cache.
-        _core.durable_begin(opened.region, folder, settings.uuid, found["state"], _highest(folder) + 1)
-        part.snapshot(opened.region)
+        _core.durable_begin(opened.region, folder, settings.uuid, found["state"])
         return
     file, offset, changes = found["name"], found["offset"], found["operations"]
     if "another version" in found["damage"]:

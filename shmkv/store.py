@@ -9,16 +9,16 @@ How:  everything here that walks the store goes bucket by bucket: each bucket is
 from __future__ import annotations
 
 import math
-import operator
 import os
 import weakref
-from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, MutableMapping, ValuesView
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, MutableMapping, ValuesView
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from shmkv import _core, codecs, region
 from shmkv._core import Handle, Region
 from shmkv.errors import BatchTooLargeError, ClosedStoreError, ReadOnlyStoreError, ShmkvError, StoreNotFoundError
+from shmkv.walking import sorted_items
 
 if TYPE_CHECKING:
     from multiprocessing.shared_memory import SharedMemory
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 __all__ = ["Store", "list_stores"]
 
 Key = str | bytes
-Found = TypeVar("Found", bound=tuple[Any, ...])  # what a walk gives of an item; the key comes first
 
 BATCH_KEYS = 65_536
 # popitem walks the store so often before it believes that others take everything first (or, in a damaged
@@ -521,6 +520,11 @@ class Store(Handle, MutableMapping[Key, Any]):
         return None if self._durable is None else self._durable.path
 
     @property
+    def sync_mode(self) -> str | None:
+        """When changes are on stable storage: "always", "interval" or "none"; None: it is in memory only."""
+        return None if self._durable is None else self._durable.sync_mode
+
+    @property
     def repaired(self) -> RepairReport | None:
         """What `open(path, repair=True)` found damaged and saved; None: there was no damage."""
         return None if self._durable is None else self._durable.repaired
@@ -742,44 +746,14 @@ class Store(Handle, MutableMapping[Key, Any]):
         [('b', 2), ('c', 3)]
         [('d', 4), ('c', 3)]
         """
-        found = self._sorted(self._walk_items, start, stop, limit, reverse)
+        found = sorted_items(self._walk_items, self._opened().bucket_count, start, stop, limit, reverse)
         return [(key, value) for key, value, _ in found]
 
     def _range_records(
         self, start: Key | None, stop: Key | None, limit: int | None, reverse: bool = False
     ) -> list[tuple[Key, Record]]:
         """`range` of records, undecoded."""
-        return self._sorted(self._walk_records, start, stop, limit, reverse)
-
-    def _sorted(
-        self,
-        walk: Callable[[int, Key | None, Key | None], tuple[int, list[Found]]],
-        start: Key | None,
-        stop: Key | None,
-        limit: int | None,
-        reverse: bool,
-    ) -> list[Found]:
-        """What `walk` finds within the bounds, sorted by the bytes of the keys; of that, the first `limit`."""
-        typed = _check_bounds(start, stop)
-        if limit is not None:
-            limit = operator.index(limit)
-            if limit < 0:
-                raise ValueError(f"limit must be 0 or more, not {limit}")
-        order = operator.itemgetter(0) if typed else _key_order
-        found: list[Found] = []
-        bucket, buckets = 0, self._opened().bucket_count if limit != 0 else 0
-        while bucket < buckets:
-            bucket, more = walk(bucket, start, stop)
-            found += more
-            if limit is not None and len(found) > 2 * limit:
-                found.sort(key=order, reverse=reverse)
-                del found[limit:]
-                if typed and reverse:
-                    start = found[-1][0]  # what is beyond the last one kept cannot be among the first
-                elif typed:
-                    stop = found[-1][0]
-        found.sort(key=order, reverse=reverse)
-        return found[:limit]
+        return sorted_items(self._walk_records, self._opened().bucket_count, start, stop, limit, reverse)
 
     # ---- About the store -------------------------------------------------------------------
 
@@ -909,24 +883,6 @@ def _pairs(other: Any) -> Iterable[tuple[Key, Any]]:
         return ((key, other[key]) for key in other.keys())  # noqa: SIM118  # as dict.update does it
     pairs: Iterable[tuple[Key, Any]] = other
     return pairs
-
-
-def _check_bounds(start: object, stop: object) -> bool:
-    """True if there is a bound; `TypeError` unless they are of one type, str or bytes."""
-    bounds = [bound for bound in (start, stop) if bound is not None]
-    for bound in bounds:
-        if not isinstance(bound, str | bytes):
-            raise TypeError(f"a bound is a str or bytes, not {type(bound).__name__}")
-    if len(bounds) == 2 and isinstance(start, str) != isinstance(stop, str):
-        raise TypeError("start and stop must both be str or both be bytes")
-    return bool(bounds)
-
-
-def _key_order(item: tuple[Any, ...]) -> tuple[bytes, bool]:
-    """By the bytes of the key; "a" before b"a".  (Keys of type str alone sort by themselves: the order of
-    their code points is that of their UTF-8 bytes.)"""
-    key = item[0]
-    return (key, True) if isinstance(key, bytes) else (key.encode(), False)
 
 
 # ---- Processes, for people -----------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import multiprocessing
 import os
@@ -26,6 +27,7 @@ from shmkv.errors import (
     ClosedStoreError,
     CorruptStoreError,
     LayoutVersionError,
+    LogFailedError,
     ShmkvError,
     StoreExistsError,
     StoreFullError,
@@ -337,6 +339,24 @@ def test_a_backup_that_is_put_back(folder: Path) -> None:
                 assert len(store) == 51
 
 
+def test_a_repair_from_memory_that_is_killed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before its snapshot, when the log goes on beside files that do not fit: the next one writes it."""
+    killed(lambda: Store.open(folder, size="16MiB", sync="always").update({f"k{i}": i for i in range(50)}))
+    for log in files(folder, ".log"):
+        log.write_bytes(log.read_bytes()[:200])
+
+    def repair() -> None:
+        monkeypatch.setattr("shmkv.durable.Durable.snapshot", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        Store.open(folder, repair=True)
+
+    assert in_child(repair) == signal.SIGKILL
+    with pytest.raises(CorruptStoreError):
+        Store.open(copy_of(folder))
+    killed(lambda: Store.open(folder, sync="always").put("later", 1))
+    with Store.open(copy_of(folder)) as lost:
+        assert dict(lost) == {**{f"k{i}": i for i in range(50)}, "later": 1}
+
+
 def lose_memory_if_any(path: Path) -> None:
     if has_memory(path):
         lose_memory(path)
@@ -572,6 +592,74 @@ def test_sync_modes(folder: Path) -> None:
                 time.sleep(0.01)
 
 
+FAILED = 1152 + 4  # where header.log.failed lies in a region
+
+
+def let_the_log_fail(store: Store) -> None:
+    """As a sync does that the disk answers with EIO."""
+    with open(f"/dev/shm/{region.object_name(store.name).removeprefix('/')}", "r+b") as memory:
+        memory.seek(FAILED)
+        memory.write(errno.EIO.to_bytes(4, sys.byteorder))
+
+
+def test_a_log_that_has_failed(folder: Path) -> None:
+    """It says so to every writer of every process, until all have closed it; then it is read anew, and goes on."""
+    first, second = Store.open(folder, size="16MiB", sync="always"), Store.open(folder)
+    first["a"] = 1
+    let_the_log_fail(first)
+    assert _core.durable_state(second._opened())["failed"] == errno.EIO
+    changes: list[Callable[[Store], object]] = [
+        lambda s: s.put("b", 1), lambda s: s.delete("a"), lambda s: s.incr("n"), lambda s: s.put_many({"b": 1}),
+        lambda s: s.touch("a", 5), lambda s: s.clear(), lambda s: s.sync(), lambda s: s.snapshot(),
+    ]  # fmt: skip
+    for store in (first, second):
+        for change in changes:
+            with pytest.raises(LogFailedError, match="close the store in all processes") as told:
+                change(store)
+            assert told.value.errno == errno.EIO
+            del told  # its frames hold the region
+        assert dict(store) == {"a": 1}
+    code = f"from shmkv import Store; Store.open({str(folder)!r})"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "LogFailedError" in other.stderr
+    assert "close the store in all processes" in other.stderr
+    for store in (first, second):
+        with pytest.raises(LogFailedError):
+            store.close()
+        assert store.closed
+    with Store.open(folder, sync="always") as again:
+        assert dict(again) == {"a": 1}
+        again["b"] = 2
+        with Store.open(copy_of(folder)) as lost:
+            assert dict(lost) == {"a": 1, "b": 2}
+
+
+def test_a_log_that_is_closed(folder: Path) -> None:
+    """Every call says what is to be done; one that was never begun says so too."""
+    store = Store.open(folder, size="16MiB")
+    store["a"] = 1
+    store.close()
+    calls: list[Callable[[], object]] = [
+        lambda: store.put("b", 1), lambda: store.get("a"), lambda: store.put_many({"b": 1}), store.sync, store.snapshot,
+        store.clear, store.check, lambda: len(store), lambda: pickle.dumps(store) and len(store),
+    ]  # fmt: skip
+    for call in calls:
+        with pytest.raises(ClosedStoreError, match="open it again"):
+            call()
+    assert store.path == folder
+    assert "closed" in repr(store)
+    store.close()
+    descriptor = os.open(folder, os.O_RDONLY)
+    log = _core.Log(descriptor)
+    os.close(descriptor)
+    unbegun: list[Callable[[], object]] = [
+        lambda: log.append(1, "k", b"", 0), lambda: log.sync(0), log.rotate,
+    ]  # fmt: skip
+    for call in unbegun:
+        with pytest.raises(ValueError, match="not begun"):
+            call()
+
+
 def test_many_threads_and_processes_wait_for_one_sync(folder: Path) -> None:
     with Store.open(folder, size="16MiB", sync="always") as store:
 
@@ -639,6 +727,17 @@ def test_the_log_does_not_grow_for_ever(folder: Path, monkeypatch: pytest.Monkey
             store.put_many({f"k{i}": b"x" * 100 for i in range(500)})
             assert time.monotonic() < deadline
         assert len(store) == 500
+
+
+def test_batches_are_laid_out_ahead_where_a_sync_follows(folder: Path) -> None:
+    for sync in ("interval", "always"):
+        with Store.open(folder, size="16MiB", sync=sync) as store:
+            store.snapshot()
+            start = _core.durable_state(store._opened())["end"]
+            store.put_many({f"k{i}": b"x" * 16 for i in range(1000)})
+            written = 64 + _core.durable_state(store._opened())["end"] - start
+            ahead = files(folder, ".log")[-1].stat().st_size - written
+            assert ahead == (256 << 10 if sync == "always" else 0)
 
 
 def test_a_load_of_lines(folder: Path, tmp_path: Path) -> None:

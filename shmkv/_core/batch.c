@@ -568,7 +568,7 @@ static skv_status announce_and_commit_locked(batch *b, uint32_t action, uint64_t
         doom_locked(b);
     announce_locked(b);
     SKV_CRASH("batch.announced");
-    status = skv_journal_write_locked(store, &b->frame, skv_intent_status(*generation, SKV_BATCH_PENDING), &b->position);
+    status = skv_journal_write_locked(store, &b->frame, skv_intent_status(*generation, SKV_BATCH_PENDING), b->wait->stable, &b->position);
     if (status == SKV_OK) {
         skv_intent_commit(store, *generation);                  /* the commit                 */
         SKV_CRASH("batch.committed");

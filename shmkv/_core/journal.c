@@ -26,10 +26,17 @@ static void end_lead(void *context, _Atomic uint32_t *lock)
     skv_unlock(context, lock);
 }
 
+/* An error has poisoned the log. */
+static void repair_lead(skv *store, void *unused)
+{
+    (void)unused;
+    skv_wal_repair_lead(&store->journal->wal);
+}
+
 static void wait_turn(void *context, _Atomic uint32_t *word, uint32_t seen, _Atomic uint32_t *lock)
 {
     skv *store = context;
-    if (!skv_lock_repair_if_dead(store, lock, NULL, NULL))
+    if (!skv_lock_repair_if_dead(store, lock, repair_lead, NULL))
         store->os.futex_wait(store->os.context, word, seen, TURN_MS);
 }
 
@@ -76,7 +83,7 @@ void skv_journal_repair_of(skv *store, uint32_t dead_slot)
         return;
     if (skv_lock_take_from(store, &log_of(store)->lock, dead_slot, repair_log, NULL))
         skv_unlock(store, &log_of(store)->lock);
-    if (skv_lock_take_from(store, &log_of(store)->sync_lock, dead_slot, NULL, NULL))
+    if (skv_lock_take_from(store, &log_of(store)->sync_lock, dead_slot, repair_lead, NULL))
         skv_unlock(store, &log_of(store)->sync_lock);
     if (skv_lock_take_from(store, &store->header->checkpoint_lock, dead_slot, NULL, NULL))
         skv_unlock(store, &store->header->checkpoint_lock);
@@ -114,7 +121,7 @@ static skv_status lock_patiently(skv *store)
 static int begin_log(skv_wal *wal, const skv_recovered *found)
 {
     if (found->has_last)
-        return skv_wal_resume_locked(wal, &found->last, found->end, found->sequence);
+        return skv_wal_resume_locked(wal, &found->last, found->synced, found->end, found->sequence);
     return skv_wal_begin_segment_locked(wal, found->last.number, found->end, found->sequence);
 }
 
@@ -157,11 +164,11 @@ int skv_journal_open(skv *store, skv_files files, const uint8_t uuid[16], const 
         return -ENOMEM;
     }
     store->journal = journal;
+    if (found)                  /* before there is a segment to join                          */
+        skv_store(&log_of(store)->kept_from, found->snapshot_end);
     int status = found ? begin_log(&journal->wal, found) : join_log(store);
     if (status)
         skv_journal_close(store);
-    else if (found)
-        skv_store(&log_of(store)->kept_from, found->snapshot_end);
     return status;
 }
 
@@ -253,14 +260,14 @@ skv_status skv_journal_lock(skv *store, skv_wait *wait)
     return status;
 }
 
-skv_status skv_journal_write_locked(skv *store, skv_frame *frame, uint64_t pending, uint64_t *position)
+skv_status skv_journal_write_locked(skv *store, skv_frame *frame, uint64_t pending, bool soon, uint64_t *position)
 {
     if (skv_likely(!store->journal))
         return SKV_OK;
     skv_store(&log_of(store)->writer, skv_load(&store->slot) + 1);
     skv_store_release(&log_of(store)->writer_status, pending);
     SKV_CRASH("journal.named");
-    int status = skv_wal_write_locked(&store->journal->wal, frame, position);
+    int status = skv_wal_write_locked(&store->journal->wal, frame, soon, position);
     return status ? skv_journal_failure(store, status) : SKV_OK;
 }
 

@@ -36,6 +36,10 @@ typedef struct skv_journal {
 
 /* ---- Life ---- */
 
+/* What header.log.kept_from says while no files lead to what is in memory: a snapshot has to be written before anybody
+ * relies on the log that goes on beside them. */
+#define SKV_KEPT_NOWHERE UINT64_MAX
+
 /* Gives a store its journal, which has `files` from then on, in every case.  `found`: what was recovered into it, or NULL: its region is in use already, and the log
  * with it.  0, or minus an errno. */
 int skv_journal_open(skv *store, skv_files files, const uint8_t uuid[16], const skv_recovered *found);
@@ -55,8 +59,9 @@ uint64_t skv_boot_of(const skv *store, uint64_t wall_ms);
 
 /* Buckets are locked, nothing is announced yet. */
 skv_status skv_journal_lock(skv *store, skv_wait *wait);
-/* The frame is in the file, and counts for nothing: the caller commits `pending`, or gives it up by a status. */
-skv_status skv_journal_write_locked(skv *store, skv_frame *frame, uint64_t pending, uint64_t *position);
+/* The frame is in the file, and counts for nothing: the caller commits `pending`, or gives it up by a status.
+ * `soon`: it is going to wait for a sync. */
+skv_status skv_journal_write_locked(skv *store, skv_frame *frame, uint64_t pending, bool soon, uint64_t *position);
 /* After the commit. */
 void skv_journal_accept_locked(skv *store, uint64_t position);
 void skv_journal_unlock(skv *store);

@@ -66,7 +66,7 @@ skv_status skv_logged_commit_locked(skv_write *write, skv_slot *slot, const skv_
     if (status)
         return status;
     announce_locked(write, slot, entry);
-    status = skv_journal_write_locked(store, write->frame, skv_intent_status(write->generation, SKV_BATCH_PENDING), &write->position);
+    status = skv_journal_write_locked(store, write->frame, skv_intent_status(write->generation, SKV_BATCH_PENDING), write->wait->stable, &write->position);
     if (status == SKV_OK) {
         skv_intent_commit(store, write->generation);            /* the commit                 */
         SKV_CRASH("logged.committed");

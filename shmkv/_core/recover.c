@@ -161,6 +161,7 @@ static int read_segment(recovery *r, uint64_t number, bool last)
         out->has_last = true;
         out->end = skv_reader_position(&reader);
         out->sequence = reader.sequence;
+        out->synced = reader.synced > reader.segment.base ? reader.synced : reader.segment.base;
         out->cut = reader.file_size - reader.at;
         if (status == 0 && ended == SKV_READ_FOREIGN)
             status = damaged(r, SKV_SEGMENT_LOG, number, SKV_DAMAGE_VERSION, reader.at);

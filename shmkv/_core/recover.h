@@ -32,6 +32,7 @@ typedef struct skv_recovered {
     skv_segment last;           /* to be appended to, if `has_last`; else segment last.number is to be begun */
     bool has_last;
     uint64_t end, sequence;     /* of the whole frames                                        */
+    uint64_t synced;            /* position below which a frame or the head of the last segment vouches for the disk */
     uint64_t snapshot_end;      /* position from which the snapshot goes on; 0 = there is none */
     uint64_t first;             /* files with a lower number are to be removed                */
     uint64_t cut;               /* bytes behind the last whole frame                          */

@@ -231,3 +231,14 @@ enum skv_read_result skv_reader_next(skv_reader *reader, skv_frame_view *view)
         reader->ended = read_next(reader, view);
     return reader->ended;
 }
+
+/* What is no frame there is seen when it is read. */
+void skv_reader_go_to(skv_reader *reader, uint64_t position)
+{
+    skv_frame_view view;
+    enum skv_frame_fault fault;
+    reader->at = reader->bytes_at = SKV_SEGMENT_HEAD + position - reader->segment.base;
+    reader->filled = 0;
+    if (reader->at < reader->file_size && frame_at(reader, reader->at, &view, &fault) == SKV_READ_FRAME && fault == SKV_FRAME_OK)
+        reader->sequence = view.sequence - 1;
+}

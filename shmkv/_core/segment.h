@@ -79,6 +79,8 @@ typedef struct skv_reader {
 int skv_reader_open(skv_reader *reader, skv_files files, const char *name, enum skv_segment_fault *fault);
 /* The next frame; it is valid until the next call.  After another result than FRAME, the same again. */
 enum skv_read_result skv_reader_next(skv_reader *reader, skv_frame_view *view);
+/* To a position in the file at which a frame begins, whatever number it has. */
+void skv_reader_go_to(skv_reader *reader, uint64_t position);
 /* Position in the log of what is read next. */
 uint64_t skv_reader_position(const skv_reader *reader);
 void skv_reader_close(skv_reader *reader);

@@ -9,7 +9,8 @@
  *       is over.  A segment is synced as a whole before the next one begins, so that only the last one can be torn.
  *
  *       A sync that failed may have dropped what it was to write, and would succeed if it were tried again: the log
- *       has failed then, for all and for good.
+ *       has failed then, for all and for good.  Who comes after somebody that may have been told of a failure, and was
+ *       killed or stopped with it, writes again what was to be synced (again.h).
  *
  *       A sync of a file that has become longer also writes its new size, in another place of the disk: where `ahead`
  *       says so, the file is made longer by many frames at a time, with zeroes, which end a log as its end does.
@@ -57,15 +58,16 @@ void skv_wal_close(skv_wal *wal);
 /* Begins segment `number`, whose first frame will have `base` as its position and come after frame `sequence`.  A
  * file of that number that holds nothing (its maker died) is replaced. */
 int skv_wal_begin_segment_locked(skv_wal *wal, uint64_t number, uint64_t base, uint64_t sequence);
-/* Goes on in a segment that was read to its end: cuts off what is behind it, and syncs. */
-int skv_wal_resume_locked(skv_wal *wal, const skv_segment *segment, uint64_t end, uint64_t sequence);
+/* Goes on in a segment that was read to its end: cuts off what is behind it, and syncs.  What lies between `synced`
+ * and `end` is written again first: it was read, which does not say that it is on the disk. */
+int skv_wal_resume_locked(skv_wal *wal, const skv_segment *segment, uint64_t synced, uint64_t end, uint64_t sequence);
 
 /* The segment's file is open for this process: -ENOENT, -EBADMSG: it is not in this folder, or an earlier state of it. */
 int skv_wal_open_locked(skv_wal *wal);
 
-/* Seals the frame and writes it behind the last one, where it counts for nothing yet; *position: behind it.  On an
- * error the log is as before, or has failed. */
-int skv_wal_write_locked(skv_wal *wal, skv_frame *frame, uint64_t *position);
+/* Seals the frame and writes it behind the last one, where it counts for nothing yet; *position: behind it.  `soon`: a
+ * sync of it follows.  On an error the log is as before, or has failed. */
+int skv_wal_write_locked(skv_wal *wal, skv_frame *frame, bool soon, uint64_t *position);
 /* From now on the frame that was written is part of the log. */
 void skv_wal_accept_locked(skv_wal *wal, uint64_t position);
 /* Both. */
@@ -79,5 +81,7 @@ int skv_wal_rotate_locked(skv_wal *wal);
 
 /* Returns when everything below `position` is on stable storage. */
 int skv_wal_sync(skv_wal *wal, uint64_t position);
+/* After the death of who led a sync, before anybody else leads: it may have failed, and only the dead one was told. */
+int skv_wal_repair_lead(skv_wal *wal);
 
 #endif

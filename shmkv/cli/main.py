@@ -95,6 +95,7 @@ COMMANDS: Final = {
     "check": Command("check", "walk every invariant of a store; changes nothing"),
     "compact": Command("compact", "drop what has expired, collect after the dead, give memory back"),
     "unlink": Command("unlink", "remove stores"),
+    "serve": Command("serve", "serve a store over HTTP"),
     "bench": Command("bench", "measure this machine: throughput, percentiles, memory"),
     "top": Command("top", "watch a store: rates, hit rate, memory, processes"),
     "doctor": Command("doctor", "find what is wrong around the stores here, and how to mend it"),

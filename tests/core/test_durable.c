@@ -5,6 +5,7 @@
  *      from the memory, after its repair.  Both must be the same, and be what was before the deed or what is after it.
  */
 #include <dirent.h>
+#include <pthread.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
@@ -476,11 +477,27 @@ static skv_status open_again(void)
     return SKV_OK;
 }
 
+/* And gets ready to append, as the first process after a crash does. */
+static skv_status go_on_again(void)
+{
+    box c;
+    skv_restored out;
+    skv_files files;
+    make_box(&c, SIZE, SKV_FLAG_DURABLE);
+    fill_from_disk(&c, &out);
+    REQUIRE(skv_os_files(folder_fd, &files) == 0, "the folder");
+    REQUIRE(skv_journal_open(c.store, files, uuid, &out.found) == 0, "the journal");
+    remove_box(&c);
+    return SKV_OK;
+}
+
 static void deaths_while_restoring(void)
 {
-    const deed d = {"restore", open_again};
+    const deed d = {"restore", open_again}, e = {"open", go_on_again};
     only = "restore.";
     deaths_of(&d, false);
+    only = "wal.";
+    deaths_of(&e, false);
     only = "";
 }
 
@@ -579,6 +596,156 @@ static void stopped_leader(void)
     shot kept = look(b.store), disk = on_disk();
     REQUIRE(same(&kept, &disk) && kept.counter[20] == 5, "what the stopped one wrote");
     teardown();
+}
+
+/* ---- Rows that a lock of the log names --------------------------------------------------------------------------------------- */
+
+static uint32_t holder(const _Atomic uint32_t *lock) { return (skv_load(lock) & SKV_LOCK_OWNER_MASK) - 1; }
+
+/* By a process that is just attaching, and has no journal yet to put the log right with. */
+static void require_kept_without_journal(uint32_t slot, const char *point)
+{
+    skv_journal *journal = b.store->journal;
+    b.store->journal = NULL;
+    REQUIRE_OK(skv_reclaim_dead(b.store, NULL));
+    b.store->journal = journal;
+    REQUIRE(skv_load(&b.store->procs[slot].state) == SKV_PROC_USED, "killed at %s: its row is free, and the log's lock names it", point);
+}
+
+static void require_freed(uint32_t slot, const _Atomic uint32_t *lock, const char *point)
+{
+    REQUIRE_OK(skv_reclaim_dead(b.store, NULL));
+    REQUIRE(skv_load(lock) == 0, "killed at %s: its lock is still held", point);
+    REQUIRE(skv_load(&b.store->procs[slot].state) == SKV_PROC_FREE, "killed at %s: its row is not given back", point);
+    require_clean(b.store);
+}
+
+static void rows_that_a_lock_names(void)
+{
+    static const deed writer = {"put", put_new}, snapshot = {"checkpoint", checkpoint}, repairer = {"reclaim", reclaim};
+    skv_header *header;
+    const struct { const deed *d; const char *point; size_t lock; } holders[] = {
+        {&writer, "wal.written", offsetof(skv_header, log.lock)}, {&writer, "wal.leading", offsetof(skv_header, log.sync_lock)},
+        {&snapshot, "checkpoint.made", offsetof(skv_header, checkpoint_lock)}};
+    for (uint32_t i = 0; i < COUNT(holders); i++) {
+        corpse(holders[i].d, holders[i].point, false);
+        header = b.store->header;
+        const _Atomic uint32_t *lock = (const void *)((const char *)header + holders[i].lock);
+        uint32_t slot = holder(lock);
+        REQUIRE(slot < SKV_PROCS, "killed at %s: nobody holds the lock", holders[i].point);
+        require_kept_without_journal(slot, holders[i].point);
+        require_freed(slot, lock, holders[i].point);
+        teardown();
+    }
+    /* Who put the log right is dead as well: the frame of the first one is still to be decided. */
+    corpse(&writer, "wal.written", false);
+    header = b.store->header;
+    uint32_t slot = holder(&header->log.lock);
+    first_death = "repair.taken";
+    REQUIRE(WIFSIGNALED(wait_child(start_child(first_dies, (void *)(uintptr_t)&repairer, 20))), "it repairs nothing");
+    REQUIRE(holder(&header->log.lock) != slot, "the log is the repairer's");
+    require_kept_without_journal(slot, "wal.written");
+    require_freed(slot, &header->log.lock, "wal.written");
+    teardown();
+}
+
+/* ---- A snapshot beside a writer ---------------------------------------------------------------------------------------------- */
+
+static pid_t slow_writer;
+static _Atomic bool goes_on;
+static uint64_t rotated_at;
+
+static void stop_committed(const char *name)
+{
+    if (strcmp(name, "logged.committed") == 0)
+        kill(getpid(), SIGSTOP);
+}
+
+static void write_and_stop(void *context)
+{
+    (void)context;
+    skv_crash_hook = stop_committed;
+    put_stable(20, 555, 0);
+}
+
+static void *wake_writer(void *unused)
+{
+    (void)unused;
+    usleep(200000);
+    atomic_store(&goes_on, true);
+    kill(slow_writer, SIGCONT);
+    return NULL;
+}
+
+/* When the log goes on in a new file, a writer commits there, and is stopped before the end of the log is behind its
+ * frame; the snapshot has its change, and may not be there before the frame is on stable storage. */
+static void beside_a_writer(const char *name)
+{
+    static pthread_t waker;
+    int status;
+    if (strcmp(name, "checkpoint.rotated") == 0) {
+        rotated_at = skv_load(&b.store->header->log.end);
+        slow_writer = start_child(write_and_stop, NULL, 30);
+        REQUIRE(waitpid(slow_writer, &status, WUNTRACED) == slow_writer && WIFSTOPPED(status), "it does not commit");
+        REQUIRE(counter_of(b.store, 20, &f) == 555, "readers do not see it");
+    } else if (strcmp(name, "checkpoint.synced") == 0) {
+        REQUIRE(pthread_create(&waker, NULL, wake_writer, NULL) == 0, "pthread_create");
+    } else if (strcmp(name, "checkpoint.renamed") == 0) {
+        REQUIRE(goes_on, "the snapshot did not wait for a change that it shows");
+        REQUIRE(skv_load(&b.store->header->log.synced) > rotated_at, "a change that it shows is not synced");
+        pthread_join(waker, NULL);
+    }
+}
+
+static void snapshot_beside_a_writer(void)
+{
+    setup();
+    skv_crash_hook = beside_a_writer;
+    REQUIRE_OK(checkpoint());
+    skv_crash_hook = NULL;
+    finish_child(slow_writer);
+    shot kept = look(b.store), disk = on_disk();
+    REQUIRE(kept.counter[20] == 555 && same(&kept, &disk), "what the writer wrote");
+    teardown();
+}
+
+/* ---- A leader that dies with bad news ------------------------------------------------------------------------------------------- */
+
+static int failing_sync(void *c, int h) { (void)c, (void)h; return -EIO; }
+
+static void lead_into_failure(void *context)
+{
+    b.store->journal->wal.files.sync = failing_sync;
+    first_dies(context);
+}
+
+static uint32_t leads_repaired;
+
+static void count_repaired_leads(const char *name)
+{
+    leads_repaired += strcmp(name, "wal.lead_repaired") == 0;
+}
+
+/* The sync that failed was told to the dead one alone.  Whoever leads next writes again what was to be synced. */
+static void leader_with_bad_news(void)
+{
+    static const deed writer = {"put", put_new};
+    for (uint32_t waits = 0; waits < 2; waits++) {
+        setup();
+        first_death = "wal.told";
+        REQUIRE(WIFSIGNALED(wait_child(start_child(lead_into_failure, (void *)(uintptr_t)&writer, 20))), "it does not lead");
+        REQUIRE(!skv_load(&b.store->header->log.failed), "it has told others");
+        leads_repaired = 0;
+        skv_crash_hook = count_repaired_leads;
+        if (!waits)
+            REQUIRE_OK(skv_reclaim_dead(b.store, NULL));
+        REQUIRE_OK(put_stable(51, 1, 0));
+        skv_crash_hook = NULL;
+        REQUIRE(leads_repaired == 1, "its bad news were forgotten");
+        shot kept = look(b.store), disk = on_disk();
+        REQUIRE(same(&kept, &disk) && kept.counter[50] == 7, "what the dead one wrote");
+        teardown();
+    }
 }
 
 /* ---- Power cuts -------------------------------------------------------------------------------------------------------- */
@@ -702,6 +869,9 @@ static const test tests[] = {
     {"failing_calls", failing_calls},
     {"snapshots_that_fail", snapshots_that_fail},
     {"stopped_leader", stopped_leader},
+    {"rows_that_a_lock_names", rows_that_a_lock_names},
+    {"snapshot_beside_a_writer", snapshot_beside_a_writer},
+    {"leader_with_bad_news", leader_with_bad_news},
     {"power_cuts", power_cuts},
     {"times_of_day", times_of_day},
 };

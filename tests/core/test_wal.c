@@ -92,7 +92,7 @@ static int open_journal(journal *j, disk *d)
     REQUIRE(found.sequence == s.frames, "%" PRIu64 " frames, not %" PRIu64, s.frames, found.sequence);
     j->appended = s.frames;
     if (found.has_last)
-        return skv_wal_resume_locked(&j->wal, &found.last, found.end, found.sequence);
+        return skv_wal_resume_locked(&j->wal, &found.last, found.synced, found.end, found.sequence);
     return skv_wal_begin_segment_locked(&j->wal, found.last.number, found.end, found.sequence);
 }
 
@@ -100,6 +100,11 @@ static void close_journal(journal *j)
 {
     skv_wal_close(&j->wal);
     skv_frame_free(&j->frame);
+}
+
+UNUSED static void wait_no_time(void *context, _Atomic uint32_t *word, uint32_t old, _Atomic uint32_t *lock)
+{
+    (void)context, (void)word, (void)old, (void)lock;
 }
 
 static int append_one(journal *j, uint64_t *position)
@@ -214,7 +219,8 @@ static void power_cuts(void)
 
 #ifdef SKV_CRASH_POINTS
 static const char *const points[] = {"wal.made", "wal.head_written", "wal.head_synced", "wal.folder_synced", "wal.begun",
-                                    "wal.cut", "wal.rotating", "wal.written", "wal.appended", "wal.leading", "wal.synced"};
+                                    "wal.cut", "wal.rotating", "wal.written", "wal.appended", "wal.leading", "wal.synced",
+                                    "wal.written_again", "wal.resumed", "wal.told", "wal.lead_repaired"};
 static uint32_t killed[COUNT(points)], point;
 static jmp_buf killed_here;
 static uint32_t passes_left;            /* of `point`; 0 = it lives                           */
@@ -285,8 +291,131 @@ static void kills(void)
     }
     skv_crash_hook = NULL;
     REQUIRE(deaths > 100, "%u deaths", deaths);
-    for (size_t i = 0; i < COUNT(points); i++)
-        printf("killed %s %u\n", points[i], killed[i]);
+}
+
+/* ---- A sync that failed, and nobody left who knows ----------------------------------------------------------- */
+
+static uint32_t bad_syncs;              /* so many of the next ones fail                      */
+
+static int bad_sync(void *context, int handle)
+{
+    disk *d = context;
+    if (bad_syncs) {
+        bad_syncs--;
+        d->error = EIO;
+        d->fail_at = d->calls + 1;
+    }
+    return disk_sync(d, handle);
+}
+
+static void die_at(const char *name)
+{
+    for (point = 0; strcmp(points[point], name);)
+        point++;
+    passes_left = 1;
+}
+
+/* The next call ends in a death, or the disk was not asked. */
+static void die_of(journal *j, int (*call)(skv_wal *wal), const char *name)
+{
+    if (setjmp(killed_here) == 0) {
+        die_at(name);
+        call(&j->wal);
+        fail(__FILE__, __LINE__, "killed", "it does not pass %s", name);
+    }
+}
+
+static int sync_end(skv_wal *wal) { return skv_wal_sync(wal, skv_load(&wal->state->end)); }
+
+/* Frames that were synced, and some more whose sync is about to fail. */
+static void begin_badly(journal *j, storm *s, disk *d)
+{
+    uint64_t position;
+    *j = (journal){0};
+    REQUIRE(open_journal(j, d) == 0, "an empty folder");
+    j->wal.files.sync = bad_sync;
+    for (uint32_t i = 0; i < 3; i++)
+        REQUIRE(append_one(j, &position) == 0, "append");
+    REQUIRE(sync_all(j) == 0, "sync");
+    for (uint32_t i = below(&s->r, 6); i < 6; i++)
+        REQUIRE(append_one(j, &position) == 0, "append");
+    s->j = j;
+    s->acknowledged = j->acknowledged;
+    s->appended = j->appended;
+    d->context = s;
+    d->after = cut_often;
+    bad_syncs = 1;
+}
+
+/* What a sync answered for, or an opener found, is there whatever is lost now. */
+static void require_all_kept(journal *j, storm *s)
+{
+    uint64_t position;
+    for (uint32_t i = 0; i < 3; i++) {
+        s->acknowledged = s->appended = j->appended;
+        cut_often(s);
+        REQUIRE(append_one(j, &position) == 0 && sync_all(j) == 0, "the log goes on");
+    }
+}
+
+/* Of several who open it, all but the last are killed, or meet an error: the log is in doubt all the same. */
+static void openers_die(journal *j, storm *s, disk *d)
+{
+    static const char *const where[] = {"wal.written_again", "wal.cut", "wal.resumed"};
+    REQUIRE(sync_end(&j->wal) == -EIO, "it fails");
+    REQUIRE(sync_end(&j->wal) == -EROFS, "it has failed");
+    for (uint32_t i = below(&s->r, 4); i < 4; i++) {
+        close_journal(j);
+        *j = (journal){.d = d};
+        die_at(where[below(&s->r, COUNT(where))]);
+        REQUIRE(!live_to_open(j, d), "it is not killed");
+    }
+    for (uint64_t call = 1, open = false; !open; call++) {
+        close_journal(j);
+        *j = (journal){.d = d};
+        d->fail_at = d->calls + call;
+        open = open_journal(j, d) == 0;
+        REQUIRE(open || d->calls >= d->fail_at, "it can be opened");
+    }
+    d->fail_at = 0;
+}
+
+static void leader_dies(journal *j, storm *s, disk *d)
+{
+    (void)d;
+    die_of(j, sync_end, "wal.told");
+    for (uint32_t i = below(&s->r, 3); i < 3; i++)
+        die_of(j, skv_wal_repair_lead, "wal.lead_repaired");
+    REQUIRE(skv_wal_repair_lead(&j->wal) == 0, "repair");
+    skv_store(&j->state.sync_lock, 0);
+    REQUIRE(sync_all(j) == 0, "sync");
+}
+
+static void leader_is_stopped(journal *j, storm *s, disk *d)
+{
+    (void)s, (void)d;
+    die_of(j, sync_end, "wal.told");        /* its lock stays, and no death is seen               */
+    j->wal.turns.wait = wait_no_time;
+    REQUIRE(sync_all(j) == 0, "sync");
+    skv_store(&j->state.sync_lock, 0);
+}
+
+static void bad_news(void)
+{
+    static void (*const cases[])(journal *j, storm *s, disk *d) = {openers_die, leader_dies, leader_is_stopped};
+    static journal j;
+    skv_crash_hook = die_here;
+    for (uint32_t round = 0; round < 30; round++) {
+        storm s = {.r = {seed * 300 + round}, .depth = 1};
+        disk *d = disk_new();
+        begin_badly(&j, &s, d);
+        cases[round % COUNT(cases)](&j, &s, d);
+        require_all_kept(&j, &s);
+        d->after = NULL;
+        close_journal(&j);
+        disk_free(d);
+    }
+    skv_crash_hook = NULL;
 }
 #endif
 
@@ -528,10 +657,111 @@ static void group_commit(void)
     disk_free(d);
 }
 
+/* ---- One of two syncs fails ------------------------------------------------------------------------------------------------ */
+
+static skv_wal beside;                  /* of another process, over the same state                */
+static bool first_fails;
+
+static bool never_lead(void *context, _Atomic uint32_t *lock) { (void)context, (void)lock; return false; }
+
+/* While one syncs, another one, tired of waiting for it, does so too; the error is told to one of them. */
+static int sync_beside(void *context, int handle)
+{
+    disk *d = context;
+    const uint64_t end = skv_load(&beside.state->end);
+    if (!first_fails) {
+        d->fail_at = d->calls + 1;
+        REQUIRE(disk_sync(d, handle) == -EIO, "it fails");
+        first_fails = true;             /* both are in it; this one hears of it later         */
+        REQUIRE(skv_wal_sync(&beside, end) == -EIO, "the one that is told says so");
+        return 0;
+    }
+    return -EIO;
+}
+
+static void a_failure_beside_a_sync(void)
+{
+    journal j = {0};
+    uint64_t position;
+    disk *d = disk_new();
+    d->error = EIO;
+    REQUIRE(open_journal(&j, d) == 0 && append_one(&j, &position) == 0, "append");
+    j.wal.files.sync = sync_beside;
+    beside = j.wal;
+    beside.sync_handle = -1;
+    beside.turns.try_lead = never_lead;
+    beside.turns.wait = wait_no_time;
+    first_fails = false;
+    REQUIRE(skv_wal_sync(&j.wal, position) == -EROFS, "a success beside a failure is none");
+    REQUIRE(skv_load(&j.state.synced) < position, "nothing is on stable storage");
+    REQUIRE(skv_wal_sync(&j.wal, position) == -EROFS && skv_wal_sync(&beside, position) == -EROFS, "it has failed for all");
+    skv_wal_close(&beside);
+    close_journal(&j);
+    disk_free(d);
+}
+
+enum { GOOD_SYNCS = 20 };
+static _Atomic uint32_t syncs_left, errors_told;
+
+static int sync_that_fails(void *context, int handle)
+{
+    disk *d = context;
+    pthread_mutex_lock(&appending);
+    if (atomic_fetch_sub(&syncs_left, 1) == 1)
+        d->fail_at = d->calls + 1;
+    int status = disk_sync(d, handle);
+    pthread_mutex_unlock(&appending);
+    usleep(300);                        /* for the others to come                             */
+    return status;
+}
+
+static void *append_until_told(void *unused)
+{
+    (void)unused;
+    for (;;) {
+        uint64_t position = 0;
+        pthread_mutex_lock(&appending);
+        int status = append_one(&shared, &position);
+        pthread_mutex_unlock(&appending);
+        if (status == 0)
+            status = skv_wal_sync(&shared.wal, position);
+        pthread_mutex_lock(&appending);
+        size_t safe = shared.d->files[0].safe_size;
+        pthread_mutex_unlock(&appending);
+        REQUIRE(status || safe >= SKV_SEGMENT_HEAD + position, "it was told a success, and is not on stable storage");
+        if (status == 0)
+            continue;
+        REQUIRE(status == -EIO || status == -EROFS, "%s", strerror(-status));
+        atomic_fetch_add(&errors_told, 1);
+        return NULL;
+    }
+}
+
+/* All who wait for a sync that fails are told, and all who come later. */
+static void a_group_that_fails(void)
+{
+    pthread_t threads[THREADS];
+    disk *d = disk_new();
+    d->error = EIO;
+    shared = (journal){0};
+    REQUIRE(open_journal(&shared, d) == 0, "an empty folder");
+    shared.wal.files.sync = sync_that_fails;
+    errors_told = 0;
+    syncs_left = GOOD_SYNCS;
+    for (uint32_t i = 0; i < THREADS; i++)
+        REQUIRE(pthread_create(&threads[i], NULL, append_until_told, NULL) == 0, "pthread_create");
+    for (uint32_t i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    REQUIRE(errors_told == THREADS, "%u of %u were told", errors_told, THREADS);
+    close_journal(&shared);
+    disk_free(d);
+}
+
 static const test tests[] = {
     {"power_cuts", power_cuts},
 #ifdef SKV_CRASH_POINTS
     {"kills", kills},
+    {"bad_news", bad_news},
 #endif
     {"half_a_frame", half_a_frame},
     {"failing_calls", failing_calls},
@@ -539,6 +769,8 @@ static const test tests[] = {
     {"frames_out_of_order", frames_out_of_order},
     {"files_that_do_not_belong", files_that_do_not_belong},
     {"group_commit", group_commit},
+    {"a_failure_beside_a_sync", a_failure_beside_a_sync},
+    {"a_group_that_fails", a_group_that_fails},
 };
 
 /* test_wal SEED CUTS [NAME...] */
@@ -548,5 +780,10 @@ int main(int argc, char **argv)
         seed = strtoull(argv[1], NULL, 10);
     if (argc > 2)
         cuts = (uint32_t)strtoul(argv[2], NULL, 10);
-    return run_tests(tests, COUNT(tests), argv + (argc > 2 ? 3 : argc), 120);
+    int status = run_tests(tests, COUNT(tests), argv + (argc > 2 ? 3 : argc), 120);
+#ifdef SKV_CRASH_POINTS
+    for (size_t i = 0; i < COUNT(points); i++)
+        printf("killed %s %u\n", points[i], killed[i]);
+#endif
+    return status;
 }

@@ -106,7 +106,7 @@ PyObject *module_durable_begin(PyObject *module, PyObject *args)
         memcpy(&found, state.buf, sizeof found);
     if (number && !has_state)   /* from what is in memory                                      */
         found = (skv_recovered){.end = store ? skv_load(&store->header->log.end) : 0,
-                                .sequence = store ? skv_load(&store->header->log.sequence) : 0};
+                                .sequence = store ? skv_load(&store->header->log.sequence) : 0, .snapshot_end = SKV_KEPT_NOWHERE};
     if (number) {               /* not where the last file was broken off, but in a new one    */
         found.has_last = false;
         found.last.number = number;

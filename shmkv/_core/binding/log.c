@@ -195,7 +195,7 @@ static PyObject *log_begin(Log *self, PyObject *arg)
     int status;
     Py_BEGIN_ALLOW_THREADS
     skv_wal_init(&self->wal, self->files, skv_private_turns(), self->state, own);
-    status = found->has_last ? skv_wal_resume_locked(&self->wal, &found->last, found->end, found->sequence)
+    status = found->has_last ? skv_wal_resume_locked(&self->wal, &found->last, found->synced, found->end, found->sequence)
                              : skv_wal_begin_segment_locked(&self->wal, found->last.number ? found->last.number : 1, found->end, found->sequence);
     Py_END_ALLOW_THREADS
     if (status)

@@ -1,0 +1,185 @@
+"""The binary routes: GET, HEAD, PUT, DELETE /kv/{key} and POST /kv/{key}/incr, with no framework in between.
+
+A value is the body, as it is.  Conditions are those of RFC 9110, sections 13 and 8.8.3: every ETag is a strong one,
+made of the store's uuid and the item's version, so that `If-Match` is a compare-and-set.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import msgspec
+
+from shmkv import Store, counting, forms
+from shmkv.server.backend import Backend
+from shmkv.server.body import Receive, from_json, read_body
+from shmkv.server.paths import query_of, seconds_of, text_of
+from shmkv.server.problems import Headers, RefusedError, Reply
+
+PREFIX: Final = b"/kv/"
+_INCR: Final = b"/incr"
+# Conditions of Store._place.
+_ANY, _ABSENT, _PRESENT, _VERSION = range(4)
+_ETAGS: Final = re.compile(r'\s*(?:W/)?"([^"]*)"\s*(?:,|$)')
+_MISSING: Final = "there is no such key"
+_LONG: Final = 64 << 10  # bytes from which on storing is worth a thread
+
+
+class Increment(msgspec.Struct, forbid_unknown_fields=True):
+    """What POST /kv/{key}/incr takes."""
+
+    delta: int = 1
+    initial: int = 0
+    ttl: float | None = None
+
+
+async def handle(backend: Backend, scope: dict[str, Any], receive: Receive, max_body: int) -> Reply:
+    """Answer a request whose path begins with /kv/."""
+    method = scope["method"]
+    raw = scope["raw_path"][len(PREFIX) :]
+    if method == "GET" or method == "HEAD":
+        return get(backend, scope, text_of(raw))
+    if method == "PUT":
+        return await put(backend, scope, text_of(raw), receive, max_body)
+    if method == "DELETE":
+        return await delete(backend, scope, text_of(raw))
+    if method == "POST" and raw.endswith(_INCR):
+        return await incr(backend, scope, text_of(raw[: -len(_INCR)]), receive, max_body)
+    raise RefusedError(405, f"{method} is not for a key", [(b"allow", b"GET, HEAD, PUT, DELETE")])
+
+
+# ---- Reading -------------------------------------------------------------------------------
+
+
+def get(backend: Backend, scope: dict[str, Any], key: str) -> Reply:
+    """The value's bytes, or 304, 404, 406, 412."""
+    if scope["query_string"]:
+        query_of(scope, ())
+    record = backend.store._fetch(key)
+    if record is None:
+        if _header(scope, b"if-match") is not None:
+            raise RefusedError(412, _MISSING)
+        raise RefusedError(404, _MISSING)
+    tag = backend.etag(record[3])
+    headers = [(b"etag", tag), (b"shmkv-type", forms.type_name(record[0]).encode())]
+    if record[4]:
+        headers.append((b"shmkv-ttl", b"%.3f" % (forms.seconds_left(record, backend.store._now_ms()) or 0)))
+    unchanged = _condition_of(backend, scope, record[3], headers)
+    if unchanged is not None:
+        return unchanged
+    try:
+        body, content_type = forms.shown(record)
+    except forms.NoFormError as error:
+        raise RefusedError(406, str(error), headers) from error
+    headers.append((b"content-type", content_type.encode()))
+    return 200, headers, body
+
+
+def _condition_of(backend: Backend, scope: dict[str, Any], version: int, headers: Headers) -> Reply | None:
+    """304 or 412 where the request's conditions say so."""
+    wanted = known = None
+    for name, value in scope["headers"]:
+        if name == b"if-match":
+            wanted = value
+        elif name == b"if-none-match":
+            known = value
+    if wanted is not None and not (_is_star(wanted) or version in _versions(backend, wanted)):
+        raise RefusedError(412, "the item has another version", headers)
+    if known is not None and (_is_star(known) or version in _versions(backend, known)):
+        return 304, headers, b""
+    return None
+
+
+# ---- Writing -------------------------------------------------------------------------------
+
+
+async def put(backend: Backend, scope: dict[str, Any], key: str, receive: Receive, max_body: int) -> Reply:
+    """Store the body: 201, 204, or 412 where its condition does not hold."""
+    ttl = seconds_of(query_of(scope, ("ttl",)))
+    conditions = _put_conditions(backend, scope)
+    content_type = _header(scope, b"content-type")
+    body = await read_body(receive, max_body)
+    for condition, version in conditions:
+
+        def place(store: Store, condition: int = condition, version: int = version) -> tuple[int, bool] | None:
+            return store._place(key, body, ttl, content_type, condition, version)
+
+        placed = await backend.write(place, long=len(body) >= _LONG)
+        if placed is not None:
+            return 204 if placed[1] else 201, [(b"etag", backend.etag(placed[0]))], b""
+    raise RefusedError(412, "the condition does not hold: nothing was changed")
+
+
+def _put_conditions(backend: Backend, scope: dict[str, Any]) -> list[tuple[int, int]]:
+    """(condition, version) of Store._place: of several, one that holds is enough."""
+    wanted, unwanted = _header(scope, b"if-match"), _header(scope, b"if-none-match")
+    if wanted is not None and unwanted is not None:
+        raise RefusedError(422, "If-Match and If-None-Match exclude each other here")
+    if unwanted is not None:
+        if not _is_star(unwanted.encode()):
+            raise RefusedError(422, "of If-None-Match, a PUT takes * only: create, or leave it")
+        return [(_ABSENT, 0)]
+    if wanted is None:
+        return [(_ANY, 0)]
+    if _is_star(wanted.encode()):
+        return [(_PRESENT, 0)]
+    return [(_VERSION, version) for version in _versions(backend, wanted.encode())]
+
+
+async def delete(backend: Backend, scope: dict[str, Any], key: str) -> Reply:
+    """204; 404; 412 where If-Match does not hold."""
+    query_of(scope, ())
+    wanted = _header(scope, b"if-match")
+    if wanted is None or _is_star(wanted.encode()):
+        if await backend.write(lambda store: store.delete(key)):
+            return 204, [], b""
+        raise RefusedError(404 if wanted is None else 412, _MISSING)
+    for version in _versions(backend, wanted.encode()):
+        if await backend.write(lambda store, version=version: store._delete_version(key, version)):  # type: ignore[misc]
+            return 204, [], b""
+    raise RefusedError(412, "there is no item of that version: nothing was changed")
+
+
+async def incr(backend: Backend, scope: dict[str, Any], key: str, receive: Receive, max_body: int) -> Reply:
+    """Add to a number; 409 where the value is none, or leaves 64 bits."""
+    query_of(scope, ())
+    body = await read_body(receive, max_body)
+    asked = from_json(body, Increment) if body else Increment()
+    value = await backend.write(lambda store: _count(store, key, asked))
+    return 200, [(b"content-type", b"application/json")], b'{"value":%d}' % value
+
+
+def _count(store: Store, key: str, asked: Increment) -> int:
+    try:
+        return counting.incr(store, key, asked.delta, asked.initial, asked.ttl)
+    except TypeError as error:
+        raise RefusedError(409, str(error)) from error
+
+
+# ---- Headers -------------------------------------------------------------------------------
+
+
+def _header(scope: dict[str, Any], wanted: bytes) -> str | None:
+    """A header's value; of several the first.  Bytes beyond ASCII become what no content type may be."""
+    for name, value in scope["headers"]:
+        if name == wanted:
+            text: str = value.decode("latin-1")
+            return text
+    return None
+
+
+def _is_star(value: bytes) -> bool:
+    return value.strip() == b"*"
+
+
+def _versions(backend: Backend, value: bytes) -> list[int]:
+    """The versions of this store's ETags in a list of them; others match nothing, as weak ones do."""
+    prefix = backend.tag[1:]
+    found = []
+    for tag in _ETAGS.findall(value.decode("latin-1")):
+        if tag.startswith(prefix):
+            digits = tag[len(prefix) :]
+            if 0 < len(digits) <= 16 and all(digit in "0123456789abcdef" for digit in digits):
+                found.append(int(digits, 16))
+    return found

@@ -1,0 +1,71 @@
+"""Keys and query parameters out of a request's target, strictly: what is no UTF-8 is refused, never replaced."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import MutableMapping
+from typing import Any, Final
+from urllib.parse import unquote_to_bytes
+
+from shmkv.server.problems import RefusedError
+
+_BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+
+
+def text_of(raw: bytes) -> str:
+    """Percent-decoded text.
+
+    Raises:
+        RefusedError: 400, it is no percent-encoded UTF-8.
+
+    >>> text_of(b"a%2Fb"), text_of("%C3%A4".encode())
+    ('a/b', 'ä')
+    """
+    try:
+        if b"%" not in raw:
+            return raw.decode()
+        if not _BAD_ESCAPE.search(raw):
+            return unquote_to_bytes(raw).decode()
+    except UnicodeDecodeError:
+        pass
+    raise RefusedError(400, f"{raw[:60]!r} is no percent-encoded UTF-8")
+
+
+def query_of(scope: MutableMapping[str, Any], known: tuple[str, ...]) -> dict[str, str]:
+    """The query's parameters.
+
+    Raises:
+        RefusedError: 422 for a parameter that is unknown or given twice; 400 for what is no UTF-8.
+    """
+    found: dict[str, str] = {}
+    query: bytes = scope["query_string"]
+    for part in query.split(b"&") if query else ():
+        name_raw, _, value = part.replace(b"+", b" ").partition(b"=")
+        name = text_of(name_raw)
+        if name not in known:
+            raise RefusedError(422, f"there is no parameter {name[:60]!r} here: {', '.join(known) or 'there is none'}")
+        if name in found:
+            raise RefusedError(422, f"the parameter {name!r} is given twice")
+        found[name] = text_of(value)
+    return found
+
+
+def number_of(query: dict[str, str], name: str, default: int, most: int) -> int:
+    """A whole number from 1 to `most`; RefusedError (422) if it is none."""
+    text = query.get(name)
+    if text is None:
+        return default
+    if text.isascii() and text.isdigit() and len(text) <= 12 and 1 <= int(text) <= most:
+        return int(text)
+    raise RefusedError(422, f"{name} is a whole number from 1 to {most:,}, not {text[:60]!r}")
+
+
+def seconds_of(query: dict[str, str]) -> float | None:
+    """The ttl, if there is one; RefusedError (422) if it is no number."""
+    text = query.get("ttl")
+    if text is None:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise RefusedError(422, f"ttl is a number of seconds, not {text[:60]!r}") from None

@@ -1,0 +1,117 @@
+"""The JSON routes over a DataStore, with its rules: POST /put/ creates, and 409 tells of a key that exists.
+
+What a DataStore does not have (bytes, batches, statistics of a region) is answered 501, and says so.  A DataStore is
+for one process, so this server has one worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+
+from shmkv import DataStore, Store
+from shmkv.server import metrics, openapi
+from shmkv.server.about import Server
+from shmkv.server.api import KEY, Put, add_metrics, cursor_behind, json_answer, new_api, range_of
+from shmkv.server.backend import THREADS, Answer, judged
+from shmkv.server.body import Receive, from_json, read_body
+from shmkv.server.gate import Gate, Scope
+from shmkv.server.observe import Observer
+from shmkv.server.paths import query_of
+from shmkv.server.problems import RefusedError, Reply
+from shmkv.server.settings import Settings
+
+_ABSENT: Final = (b"/kv/", b"/kv", b"/report", b"/export", b"/check", b"/batch_put/")
+_MILLION: Final = 1_000_000
+
+
+class Records:
+    """A DataStore for the routes: every call in a thread, as every call may read or write the disk."""
+
+    def __init__(self, data: DataStore) -> None:
+        self.data = data
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="records")
+
+    async def in_thread(self, call: Callable[..., Answer], *args: Any) -> Answer:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, judged, call, *args)
+
+    def close(self) -> None:
+        """Wait for running calls, and close the DataStore."""
+        self._threads.shutdown()
+        self.data.close()
+
+
+def record_app(data: DataStore, side: Store, server: Server, settings: Settings) -> Gate:
+    """The application over a DataStore."""
+    from shmkv.server.app import new_gate
+
+    records = Records(data)
+    observer = Observer(side)
+    api = new_api("shmkv, a DataStore")
+    _add_items(api, records, settings)
+    _add_range(api, records)
+    _add_about(api, records, server)
+    add_metrics(api, lambda: metrics.page(None, observer), records)
+    openapi.describe(api, openapi.DATASTORE)
+
+    def close() -> None:
+        records.close()
+        side.close()
+
+    return new_gate(dict.fromkeys(_ABSENT, _not_here), api, observer, settings, close)
+
+
+def _add_items(api: FastAPI, records: Records, settings: Settings) -> None:
+    @api.get("/read/{key}")
+    async def read(request: Request) -> Response:
+        key = request.scope[KEY]
+        return json_answer({"key": key, "value": await records.in_thread(records.data.read, key)})
+
+    @api.post("/put/")
+    async def put(request: Request) -> Response:
+        given = from_json(await read_body(request.receive, min(settings.max_body, _MILLION)), Put)
+        await records.in_thread(records.data.create, given.key, given.value, whole_seconds(given.ttl))
+        return json_answer({"key": given.key, "created": True}, 201)
+
+    @api.delete("/delete/{key}")
+    async def delete(request: Request) -> Response:
+        key = request.scope[KEY]
+        await records.in_thread(records.data.delete, key)
+        return json_answer({"key": key, "deleted": True})
+
+
+def _add_range(api: FastAPI, records: Records) -> None:
+    @api.get("/read_key_range/")
+    async def read_key_range(request: Request) -> Response:
+        start, end, limit = range_of(request.scope)
+        found = await records.in_thread(records.data.range, start, end, limit + 1)
+        items = [{"key": key, "value": value} for key, value in found[:limit]]
+        return json_answer({"items": items, "cursor": cursor_behind(items) if len(found) > limit else None})
+
+
+def _add_about(api: FastAPI, records: Records, server: Server) -> None:
+    @api.get("/stats")
+    async def stats(request: Request) -> Response:
+        query_of(request.scope, ())
+        return json_answer({"datastore": str(records.data.path), "server": server.told()})
+
+    @api.get("/readyz")
+    async def readyz(request: Request) -> Response:
+        query_of(request.scope, ())
+        return json_answer({"ready": True})
+
+
+def whole_seconds(ttl: float | None) -> int | None:
+    """A ttl as a DataStore takes it; 5.0 is 5, as JSON does not tell them apart."""
+    if ttl is not None and not float(ttl).is_integer():
+        raise RefusedError(422, f"ttl is a whole number of seconds in a DataStore, not {ttl}")
+    return None if ttl is None else int(ttl)
+
+
+async def _not_here(scope: Scope, receive: Receive) -> Reply:
+    raise RefusedError(501, "a DataStore does not have this: it has /read/, /read_key_range/, /put/ and /delete/")
