@@ -30,6 +30,7 @@ EXIT_INTERRUPTED: Final = 130
 _STATUS_OF: Final = {
     "ConditionError": EXIT_CONDITION,
     "UsageError": EXIT_USAGE,
+    "RefusedError": EXIT_USAGE,  # by a server, which says why
     "NoServerError": EXIT_NO_STORE,
     "NotADirectoryError": EXIT_NO_STORE,  # --path of a file
     "StoreNotFoundError": EXIT_NO_STORE,
