@@ -427,8 +427,9 @@ def test_an_output_that_was_closed_before(shell: Shell) -> None:
     assert process.returncode == 0
 
 
-def test_a_full_disk_is_an_error(shell: Shell) -> None:
-    shell.store["k"] = b"v"
+@pytest.mark.parametrize("size", [1, 200_000])  # that fits a buffer, and that does not
+def test_a_full_disk_is_an_error(shell: Shell, size: int) -> None:
+    shell.store["k"] = b"v" * size
     with open("/dev/full", "wb") as full:
         process = start_cli("get", "k", *shell.where, stdout=full)
     err = process.communicate(timeout=60 * PATIENCE)[1].decode()
