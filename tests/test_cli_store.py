@@ -389,8 +389,9 @@ def test_a_token(store: Store, tmp_path: Path) -> None:
         assert run("set", "k", "v", "--url", server.url, "--token-file", str(good)) == (b"", "", 0)
         assert run("get", "k", SHMKV_URL=server.url, SHMKV_TOKEN_FILE=str(good)) == (b"v", "", 0)
         for words in ((), ("--token-file", str(bad))):
-            told = run("get", "k", "--url", server.url, *words)
-            assert (told.out, told.status) == (b"", 77)
+            for command in (("get", "k"), ("ttl", "k"), ("keys",), ("export",), ("set", "k", "v", "--if-absent")):
+                told = run(*command, "--url", server.url, *words)
+                assert (told.out, told.status) == (b"", 77), command
         for file in (str(empty), str(tmp_path / "missing")):
             told = run("get", "k", "--url", server.url, "--token-file", file)
             assert (told.out, told.status) == (b"", 2)
