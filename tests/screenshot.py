@@ -2,14 +2,14 @@
 
     python -m tests.screenshot [FOLDER] [--seconds 310]
 
-Writes status.png, status-dark.png and status-phone.png into FOLDER (docs).  Charts show five minutes, so that a full
+Writes status.png, status-dark.png, status-phone.png, value.png and value-phone.png into FOLDER (docs).  Charts show five minutes, so that a full
 picture takes that long.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import base64
 import math
 import random
 import subprocess
@@ -27,7 +27,6 @@ STORE = "sessions"
 USERS = 40_000
 SECONDS = 310  # the charts' five minutes, and a little
 PAGES = ("/", "/shop", "/shop/shoes", "/cart", "/checkout", "/account")
-BYTES_PER_PALETTE = 256
 
 
 # ---- A plausible store --------------------------------------------------------------------------
@@ -67,13 +66,13 @@ def work(seconds: float, seed: int) -> None:
 
 
 def visit(store: Store, rng: random.Random) -> None:
-    user = min(int(rng.expovariate(6) * USERS), int(USERS * 1.05))  # some have no session yet
+    user = int(rng.expovariate(2.6) * USERS)  # some have no session yet
     key = f"session:{user:06d}"
-    if store.get(key) is None and rng.random() < 0.2:
+    if store.get(key) is None and rng.random() < 0.02:
         store.put(key, session(user, rng), ttl=3_600)
     elif rng.random() < 0.12:
         store.put(key, session(user, rng), ttl=3_600)
-    if rng.random() < 0.01:
+    if rng.random() < 0.0002:
         store.put(f"login:{rng.randrange(10**6):06d}", "open", ttl=rng.uniform(20, 200))
 
 
@@ -104,30 +103,34 @@ def take(folder: Path, seconds: float) -> None:
 def shoot(driver: Any, folder: Path) -> None:
     for name, dark in (("status", False), ("status-dark", True)):
         screen(driver, 1200, 900, dark=dark)
-        whole_page(driver, folder / f"{name}.png", 1200, 1320)
-    driver.find_element(By.ID, "prefix").send_keys("session:0000")
+        picture(driver, folder / f"{name}.png", 1200, 1290)
+    screen(driver, 390, 844, scale=1.5, touch=True)
+    picture(driver, folder / "status-phone.png", 390, 1500)
+    for name, prefix, width, scale in (("value", "session:0000", 1200, 1.0), ("value-phone", "image:", 390, 1.5)):
+        screen(driver, width, 844, scale=scale)
+        show(driver, prefix)
+        picture(driver, folder / f"{name}.png")
+        driver.find_element(By.ID, "close").click()
+
+
+def show(driver: Any, prefix: str) -> None:
+    """The value of the first key that begins so."""
+    field = driver.find_element(By.ID, "prefix")
+    field.clear()
+    field.send_keys(prefix)
     time.sleep(2)
     driver.find_element(By.CSS_SELECTOR, "#browser button").click()
-    time.sleep(1)
-    whole_page(driver, folder / "value.png", 1200, 800)
-    screen(driver, 390, 844, scale=2, touch=True)
-    time.sleep(1)
-    whole_page(driver, folder / "value-phone.png", 390, 844)
-    driver.find_element(By.ID, "close").click()
-    driver.execute_script("scrollTo(0, 0)")
-    time.sleep(2)
-    whole_page(driver, folder / "status-phone.png", 390, 1700)
 
 
-def whole_page(driver: Any, path: Path, width: int, height: int) -> None:
-    """The page from its top down to `height`, in few colours: a picture for a document is to be small."""
-    import base64
-
+def picture(driver: Any, path: Path, width: int = 0, height: int = 0) -> None:
+    """What is on the screen; with a size, the page from its top down to there."""
     time.sleep(1.2)
-    size = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
-    taken = driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": size})
-    path.write_bytes(base64.b64decode(taken["data"]))
-    print(path, path.stat().st_size)
+    how: dict[str, Any] = {}
+    if height:
+        clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
+        how = {"captureBeyondViewport": True, "clip": clip}
+    path.write_bytes(base64.b64decode(driver.execute_cdp_cmd("Page.captureScreenshot", how)["data"]))
+    print(f"{path}: {path.stat().st_size:,} bytes")
 
 
 def main() -> None:
