@@ -23,7 +23,8 @@ _PAGES: Final = {b"/": "status.html", b"/docs": "docs.html"}
 _PAGE_HEADERS: Final = [
     (b"content-type", b"text/html; charset=utf-8"),
     (b"content-security-policy", b"default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-                                 b"img-src data:; connect-src 'self'; base-uri 'none'; frame-ancestors 'none'"),
+                                 b"img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+                                 b"frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-cache"),
