@@ -389,8 +389,9 @@ def test_a_token(store: Store, tmp_path: Path) -> None:
         assert run("set", "k", "v", "--url", server.url, "--token-file", str(good)) == (b"", "", 0)
         assert run("get", "k", SHMKV_URL=server.url, SHMKV_TOKEN_FILE=str(good)) == (b"v", "", 0)
         for words in ((), ("--token-file", str(bad))):
-            told = run("get", "k", "--url", server.url, *words)
-            assert (told.out, told.status) == (b"", 77)
+            for command in (("get", "k"), ("ttl", "k"), ("keys",), ("export",), ("set", "k", "v", "--if-absent")):
+                told = run(*command, "--url", server.url, *words)
+                assert (told.out, told.status) == (b"", 77), command
         for file in (str(empty), str(tmp_path / "missing")):
             told = run("get", "k", "--url", server.url, "--token-file", file)
             assert (told.out, told.status) == (b"", 2)
@@ -427,8 +428,9 @@ def test_an_output_that_was_closed_before(shell: Shell) -> None:
     assert process.returncode == 0
 
 
-def test_a_full_disk_is_an_error(shell: Shell) -> None:
-    shell.store["k"] = b"v"
+@pytest.mark.parametrize("size", [1, 200_000])  # that fits a buffer, and that does not
+def test_a_full_disk_is_an_error(shell: Shell, size: int) -> None:
+    shell.store["k"] = b"v" * size
     with open("/dev/full", "wb") as full:
         process = start_cli("get", "k", *shell.where, stdout=full)
     err = process.communicate(timeout=60 * PATIENCE)[1].decode()

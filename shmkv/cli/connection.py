@@ -77,6 +77,8 @@ class Connection:
     ) -> Answer:
         """One request and its whole answer; a status below 300, or one that is `fine`, is no problem.
 
+        Of a HEAD every status is: its answer has no body that could say what is wrong.
+
         Raises:
             NoServerError, TimeoutError: there was no answer.
             ShmkvError, PermissionError, ConditionError: what the answer says is wrong.
@@ -84,7 +86,7 @@ class Connection:
         with _Reaching(self.url):
             answer = self._send(method, path, body, headers or {})
             got = Answer(answer.status, answer.headers, answer.read())
-        if got.status >= 300 and got.status not in fine:
+        if got.status >= 300 and got.status not in fine and method != "HEAD":
             raise error_of(got.status, got.body)
         return got
 

@@ -74,11 +74,12 @@ class RemoteTarget:
 
     def ttl(self, key: Key) -> float | None:
         if isinstance(key, str):
-            answer = self._server.ask("HEAD", path_of(key), fine=(404, 406))
+            answer = self._server.ask("HEAD", path_of(key))
             if answer.status == 200:
                 left = answer.headers.get("Shmkv-TTL")
-                return None if left is None else float(left)
-        # A bytes key, or a value that HTTP has no body for: its form says it as well.
+                with understanding():
+                    return None if left is None else float(left)
+        # A bytes key, a value that HTTP has no body for, or a problem: the item's form, or the answer, says it.
         record = self.fetch([key]).get(key)
         if record is None:
             raise KeyError(key)
@@ -132,7 +133,9 @@ class RemoteTarget:
         return self._object("GET", "/stats", "items", "processes")
 
     def metrics(self) -> str:
-        return self._server.ask("GET", "/metrics").body.decode()
+        answer = self._server.ask("GET", "/metrics")
+        with understanding():
+            return answer.body.decode()
 
     def check(self) -> dict[str, Any]:
         return self._object("POST", "/check", "problems")
