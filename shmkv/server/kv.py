@@ -21,7 +21,10 @@ PREFIX: Final = b"/kv/"
 _INCR: Final = b"/incr"
 # Conditions of Store._place.
 _ANY, _ABSENT, _PRESENT, _VERSION = range(4)
-_ETAGS: Final = re.compile(r'\s*(?:W/)?"([^"]*)"\s*(?:,|$)')
+_ETAGS: Final = re.compile(r'\s*(W/)?"([^"]*)"\s*(?:,|$)')
+_VERSION_IN_TAG: Final = re.compile("[1-9a-f][0-9a-f]{0,15}")
+# A page that somebody stored is shown by a browser without its scripts: they would speak for this server.
+_AS_DATA: Final = ((b"x-content-type-options", b"nosniff"), (b"content-security-policy", b"sandbox"))
 _MISSING: Final = "there is no such key"
 _LONG: Final = 64 << 10  # bytes from which on storing is worth a thread
 
@@ -72,21 +75,16 @@ def get(backend: Backend, scope: dict[str, Any], key: str) -> Reply:
         body, content_type = forms.shown(record)
     except forms.NoFormError as error:
         raise RefusedError(406, str(error), headers) from error
-    headers.append((b"content-type", content_type.encode()))
+    headers += [(b"content-type", content_type.encode()), *_AS_DATA]
     return 200, headers, body
 
 
 def _condition_of(backend: Backend, scope: dict[str, Any], version: int, headers: Headers) -> Reply | None:
     """304 or 412 where the request's conditions say so."""
-    wanted = known = None
-    for name, value in scope["headers"]:
-        if name == b"if-match":
-            wanted = value
-        elif name == b"if-none-match":
-            known = value
+    wanted, known = _header(scope, b"if-match"), _header(scope, b"if-none-match")
     if wanted is not None and not (_is_star(wanted) or version in _versions(backend, wanted)):
         raise RefusedError(412, "the item has another version", headers)
-    if known is not None and (_is_star(known) or version in _versions(backend, known)):
+    if known is not None and (_is_star(known) or version in _versions(backend, known, weak=True)):
         return 304, headers, b""
     return None
 
@@ -117,25 +115,25 @@ def _put_conditions(backend: Backend, scope: dict[str, Any]) -> list[tuple[int, 
     if wanted is not None and unwanted is not None:
         raise RefusedError(422, "If-Match and If-None-Match exclude each other here")
     if unwanted is not None:
-        if not _is_star(unwanted.encode()):
+        if not _is_star(unwanted):
             raise RefusedError(422, "of If-None-Match, a PUT takes * only: create, or leave it")
         return [(_ABSENT, 0)]
     if wanted is None:
         return [(_ANY, 0)]
-    if _is_star(wanted.encode()):
+    if _is_star(wanted):
         return [(_PRESENT, 0)]
-    return [(_VERSION, version) for version in _versions(backend, wanted.encode())]
+    return [(_VERSION, version) for version in _versions(backend, wanted)]
 
 
 async def delete(backend: Backend, scope: dict[str, Any], key: str) -> Reply:
     """204; 404; 412 where If-Match does not hold."""
     query_of(scope, ())
     wanted = _header(scope, b"if-match")
-    if wanted is None or _is_star(wanted.encode()):
+    if wanted is None or _is_star(wanted):
         if await backend.write(lambda store: store.delete(key)):
             return 204, [], b""
         raise RefusedError(404 if wanted is None else 412, _MISSING)
-    for version in _versions(backend, wanted.encode()):
+    for version in _versions(backend, wanted):
         if await backend.write(lambda store, version=version: store._delete_version(key, version)):  # type: ignore[misc]
             return 204, [], b""
     raise RefusedError(412, "there is no item of that version: nothing was changed")
@@ -161,25 +159,29 @@ def _count(store: Store, key: str, asked: Increment) -> int:
 
 
 def _header(scope: dict[str, Any], wanted: bytes) -> str | None:
-    """A header's value; of several the first.  Bytes beyond ASCII become what no content type may be."""
+    """A header's value; lines of the same name are one list.  Bytes beyond ASCII become what no content type may be."""
+    found = None
     for name, value in scope["headers"]:
         if name == wanted:
             text: str = value.decode("latin-1")
-            return text
-    return None
+            found = text if found is None else f"{found}, {text}"
+    return found
 
 
-def _is_star(value: bytes) -> bool:
-    return value.strip() == b"*"
+def _is_star(value: str) -> bool:
+    return value.strip() == "*"
 
 
-def _versions(backend: Backend, value: bytes) -> list[int]:
-    """The versions of this store's ETags in a list of them; others match nothing, as weak ones do."""
+def _versions(backend: Backend, value: str, *, weak: bool = False) -> list[int]:
+    """The versions of this store's ETags in a list of them; others match nothing.
+
+    Args:
+        weak: compare as If-None-Match does: a cache may have weakened a tag on its way.
+    """
     prefix = backend.tag[1:]
     found = []
-    for tag in _ETAGS.findall(value.decode("latin-1")):
-        if tag.startswith(prefix):
-            digits = tag[len(prefix) :]
-            if 0 < len(digits) <= 16 and all(digit in "0123456789abcdef" for digit in digits):
-                found.append(int(digits, 16))
+    for mark, tag in _ETAGS.findall(value):
+        digits = tag.removeprefix(prefix)
+        if tag.startswith(prefix) and (weak or not mark) and _VERSION_IN_TAG.fullmatch(digits):
+            found.append(int(digits, 16))
     return found

@@ -8,7 +8,10 @@ ends.  What all workers have to share lies in it, request times here, the report
 from __future__ import annotations
 
 from bisect import bisect_left
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
+
+from shmkv.errors import LockTimeoutError
 
 if TYPE_CHECKING:
     from shmkv import Store
@@ -42,8 +45,9 @@ class Observer:
         """A request was answered."""
         kind = (route, method if method in METHODS else "other", status)
         keys = self._keys.get(kind) or self._new_keys(kind)
-        self._side.incr(keys[bisect_left(_BOUNDS_NS, took_ns)])
-        self._side.incr(keys[-1], took_ns)
+        with suppress(LockTimeoutError):  # a worker was stopped while it counted: requests do not wait for it
+            self._side.incr(keys[bisect_left(_BOUNDS_NS, took_ns)])
+            self._side.incr(keys[-1], took_ns)
 
     def _new_keys(self, kind: tuple[str, str, int]) -> list[str]:
         """One key for each bound, one beyond them, one for the sum."""
