@@ -210,8 +210,9 @@ class Answer(NamedTuple):
 
 def ask(server: Serving, method: str, target: str, body: bytes = b"", **headers: str) -> Answer:
     """One request, whose target is sent letter by letter (httpx would mend it); `_` in a header's name is a dash."""
-    told = {"Host": "localhost", "Content-Length": str(len(body)), **headers}
-    head = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in told.items())
+    told = {"Host": "localhost", "Content-Length": str(len(body))}
+    told.update({name.replace("_", "-"): value for name, value in headers.items()})
+    head = "".join(f"{name}: {value}\r\n" for name, value in told.items())
     with server.connect() as bare:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             bare.sendall(f"{method} {target} HTTP/1.1\r\n{head}\r\n".encode() + body)

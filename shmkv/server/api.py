@@ -8,7 +8,7 @@ wrong; what they are is written down for /openapi.json in openapi.py.
 from __future__ import annotations
 
 import asyncio
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import b64decode, urlsafe_b64encode
 from binascii import Error
 from typing import Any, Final
 
@@ -153,7 +153,8 @@ def range_of(scope: Any) -> tuple[str, str | None, int]:
     start = query.get("start", "")
     if "cursor" in query:
         try:
-            start = max(start, urlsafe_b64decode(query["cursor"].encode()).decode(), key=str.encode)
+            behind = b64decode(query["cursor"], altchars=b"-_", validate=True).decode()
+            start = max(start, behind, key=str.encode)
         except (Error, ValueError) as error:
             raise RefusedError(422, "that is no cursor of this server") from error
     return start, query.get("end"), number_of(query, "limit", PAGE, MOST_PAGE)
