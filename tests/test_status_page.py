@@ -495,6 +495,7 @@ def test_fits_a_phone(page: Page, store: Store) -> None:
     page.load()
     page.until(lambda: page.all("#items-chart .line"), "the charts")
     assert page.script("return innerWidth") == 360
+    assert page.script("return document.querySelector('#browser .key').parentElement.clientWidth") > 110
     assert not page.overflows()
     page.show("large")
     assert not page.overflows()
