@@ -9,11 +9,12 @@ import hmac
 import logging
 from collections.abc import Awaitable, Callable
 from time import perf_counter_ns
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from shmkv.server.body import GoneError, Receive
+from shmkv.server.kv import HEADERS
 from shmkv.server.observe import Observer
-from shmkv.server.paths import text_of
+from shmkv.server.paths import Headers, headers_of, text_of
 from shmkv.server.problems import RefusedError, Reply, problem, problem_of
 from shmkv.server.settings import Settings
 
@@ -22,12 +23,26 @@ Send = Callable[[Any], Awaitable[None]]
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 Bytes = Callable[[Scope, Receive], Awaitable[Reply]]
 
+
+class KeyedRoute(NamedTuple):
+    """What answers all paths that begin with a prefix, and end in a key."""
+
+    prefix: bytes
+    label: str  # in the metrics
+    read: Callable[[Scope], Reply]  # GET and HEAD: never waits
+    change: Bytes  # everything else
+
+
 KEYED: Final = (b"/read/", b"/delete/")  # routes of FastAPI that end in a key
-OPEN: Final = frozenset((b"/", b"/healthz", b"/readyz", b"/docs", b"/openapi.json"))  # need no token: they tell nothing
+# They need no token: they tell nothing of what is stored.
+OPEN: Final = frozenset((b"/", b"/healthz", b"/readyz", b"/docs", b"/openapi.json"))
 LABELS: Final = frozenset(
-    ("/put/", "/batch_put/", "/read_key_range/", "/stats", "/metrics", "/report", "/export", "/check", "/healthz",
-     "/readyz", "/docs", "/openapi.json", "/")
+    ("/", "/kv", "/put/", "/batch_put/", "/read_key_range/", "/stats", "/metrics", "/report", "/export", "/check",
+     "/healthz", "/readyz", "/docs", "/openapi.json")
 )  # fmt: skip
+_READING: Final = ("GET", "HEAD")
+_BODILESS: Final = (204, 304)
+_MOST_HOSTS: Final = 64
 _SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS"))
 _STATUS_BEFORE_ANSWER: Final = 499  # in the metrics: the client went away
 _log = logging.getLogger("shmkv.server")
@@ -37,15 +52,17 @@ class Gate:
     """The application that the ASGI server runs.
 
     Args:
-        bytes_routes: which function answers which path by itself: an exact path, or one that ends in "/" for all
-            that begin with it.
+        keyed: the routes for bytes.
+        exact: which function answers which path.
         inner: answers everything else.
+        hosts: names that Host may have; empty: any.
         close: called at the end.
     """
 
     def __init__(
         self,
-        bytes_routes: dict[bytes, Bytes],
+        keyed: KeyedRoute,
+        exact: dict[bytes, Bytes],
         inner: Asgi,
         observer: Observer,
         *,
@@ -53,39 +70,33 @@ class Gate:
         settings: Settings,
         close: Callable[[], None],
     ) -> None:
-        self._exact = {path: route for path, route in bytes_routes.items() if not _takes_all(path)}
-        self._begins = [(path, route) for path, route in bytes_routes.items() if _takes_all(path)]
+        self._keyed = keyed
+        self._exact = exact
         self._inner = inner
         self._observer = observer
         self._hosts = hosts
+        self._good_hosts: set[bytes] = set()  # as they came, port and all: few, and looked at by every request
         self.settings = settings
         self._token = settings.token
         self._close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            await self._http(scope, receive, send)
-        elif scope["type"] == "lifespan":
+        # One function, and no more calls than have to be: of a read, this is half of what the server itself does.
+        if scope["type"] != "http":
             await self._lifespan(receive, send)
-        else:
-            raise RuntimeError(f"nothing here speaks {scope['type']}")
-
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
-        await receive()
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        self._close()
-        await send({"type": "lifespan.shutdown.complete"})
-
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+            return
         started = perf_counter_ns()
-        label, route = self._route_of(scope["raw_path"])
+        path, method = scope["raw_path"], scope["method"]
+        is_keyed = path.startswith(self._keyed.prefix)
         status = _STATUS_BEFORE_ANSWER
         try:
             try:
                 self._admit(scope)
-                if route is not None:
-                    reply = await route(scope, receive)
+                if is_keyed:
+                    is_read = method in _READING
+                    reply = self._keyed.read(scope) if is_read else await self._keyed.change(scope, receive)
+                elif path in self._exact:
+                    reply = await self._exact[path](scope, receive)
                 else:
                     _take_key(scope)
                     status = await self._by_framework(scope, receive, send)
@@ -95,23 +106,21 @@ class Gate:
                 if answer is None:
                     return
                 reply = answer
-            status = reply[0]
-            await send_reply(reply, send)
+            status, headers, body = reply
+            if status not in _BODILESS:
+                headers.append((b"content-length", b"%d" % len(body)))
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
         finally:
-            self._observer.note(label, scope["method"], status, perf_counter_ns() - started)
+            label = self._keyed.label if is_keyed else _label_of(path)
+            self._observer.note(label, method, status, perf_counter_ns() - started)
 
-    def _route_of(self, path: bytes) -> tuple[str, Bytes | None]:
-        """(label in the metrics, function); the label is one of few, whatever clients ask for."""
-        for prefix, route in self._begins:
-            if path.startswith(prefix):
-                return prefix.decode() + "{key}", route
-        if path in self._exact:
-            return path.decode(), self._exact[path]
-        for prefix in KEYED:
-            if path.startswith(prefix):
-                return prefix.decode() + "{key}", None
-        text = path.decode("latin-1")
-        return text if text in LABELS else "other", None
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        self._close()
+        await send({"type": "lifespan.shutdown.complete"})
 
     def _reply_to(self, error: Exception, scope: Scope) -> Reply | None:
         """None: there is nobody to answer."""
@@ -146,47 +155,41 @@ class Gate:
     # ---- Who may ---------------------------------------------------------------------------
 
     def _admit(self, scope: Scope) -> None:
-        host = origin = authorization = None
-        for name, value in scope["headers"]:
-            if name == b"host":
-                if host is not None:
-                    raise RefusedError(400, "there are two Host headers")
-                host = value
-            elif name == b"origin":
-                origin = value
-            elif name == b"authorization":
-                authorization = value
-        if self._hosts and not self._knows(host):
+        """Turn away who may not ask; leave the headers for those behind."""
+        headers = scope[HEADERS] = headers_of(scope["headers"])
+        host = headers.get(b"host")
+        if host not in self._good_hosts and not self._knows(host):
             raise RefusedError(400, "Host is not a name of this server: --allow-host adds one")
-        if origin is not None and scope["method"] not in _SAFE and not _same_origin(origin, host):
+        if b"origin" in headers and scope["method"] not in _SAFE and not _same_origin(headers[b"origin"], host):
             raise RefusedError(403, "a page of another site may not change anything here")
-        if self._token is not None and scope["raw_path"] not in OPEN and not self._is_token(authorization):
+        if self._token is not None and scope["raw_path"] not in OPEN and not self._is_token(headers):
             raise RefusedError(401, "say Authorization: Bearer TOKEN", [(b"www-authenticate", b"Bearer")])
 
     def _knows(self, host: bytes | None) -> bool:
         """A page of a stranger whose name leads to this address (DNS rebinding) comes with the stranger's Host."""
-        return host is not None and _without_port(host.decode("latin-1")) in self._hosts
+        if not self._hosts:
+            return True
+        if host is None or _without_port(host.decode("latin-1")) not in self._hosts:
+            return False
+        if len(self._good_hosts) < _MOST_HOSTS:
+            self._good_hosts.add(host)
+        return True
 
-    def _is_token(self, authorization: bytes | None) -> bool:
+    def _is_token(self, headers: Headers) -> bool:
         assert self._token is not None
-        given = authorization or b""
-        scheme, _, token = given.partition(b" ")
+        scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
         # Compared in any case, and in constant time: the answer's delay tells nothing.
         same = hmac.compare_digest(token.strip(), self._token)
         return same and scheme.lower() == b"bearer"
 
 
-async def send_reply(reply: Reply, send: Send) -> None:
-    """Send an answer whose body is known."""
-    status, headers, body = reply
-    if status != 304 and status != 204:
-        headers.append((b"content-length", b"%d" % len(body)))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
-def _takes_all(path: bytes) -> bool:
-    return len(path) > 1 and path.endswith(b"/")
+def _label_of(path: bytes) -> str:
+    """One of few, whatever clients ask for."""
+    for prefix in KEYED:
+        if path.startswith(prefix):
+            return prefix.decode() + "{key}"
+    text = path.decode("latin-1")
+    return text if text in LABELS else "other"
 
 
 def _take_key(scope: Scope) -> None:

@@ -84,22 +84,20 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head = self._unfinished = True
-        self._header_bytes = 0
-
-    def on_url(self, url: bytes) -> None:
-        if len(self.url) + len(url) > self.settings.max_url:
-            self._refuse(414, f"a path takes at most {self.settings.max_url:,} bytes here")
-        super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._header_bytes += len(name) + len(value) + 4
-        if self._header_bytes > self.settings.max_head or len(self.headers) == _MOST_HEADERS:
-            self._refuse(431, f"headers: at most {_MOST_HEADERS}, of {self.settings.max_head:,} bytes together")
-        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        if self._received > self.settings.max_head or len(self.headers) > _MOST_HEADERS:
+            self._check_head()  # less has come than would be too much
         super().on_headers_complete()
+
+    def _check_head(self) -> None:
+        settings = self.settings
+        if len(self.url) > settings.max_url:
+            self._refuse(414, f"a path takes at most {settings.max_url:,} bytes here")
+        size = sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > settings.max_head or len(self.headers) > _MOST_HEADERS:
+            self._refuse(431, f"headers: at most {_MOST_HEADERS}, of {settings.max_head:,} bytes together")
 
     def on_message_complete(self) -> None:
         self._unfinished, self._ended_one, self._received = False, True, 0
