@@ -1,17 +1,12 @@
-"""A real browser without a screen, and a server for it: for the tests of the pages and for their pictures."""
+"""A real browser without a screen, for the tests of the server's pages and for their pictures."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
-import subprocess
-import sys
 import tempfile
-import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -29,8 +24,6 @@ FLAGS = (
     "--disable-sync",
     "--hide-scrollbars",
 )
-_SERVING = re.compile(r"^shmkv serve: serving .* at (http://\S+)$")
-_END_SECONDS = 30
 
 
 def missing() -> str:
@@ -64,37 +57,3 @@ def screen(driver: Any, width: int, height: int, *, scale: float = 1, dark: bool
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
-
-
-@contextlib.contextmanager
-def server(*args: str | Path) -> Iterator[str]:
-    """`shmkv serve ARGS` on a free port; its address, without a slash."""
-    process = start_server(*args)
-    try:
-        yield address_of(process)
-    finally:
-        end_server(process)
-
-
-def start_server(*args: str | Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "shmkv", "serve", *map(str, args)]
-    if "--port" not in command:
-        command += ["--port", "0"]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-
-
-def address_of(process: subprocess.Popen[str]) -> str:
-    """Wait until a server listens."""
-    assert process.stderr is not None
-    said = []
-    for line in process.stderr:
-        said.append(line)
-        if found := _SERVING.match(line.strip()):
-            threading.Thread(target=process.stderr.read, daemon=True).start()  # or a full pipe would stop it
-            return found[1]
-    raise AssertionError(f"the server ended before it listened:\n{''.join(said)}")
-
-
-def end_server(process: subprocess.Popen[str]) -> None:
-    process.terminate()
-    process.wait(_END_SECONDS)

@@ -18,10 +18,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from selenium.webdriver.common.by import By
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
 
-from shmkv import Store
-from tests.browser import browser, screen, server
+from browser import browser, screen  # noqa: E402
+from selenium.webdriver.common.by import By  # noqa: E402
+from serving import serving  # noqa: E402
+
+from shmkv import Store  # noqa: E402
 
 STORE = "sessions"
 USERS = 40_000
@@ -89,9 +93,9 @@ def take(folder: Path, seconds: float) -> None:
                 )
                 for n in range(2)
             ]
-            with server("--store", STORE, "--workers", "2") as address, browser() as driver:
+            with serving("--store", STORE, "--workers", "2") as server, browser() as driver:
                 screen(driver, 1200, 900)
-                driver.get(address)
+                driver.get(server.url)
                 time.sleep(seconds)
                 shoot(driver, folder)
         finally:

@@ -12,13 +12,14 @@ from typing import Any
 
 import helpers
 import pytest
-from browser import address_of, browser, end_server, missing, screen, server, start_server
+from browser import browser, missing, screen
 from selenium.common.exceptions import JavascriptException, TimeoutException
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
+from serving import serving
 
 from shmkv import DataStore, Store
 
@@ -132,8 +133,8 @@ def driver() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def served() -> Iterator[tuple[Store, str]]:
     """A store, and the address of a server of two workers over it."""
-    with helpers.temporary_store() as store, server("--store", store.name, "--workers", "2") as address:
-        yield store, address
+    with helpers.temporary_store() as store, serving("--store", store.name, "--workers", "2") as server:
+        yield store, server.url
 
 
 @pytest.fixture
@@ -155,8 +156,8 @@ def page(driver: Any, served: tuple[Store, str]) -> Page:
 def fresh(driver: Any) -> Iterator[tuple[Page, Store]]:
     """Of a server that has made no report yet: a report of an earlier test is as good for ten seconds."""
     screen(driver, 1280, 900)
-    with helpers.temporary_store() as store, server("--store", store.name) as address:
-        yield Page(driver, address), store
+    with helpers.temporary_store() as store, serving("--store", store.name) as server:
+        yield Page(driver, server.url), store
         driver.get("about:blank")
 
 
@@ -238,18 +239,13 @@ def test_asks_nothing_while_nobody_looks(page: Page, store: Store) -> None:
 
 def test_says_that_the_server_is_away_and_recovers(driver: Any) -> None:
     with helpers.temporary_store() as store:
-        process = start_server("--store", store.name)
-        page = Page(driver, address_of(process))
-        try:
+        with serving("--store", store.name) as server:
+            page = Page(driver, server.url)
             page.load()
-            end_server(process)
-            page.until(lambda: page.text("state") == "Away" and "does not answer" in page.text("alert"), "an error")
-            process = start_server("--store", store.name, "--port", page.address.rpartition(":")[2])
-            address_of(process)
+        page.until(lambda: page.text("state") == "Away" and "does not answer" in page.text("alert"), "an error")
+        with serving("--store", store.name, "--port", server.url.rpartition(":")[2]):
             page.until(lambda: page.text("state") == "Live" and not page.text("alert"), "the recovery")
-        finally:
             driver.get("about:blank")
-            end_server(process)
 
 
 # ---- Keys and values -----------------------------------------------------------------------
@@ -452,10 +448,10 @@ def test_asks_for_the_token_and_keeps_it_for_the_tab(driver: Any, tmp_path: Path
     (tmp_path / "token").chmod(0o600)
     with (
         helpers.temporary_store() as store,
-        server("--store", store.name, "--token-file", tmp_path / "token") as address,
+        serving("--store", store.name, "--token-file", str(tmp_path / "token")) as server,
     ):
         store["k"] = "secret"
-        page = Page(driver, address)
+        page = Page(driver, server.url)
         page.open()
         page.until(lambda: page.find("locked").is_displayed(), "the question for the token")
         assert not page.find("main").is_displayed()
@@ -468,11 +464,11 @@ def test_asks_for_the_token_and_keeps_it_for_the_tab(driver: Any, tmp_path: Path
         page.close()
         driver.refresh()
         page.until(lambda: page.text("state") == "Live", "the figures without another question")
-        driver.get(address + "/docs")
+        driver.get(server.url + "/docs")
         page.until(
             lambda: "$TOKEN" in page.texts(".curl pre")[0] if page.all(".curl") else False, "a curl with a token"
         )
-        driver.get(address)
+        driver.get(server.url)
         page.until(lambda: page.find("forget").is_displayed(), "the way out")
         page.find("forget").click()
         page.until(lambda: page.find("locked").is_displayed(), "the question again")
@@ -495,6 +491,7 @@ def test_fits_a_phone(page: Page, store: Store) -> None:
     page.load()
     page.until(lambda: page.all("#items-chart .line"), "the charts")
     assert page.script("return innerWidth") == 360
+    assert page.script("return document.querySelector('#browser .key').parentElement.clientWidth") > 110
     assert not page.overflows()
     page.show("large")
     assert not page.overflows()
@@ -579,8 +576,8 @@ def test_a_datastore_is_browsed_without_figures(driver: Any, tmp_path: Path) -> 
         data.create("a1", {"text": MARKUP.format("record")})
         data.create("a2", {"n": 12345678901234567890})
         data.create("b1", {})
-    with server("--datastore", tmp_path / "notes") as address:
-        page = Page(driver, address)
+    with serving("--datastore", str(tmp_path / "notes")) as server:
+        page = Page(driver, server.url)
         page.load()
         assert "DataStore" in page.text("no-figures")
         assert not page.find("charts").is_displayed()
