@@ -1,4 +1,4 @@
-"""The JSON routes: /read/, /read_key_range/, /put/, /batch_put/, /delete/, a statement of docs/server.md at a time."""
+"""The JSON routes: /read/, /read_key_range/, /put/, /batch_put/, /delete/; each statement of docs/server.md."""
 
 from __future__ import annotations
 
