@@ -39,6 +39,7 @@ _STATUS_OF: Final = {
     "StaleStoreError": EXIT_NO_STORE,
     "StoreExistsError": EXIT_NO_ROOM,
     "StoreFullError": EXIT_NO_ROOM,
+    "CannotListenError": EXIT_NO_ROOM,
     "TooManyProcessesError": EXIT_TIMED_OUT,
     "LockTimeoutError": EXIT_TIMED_OUT,
     "StoreLockedError": EXIT_TIMED_OUT,

@@ -8,7 +8,7 @@ wrong; what they are is written down for /openapi.json in openapi.py.
 from __future__ import annotations
 
 import asyncio
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import b64decode, urlsafe_b64encode
 from binascii import Error
 from collections.abc import Callable
 from typing import Any, Final
@@ -134,8 +134,7 @@ def _add_range(api: FastAPI, backend: Backend, settings: Settings) -> None:
     @api.get("/read_key_range/")
     async def read_key_range(request: Request) -> Response:
         start, end, limit = range_of(request.scope)
-        if free.locked():
-            raise RefusedError(503, f"{settings.ranges} ranges are being read: try again")
+        refuse_if_busy(free, settings)
         async with free:
             found = await backend.in_thread(backend.patient._range_records, start, end, limit + 1)
         now = backend.store._now_ms()
@@ -143,13 +142,20 @@ def _add_range(api: FastAPI, backend: Backend, settings: Settings) -> None:
         return json_answer({"items": items, "cursor": cursor_behind(items) if len(found) > limit else None})
 
 
+def refuse_if_busy(free: asyncio.Semaphore, settings: Settings) -> None:
+    """A range takes a thread and memory: so many at a time, and no queue."""
+    if free.locked():
+        raise RefusedError(503, f"{settings.ranges} ranges are being read: try again")
+
+
 def range_of(scope: Any) -> tuple[str, str | None, int]:
-    """(start, end, limit) of a range's query; a cursor is the key that the page before ended with."""
+    """(start, end, limit) of a range's query; a cursor is the first key that the page before could not have had."""
     query = query_of(scope, ("start", "end", "limit", "cursor"))
     start = query.get("start", "")
     if "cursor" in query:
         try:
-            start = max(start, urlsafe_b64decode(query["cursor"].encode()).decode() + "\0", key=str.encode)
+            behind = b64decode(query["cursor"], altchars=b"-_", validate=True).decode()
+            start = max(start, behind, key=str.encode)
         except (Error, ValueError) as error:
             raise RefusedError(422, "that is no cursor of this server") from error
     return start, query.get("end"), number_of(query, "limit", PAGE, MOST_PAGE)
@@ -158,7 +164,7 @@ def range_of(scope: Any) -> tuple[str, str | None, int]:
 def cursor_behind(items: list[dict[str, Any]]) -> str:
     """The next page begins behind the last of these."""
     key: str = items[-1]["key"]
-    return urlsafe_b64encode(key.encode()).decode()
+    return urlsafe_b64encode(f"{key}\0".encode()).decode()
 
 
 def _add_store(api: FastAPI, backend: Backend, side: Store, server: about.Server) -> None:

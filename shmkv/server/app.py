@@ -132,15 +132,20 @@ def open_store(settings: Settings, lock_timeout: float) -> Store:
 
 
 async def _healthy(scope: Scope, receive: Receive) -> Reply:
+    _only_reads(scope)
     return 200, [(b"content-type", b"application/json")], b'{"healthy":true}'
+
+
+def _only_reads(scope: Scope) -> None:
+    if scope["method"] not in ("GET", "HEAD"):
+        raise RefusedError(405, f"{scope['method']} is not for this path", [(b"allow", b"GET, HEAD")])
 
 
 def _page(name: str) -> Bytes:
     body = (Path(__file__).parent / "pages" / name).read_bytes()
 
     async def page(scope: Scope, receive: Receive) -> Reply:
-        if scope["method"] not in ("GET", "HEAD"):
-            raise RefusedError(405, f"{scope['method']} is not for a page", [(b"allow", b"GET, HEAD")])
+        _only_reads(scope)
         return 200, list(_PAGE_HEADERS), body
 
     return page

@@ -13,7 +13,7 @@ from shmkv.server.kv import HEADERS
 from shmkv.server.paths import number_of, query_of
 from shmkv.server.problems import RefusedError, Reply
 
-MOST_KEYS: Final = 65_536
+MOST_ITEMS: Final = 65_536
 PAGE_KEYS: Final = 1_000
 MOST_PAGE_KEYS: Final = 10_000
 _LONG: Final = 100  # items from which on a batch is worth a thread
@@ -55,6 +55,9 @@ async def _run(backend: Backend, asked: Batch, packed: bool) -> dict[str, Any]:
         raise RefusedError(
             422, f"a batch has exactly one of set, get and delete, this one {', '.join(given) or 'none'}"
         )
+    size = len(getattr(asked, given[0]))
+    if size > MOST_ITEMS:
+        raise RefusedError(422, f"a batch takes at most {MOST_ITEMS:,} items, not {size:,}")
     if asked.set is not None:
         return await _set(backend, asked.set)
     if asked.get is not None:

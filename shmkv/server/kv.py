@@ -27,7 +27,9 @@ _ANY, _ABSENT, _PRESENT, _VERSION = range(4)
 HEADERS: Final = "shmkv.headers"  # in the scope: what paths.headers_of made of them
 _OCTETS: Final = (b"content-type", forms.OCTETS.encode())
 _ETAGS: Final = re.compile(r'\s*(W/)?"([^"]*)"\s*(?:,|$)')
-_VERSION_DIGITS: Final = re.compile("[0-9a-f]{1,16}")
+_VERSION_DIGITS: Final = re.compile("[1-9a-f][0-9a-f]{0,15}")
+# A page that somebody stored is shown by a browser without its scripts: they would speak for this server.
+_AS_DATA: Final = ((b"x-content-type-options", b"nosniff"), (b"content-security-policy", b"sandbox"))
 _MISSING: Final = "there is no such key"
 _LONG: Final = 64 << 10  # bytes from which on storing is worth a thread
 
@@ -84,7 +86,7 @@ def _shown(record: Record, headers: Headers) -> Reply:
         body, content_type = forms.shown(record)
     except forms.NoFormError as error:
         raise RefusedError(406, str(error), headers) from error
-    headers.append((b"content-type", content_type.encode()))
+    headers += [(b"content-type", content_type.encode()), *_AS_DATA]
     return 200, headers, body
 
 

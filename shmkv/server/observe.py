@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from asyncio import get_running_loop
 from bisect import bisect_left
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
+
+from shmkv.errors import LockTimeoutError
 
 if TYPE_CHECKING:
     from shmkv import Store
@@ -54,12 +57,13 @@ class Observer:
     def flush(self) -> None:
         """Tell the other workers what was counted here.  In the event loop's thread, as `note`."""
         self._flushing = False
-        for kind, counts in self._counts.items():
-            label = _PREFIX + "|".join(map(str, kind))
-            for at, count in enumerate(counts):
-                if count:
-                    self._side.incr(f"{label}|{at}", count)
-                    counts[at] = 0
+        with suppress(LockTimeoutError):  # a worker was stopped while it counted: the next flush tells the rest
+            for kind, counts in self._counts.items():
+                label = _PREFIX + "|".join(map(str, kind))
+                for at, count in enumerate(counts):
+                    if count:
+                        self._side.incr(f"{label}|{at}", count)
+                        counts[at] = 0
 
     def _new_counts(self, route: str, method: str, status: int) -> list[int]:
         """Methods are what clients make up: all but a few are one."""

@@ -13,12 +13,14 @@ from fastapi import FastAPI
 
 Schema = dict[str, Any]
 
+MOST_TTL_S: Final = 946_728_000  # 30 years
+
 _ANY: Final[Schema] = {}
 _STRING: Final[Schema] = {"type": "string"}
 _TTL: Final[Schema] = {
     "type": ["number", "null"],
     "exclusiveMinimum": 0,
-    "maximum": 946_080_000,
+    "maximum": MOST_TTL_S,
     "description": "seconds",
 }
 _COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
@@ -119,7 +121,7 @@ _KEY_IN_PATH: Final[Schema] = {
     "description": "all of the path behind, percent-encoded",
     "schema": {"type": "string"},
 }
-_TTL_IN_QUERY: Final = _query("ttl", {"type": "number", "exclusiveMinimum": 0, "maximum": 946_080_000}, "seconds")
+_TTL_IN_QUERY: Final = _query("ttl", {"type": "number", "exclusiveMinimum": 0, "maximum": MOST_TTL_S}, "seconds")
 _ITEMS: Final = _object({"items": {"type": "array", "items": _FORM}, "cursor": _CURSOR})
 
 

@@ -9,6 +9,7 @@ from urllib.parse import unquote_to_bytes
 
 from shmkv.server.problems import RefusedError
 
+_NUMBER: Final = re.compile(r"[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?", re.ASCII)
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 
@@ -85,7 +86,6 @@ def seconds_of(query: dict[str, str]) -> float | None:
     text = query.get("ttl")
     if text is None:
         return None
-    try:
-        return float(text)
-    except ValueError:
-        raise RefusedError(422, f"ttl is a number of seconds, not {text[:60]!r}") from None
+    if not _NUMBER.fullmatch(text):
+        raise RefusedError(422, f"ttl is a number of seconds, not {text[:60]!r}")
+    return float(text)

@@ -2,19 +2,26 @@
 
 A head is counted while it arrives, so that one that never ends costs no more than its limit.  Time is looked at once a
 second for all connections together: a timer for each request would cost more than most requests.
+
+Answers come in the order of their requests, refusals too: one of what is malformed waits for the answers before it.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+import re
+from typing import Any, Final, NoReturn
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from shmkv.server.gate import Gate
 from shmkv.server.problems import problem
 
 _MOST_HEADERS: Final = 100
+_FRAMING: Final = (b"content-length", b"transfer-encoding")
 _LOOK_SECONDS: Final = 1.0
+_SLICE: Final = 8 << 10  # bytes parsed at a time: so many requests, and no more, may wait for the answers before them
+_TARGET: Final = re.compile(rb"(?:https?://[^/?#]+)?(/[^?#]*|\*)?(?:\?([^#]*))?")
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -24,15 +31,24 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(*args, **options)
         assert isinstance(self.app, Gate), "nothing wraps the application"
         self.settings = self.app.settings
+        self._held = b""  # came while requests wait for the answers before them
+        self._has_said_all = False  # the client has closed its side
+        self._answered: Any = None  # the cycle of the request that is being answered: self.cycle may be a later one
+        # The request that is arriving.
         self._in_head = True
-        self._unfinished = False  # a request has begun to arrive, and not ended
+        self._unfinished = False  # has begun to arrive, and not ended
         self._ended_one = False  # a request has ended in what came last: empty lines alone are none
+        self._framing = b""  # the header that says where its body ends, if it has one
+        self._is_standing_in = False  # what the parser tells now is of no request
+        self._received = 0  # bytes of it
+        self._without_body = 0  # bytes since its body had one more: head, trailers
         self._since: float | None = None  # when it had begun and was not whole, on the loop's clock
-        self._received = 0  # bytes of it since then
-        self._blocked_since: float | None = None  # the client does not take what is sent
+        # What the client has not taken yet.
+        self._left = 0
+        self._left_since: float | None = None
         self._refusal: tuple[int, str] | None = None
 
-    # ---- Time ------------------------------------------------------------------------------
+    # ---- Bytes -----------------------------------------------------------------------------
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -41,66 +57,176 @@ class BoundedProtocol(HttpToolsProtocol):
             self.server_state.looking = True  # type: ignore[attr-defined]
             self.loop.call_later(_LOOK_SECONDS, _look, self.loop, self.server_state)
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._answered is not None and not self._answered.response_complete:
+            self._answered.disconnected = True  # super() tells the latest only
+            self._answered.message_event.set()
+        super().connection_lost(exc)
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
+
     def data_received(self, data: bytes) -> None:
-        if self._refusal is not None:
-            return
-        self._received += len(data)
+        self._unset_keepalive_if_required()
+        if self._held:
+            self._held += data  # reading is paused: this is the last for now
+        else:
+            self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
+        """Until a request has to wait: the rest is parsed when it is answered."""
         self._ended_one = False
-        super().data_received(data)
+        at = 0
+        while at < len(data) and self._refusal is None and not self.transport.is_closing():
+            if self.pipeline:
+                self._held = data[at:]
+                break
+            at += self._feed(data[at : at + _SLICE])
         if self._ended_one and not self._unfinished:
             self._since = None
         elif self._since is None:
             self._since = self.loop.time()
-        if self._unfinished and self._in_head and self._received > self._most_head():
-            self._refuse_now(431, f"the head of a request takes at most {self._most_head():,} bytes here")
 
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._blocked_since = self.loop.time()
+    def _feed(self, piece: bytes) -> int:
+        """How many bytes the parser took."""
+        taken = len(piece)
+        self._received += taken
+        self._without_body += taken
+        try:
+            self.parser.feed_data(piece)
+        except httptools.HttpParserUpgrade as upgrade:
+            taken = upgrade.args[0]
+            self._decline_upgrade()
+        except httptools.HttpParserError:
+            self._refuse_now(400, "that is no HTTP/1.1 request")
+        if self._unfinished and self._without_body > self._most_head() and self._refusal is None:
+            self._refuse_now(*self._too_long())
+        return taken
 
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        self._blocked_since = None
+    def _decline_upgrade(self) -> None:
+        """Another protocol is declined by going on with this one.
+
+        httptools takes a body for the other protocol's; a head without the wish lets it go on where it was.
+        """
+        if self._framing:
+            self._is_standing_in = True
+            self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n\r\n" % self._framing)
+            self._is_standing_in = False
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """A client that has said all gets its answers: True keeps its side of the connection open."""
+        self._has_said_all = True
+        return not self._unfinished and self._is_answering() and self._end_after_answers()
+
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _end_after_answers(self) -> bool:
+        if not self._held:
+            self.cycle.keep_alive = False
+        return True
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            return
+        if self.pipeline:
+            self.flow.pause_reading()
+        elif self._held:
+            held, self._held = self._held, b""
+            self._parse(held)
+            if self._has_said_all and self._is_answering():
+                self._end_after_answers()
+        if self._refusal is not None:
+            self._say_refusal()
+
+    # ---- Time ------------------------------------------------------------------------------
 
     def look(self, now: float) -> None:
         """End what takes too long."""
-        settings = self.settings
-        if self._blocked_since is not None and now - self._blocked_since > settings.write_seconds:
-            self.transport.abort()
+        self._look_at_writing(now)
         if self._since is None or self._refusal is not None:
             return
+        if self.flow.read_paused:
+            self._since = now  # it waits for the server
+        settings = self.settings
         allowed = settings.head_seconds
         if self._unfinished and not self._in_head:
             allowed += settings.body_grace + self._received / settings.body_rate
-        if now - self._since <= allowed:
-            return
-        if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
-            self.transport.abort()
-        else:
+        if now - self._since > allowed:
             self._refuse_now(408, "the request came too slowly")
+
+    def _look_at_writing(self, now: float) -> None:
+        """A client has to take what is sent to it at a rate, as it has to send."""
+        left, before = self.transport.get_write_buffer_size(), self._left
+        self._left = left
+        if left == 0:
+            self._left_since = None
+        elif self._left_since is None or left > before or before - left >= self.settings.body_rate * _LOOK_SECONDS:
+            self._left_since = now
+        elif now - self._left_since > self.settings.write_seconds:
+            self.transport.abort()
 
     # ---- A request's head ------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
+        if self._is_standing_in:
+            return
         super().on_message_begin()
+        self._framing = b""
         self._in_head = self._unfinished = True
 
+    def on_url(self, url: bytes) -> None:
+        if not self._is_standing_in:
+            super().on_url(url)
+
     def on_headers_complete(self) -> None:
+        if self._is_standing_in:
+            return
+        self._check_head()
+        # uvicorn's parser of targets takes no more than 65,535 bytes, and a key alone may have three times as many.
+        target = _TARGET.fullmatch(self.url)
+        if target is None or not self.url.isascii() or self.parser.get_method() == b"CONNECT":
+            self._refuse(400, "that is no path")
         self._in_head = False
-        if self._received > self.settings.max_head or len(self.headers) > _MOST_HEADERS:
-            self._check_head()  # less has come than would be too much
+        self.url = b"/"
         super().on_headers_complete()
+        self.scope["raw_path"], self.scope["query_string"] = target[1] or b"/", target[2] or b""
+        self.headers = []  # what comes now are trailers: nobody behind the head's checks is told of them
 
     def _check_head(self) -> None:
         settings = self.settings
-        if len(self.url) > settings.max_url:
-            self._refuse(414, f"a path takes at most {settings.max_url:,} bytes here")
+        for name, value in self.headers:
+            if name in _FRAMING:
+                self._frame(name, value.strip().lower())
+        if self._without_body <= settings.max_head and len(self.headers) <= _MOST_HEADERS:
+            return  # less has come than would be too much
         size = sum(len(name) + len(value) + 4 for name, value in self.headers)
-        if size > settings.max_head or len(self.headers) > _MOST_HEADERS:
-            self._refuse(431, f"headers: at most {_MOST_HEADERS}, of {settings.max_head:,} bytes together")
+        if len(self.url) > settings.max_url or size > settings.max_head or len(self.headers) > _MOST_HEADERS:
+            self._refuse(*self._too_long())
+
+    def _too_long(self) -> tuple[int, str]:
+        settings = self.settings
+        if len(self.url) > settings.max_url:
+            return 414, f"a path takes at most {settings.max_url:,} bytes here"
+        return 431, f"headers: at most {_MOST_HEADERS}, of {settings.max_head:,} bytes together"
+
+    def _frame(self, kind: bytes, value: bytes) -> None:
+        if kind == b"transfer-encoding" and value != b"chunked":
+            self._refuse(501, "of transfer encodings, chunked is known here")
+        if kind == b"content-length" and int(value) > self.settings.max_body:
+            self._refuse(413, f"a body takes at most {self.settings.max_body:,} bytes here")
+        self._framing = b"" if value == b"0" else kind + b":" + value
+
+    def on_body(self, body: bytes) -> None:
+        self._without_body = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._unfinished, self._ended_one, self._received = False, True, 0
+        if self.parser.should_upgrade() and self._framing:
+            return  # the body comes yet: see _decline_upgrade
+        self._unfinished, self._ended_one, self._received, self._without_body = False, True, 0, 0
         super().on_message_complete()
 
     def _most_head(self) -> int:
@@ -108,24 +234,31 @@ class BoundedProtocol(HttpToolsProtocol):
 
     # ---- Refusals --------------------------------------------------------------------------
 
-    def _refuse(self, status: int, detail: str) -> None:
-        """From within the parser, which then calls send_400_response."""
+    def _refuse(self, status: int, detail: str) -> NoReturn:
+        """From within the parser, which ends with it."""
         self._refusal = (status, detail)
         raise ValueError(detail)
 
     def _refuse_now(self, status: int, detail: str) -> None:
-        self._refusal = (status, detail)
-        self.send_400_response(detail)
+        self._refusal = self._refusal or (status, detail)
+        self._say_refusal()
 
-    def send_400_response(self, msg: str) -> None:
-        status, detail = self._refusal or (400, "that is no HTTP/1.1 request")
-        self._refusal = (status, detail)
-        _, headers, body = problem(status, detail)
+    def _say_refusal(self) -> None:
+        """Once all whole requests before it are answered."""
+        if self.pipeline or self.transport.is_closing():
+            return
+        in_body = self._unfinished and not self._in_head
+        if self._is_answering() and not in_body:
+            return
+        if in_body and self.cycle.response_started:
+            self.transport.close()  # it was answered before it was whole: there is no second answer
+            return
+        assert self._refusal is not None
+        _, headers, body = problem(*self._refusal)
         lines = [b"%b: %b\r\n" % header for header in (*self.server_state.default_headers, *headers)]
         end = b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body)
-        if not self.transport.is_closing():
-            self.transport.write(b"".join([STATUS_LINE[status], *lines, end, body]))
-            self.transport.close()
+        self.transport.write(b"".join([STATUS_LINE[self._refusal[0]], *lines, end, body]))
+        self.transport.close()
 
 
 def _look(loop: Any, server_state: Any) -> None:

@@ -6,6 +6,7 @@ for one process, so this server has one worker.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 from fastapi import FastAPI, Request
@@ -14,7 +15,7 @@ from fastapi.responses import Response
 from shmkv import DataStore, Store
 from shmkv.server import kv, metrics, openapi
 from shmkv.server.about import Server
-from shmkv.server.api import KEY, Put, add_metrics, cursor_behind, json_answer, new_api, range_of
+from shmkv.server.api import KEY, Put, add_metrics, cursor_behind, json_answer, new_api, range_of, refuse_if_busy
 from shmkv.server.backend import InThreads
 from shmkv.server.body import Receive, from_json, read_body
 from shmkv.server.gate import Gate, KeyedRoute, Scope
@@ -48,7 +49,7 @@ def record_app(data: DataStore, side: Store, server: Server, settings: Settings)
     observer = Observer(side)
     api = new_api("shmkv, a DataStore")
     _add_items(api, records, settings)
-    _add_range(api, records)
+    _add_range(api, records, settings)
     _add_about(api, records, server)
     add_metrics(api, observer, lambda: metrics.page(None, observer), records)
     openapi.describe(api, openapi.DATASTORE)
@@ -80,11 +81,15 @@ def _add_items(api: FastAPI, records: Records, settings: Settings) -> None:
         return json_answer({"key": key, "deleted": True})
 
 
-def _add_range(api: FastAPI, records: Records) -> None:
+def _add_range(api: FastAPI, records: Records, settings: Settings) -> None:
+    free = asyncio.Semaphore(settings.ranges)
+
     @api.get("/read_key_range/")
     async def read_key_range(request: Request) -> Response:
         start, end, limit = range_of(request.scope)
-        found = await records.in_thread(records.data.range, start, end, limit + 1)
+        refuse_if_busy(free, settings)
+        async with free:
+            found = await records.in_thread(records.data.range, start, end, limit + 1)
         items = [{"key": key, "value": value} for key, value in found[:limit]]
         return json_answer({"items": items, "cursor": cursor_behind(items) if len(found) > limit else None})
 

@@ -23,7 +23,7 @@ from typing import Any, Final
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
-from shmkv import Store
+from shmkv import DataStore, Store
 from shmkv.errors import ShmkvError
 from shmkv.server.app import open_app, open_store
 from shmkv.server.gate import Gate
@@ -32,6 +32,7 @@ from shmkv.server.settings import Settings
 
 _BACKLOG: Final = 2048
 _PR_SET_PDEATHSIG: Final = 1
+_SIDE_TIMEOUT_S: Final = 0.25  # a worker that is stopped while it counts holds up the others for no longer
 _GRACE_SECONDS: Final = 30  # for requests in flight when the server ends
 
 
@@ -39,7 +40,7 @@ class CannotListenError(ShmkvError, OSError):
     """The address is taken, or is not one of this machine."""
 
 
-class UnsafeError(ShmkvError, PermissionError):
+class UnsafeError(PermissionError, ShmkvError):
     """To listen beyond this machine takes a token, or the word that none is wanted."""
 
 
@@ -53,12 +54,13 @@ def serve(settings: Settings, say: Callable[[str], None]) -> None:
         UnsafeError, CannotListenError; what opening the store raises.
     """
     refuse_unsafe(settings)
-    held = None if settings.datastore is not None else open_store(settings, settings.lock_timeout)
+    held = _hold(settings)
     listening = listen(settings)
-    side = Store(size="16MiB")
+    side = Store(size="16MiB", lock_timeout=_SIDE_TIMEOUT_S)
     try:
+        supervisor = _new_supervisor(settings, listening, side)  # from here on signals end it in order
         say(f"serving {_what(settings)} at {_where(listening)}")
-        _supervise(settings, listening, side)
+        supervisor.run()
     finally:
         listening.close()
         if settings.uds is not None:
@@ -68,7 +70,15 @@ def serve(settings: Settings, say: Callable[[str], None]) -> None:
             held.close()
 
 
-def _supervise(settings: Settings, listening: socket.socket, side: Store) -> None:
+def _hold(settings: Settings) -> Store | None:
+    """A handle of the store; a DataStore, which is for one process, is only opened to see whether it can be."""
+    if settings.datastore is None:
+        return open_store(settings, settings.lock_timeout)
+    DataStore(settings.datastore).close()
+    return None
+
+
+def _new_supervisor(settings: Settings, listening: socket.socket, side: Store) -> Multiprocess:
     config = uvicorn.Config(
         partial(_worker, settings, side, time.time(), os.getpid()),
         factory=True,
@@ -84,7 +94,7 @@ def _supervise(settings: Settings, listening: socket.socket, side: Store) -> Non
         backlog=_BACKLOG,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
-    Multiprocess(config, sockets=[listening]).run()
+    return Multiprocess(config, sockets=[listening])
 
 
 def _worker(settings: Settings, side: Store, started: float, supervisor: int) -> Gate:
@@ -93,7 +103,10 @@ def _worker(settings: Settings, side: Store, started: float, supervisor: int) ->
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != supervisor:
         sys.exit("the supervisor has ended")
-    return open_app(settings, side, started)
+    try:
+        return open_app(settings, side, started)
+    except (ShmkvError, OSError) as error:
+        sys.exit(f"shmkv serve: a worker cannot begin, and is tried again: {error}")
 
 
 # ---- Addresses -----------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 MIB: Final = 1 << 20
@@ -24,7 +24,7 @@ class Settings:
     port: int = 8003
     uds: str | None = None  # a unix socket, in place of host and port
     workers: int = 1
-    token: bytes | None = None  # without it nobody is asked for one
+    token: bytes | None = field(default=None, repr=False)  # without it nobody is asked for one
     insecure: bool = False  # listen beyond this machine without a token
     hosts: tuple[str, ...] = ()  # names in Host besides those of this machine; "*" takes any
     max_body: int = 64 * MIB
