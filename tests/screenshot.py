@@ -75,7 +75,7 @@ def visit(store: Store, rng: random.Random) -> None:
     is_new = store.get(key) is None
     if rng.random() < (0.02 if is_new else 0.12):
         store.put(key, session(user, rng), ttl=3_600)
-    if rng.random() < 0.0002:
+    if rng.random() < 0.0001:
         store.put(f"login:{rng.randrange(10**6):06d}", "open", ttl=rng.uniform(20, 200))
 
 
