@@ -11,11 +11,12 @@ from collections.abc import Awaitable, Callable
 from time import perf_counter_ns
 from typing import Any, Final, NamedTuple
 
+from shmkv.server import paths
 from shmkv.server.body import GoneError, Receive
 from shmkv.server.kv import HEADERS
 from shmkv.server.observe import Observer
-from shmkv.server.paths import Headers, headers_of, text_of
-from shmkv.server.problems import RefusedError, Reply, problem, problem_of
+from shmkv.server.paths import headers_of, text_of
+from shmkv.server.problems import Headers, RefusedError, Reply, problem, problem_of
 from shmkv.server.settings import Settings
 
 Scope = dict[str, Any]
@@ -81,10 +82,33 @@ class Gate:
         self._close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # One function, and no more calls than have to be: of a read, this is half of what the server itself does.
         if scope["type"] != "http":
             await self._lifespan(receive, send)
-            return
+        elif self.is_read(scope["method"], scope["raw_path"]):
+            await _send(self.answer_read(scope), send)
+        else:
+            await self._http(scope, receive, send)
+
+    def is_read(self, method: str, path: bytes) -> bool:
+        """A request for one item's bytes: answer_read answers it."""
+        return method in _READING and path.startswith(self._keyed.prefix)
+
+    def answer_read(self, scope: Scope) -> Reply:
+        """Answer such a request at once: nothing in it waits.
+
+        The protocol calls this by itself, without the task, the events and the messages of ASGI around it, which
+        would be most of the work.
+        """
+        started = perf_counter_ns()
+        try:
+            self._admit(scope)
+            reply = self._keyed.read(scope)
+        except Exception as error:
+            reply = self._reply_to(error, scope)
+        self._observer.note(self._keyed.label, scope["method"], reply[0], perf_counter_ns() - started)
+        return reply
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = perf_counter_ns()
         path, method = scope["raw_path"], scope["method"]
         is_keyed = path.startswith(self._keyed.prefix)
@@ -93,24 +117,19 @@ class Gate:
             try:
                 self._admit(scope)
                 if is_keyed:
-                    is_read = method in _READING
-                    reply = self._keyed.read(scope) if is_read else await self._keyed.change(scope, receive)
+                    reply = await self._keyed.change(scope, receive)
                 elif path in self._exact:
                     reply = await self._exact[path](scope, receive)
                 else:
                     _take_key(scope)
                     status = await self._by_framework(scope, receive, send)
                     return
+            except GoneError:
+                return
             except Exception as error:
-                answer = self._reply_to(error, scope)
-                if answer is None:
-                    return
-                reply = answer
-            status, headers, body = reply
-            if status not in _BODILESS:
-                headers.append((b"content-length", b"%d" % len(body)))
-            await send({"type": "http.response.start", "status": status, "headers": headers})
-            await send({"type": "http.response.body", "body": body})
+                reply = self._reply_to(error, scope)
+            status = reply[0]
+            await _send(reply, send)
         finally:
             label = self._keyed.label if is_keyed else _label_of(path)
             self._observer.note(label, method, status, perf_counter_ns() - started)
@@ -122,10 +141,7 @@ class Gate:
         self._close()
         await send({"type": "lifespan.shutdown.complete"})
 
-    def _reply_to(self, error: Exception, scope: Scope) -> Reply | None:
-        """None: there is nobody to answer."""
-        if isinstance(error, GoneError):
-            return None
+    def _reply_to(self, error: Exception, scope: Scope) -> Reply:
         reply = problem_of(error)
         if reply is None:
             _log.error("%s %s failed", scope["method"], scope["raw_path"][:200], exc_info=error)
@@ -175,12 +191,23 @@ class Gate:
             self._good_hosts.add(host)
         return True
 
-    def _is_token(self, headers: Headers) -> bool:
+    def _is_token(self, headers: paths.Headers) -> bool:
         assert self._token is not None
         scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
         # Compared in any case, and in constant time: the answer's delay tells nothing.
         same = hmac.compare_digest(token.strip(), self._token)
         return same and scheme.lower() == b"bearer"
+
+
+def with_length(reply: Reply) -> Headers:
+    """An answer's headers, with what says where its body ends."""
+    status, headers, body = reply
+    return headers if status in _BODILESS else [*headers, (b"content-length", b"%d" % len(body))]
+
+
+async def _send(reply: Reply, send: Send) -> None:
+    await send({"type": "http.response.start", "status": reply[0], "headers": with_length(reply)})
+    await send({"type": "http.response.body", "body": reply[2]})
 
 
 def _label_of(path: bytes) -> str:

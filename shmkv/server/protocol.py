@@ -14,7 +14,7 @@ from typing import Any, Final, NoReturn
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from shmkv.server.gate import Gate
+from shmkv.server.gate import Gate, with_length
 from shmkv.server.problems import problem
 
 _MOST_HEADERS: Final = 100
@@ -40,6 +40,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._ended_one = False  # a request has ended in what came last: empty lines alone are none
         self._framing = b""  # the header that says where its body ends, if it has one
         self._is_standing_in = False  # what the parser tells now is of no request
+        self._read: tuple[str, bytes, bytes] | None = None  # method, path, query of a read that is answered at once
         self._received = 0  # bytes of it
         self._without_body = 0  # bytes since its body had one more: head, trailers
         self._since: float | None = None  # when it had begun and was not whole, on the loop's clock
@@ -187,9 +188,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self._check_head()
         # uvicorn's parser of targets takes no more than 65,535 bytes, and a key alone may have three times as many.
         target = _TARGET.fullmatch(self.url)
-        if target is None or not self.url.isascii() or self.parser.get_method() == b"CONNECT":
+        method = self.parser.get_method()
+        if target is None or not self.url.isascii() or method == b"CONNECT":
             self._refuse(400, "that is no path")
         self._in_head = False
+        if self._takes_at_once(method, target[1]):
+            self._read = (method.decode(), target[1], target[2] or b"")
+            return
         self.url = b"/"
         super().on_headers_complete()
         self.scope["raw_path"], self.scope["query_string"] = target[1] or b"/", target[2] or b""
@@ -221,13 +226,38 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._without_body = 0
-        super().on_body(body)
+        if self._read is None:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade() and self._framing:
             return  # the body comes yet: see _decline_upgrade
         self._unfinished, self._ended_one, self._received, self._without_body = False, True, 0, 0
-        super().on_message_complete()
+        if self._read is None:
+            super().on_message_complete()
+        else:
+            self._answer_at_once(*self._read)
+            self._read = None
+
+    # ---- Reads of one item -----------------------------------------------------------------
+
+    def _takes_at_once(self, method: bytes, path: bytes | None) -> bool:
+        """It is a read of one item, no answer is due before it, and the client takes what is sent."""
+        if path is None or not self.app.is_read(method.decode(), path):
+            return False
+        due = self._is_answering() or bool(self.pipeline) or self.flow.write_paused or self.transport.is_closing()
+        return not (due or self.expect_100_continue or self.parser.should_upgrade())
+
+    def _answer_at_once(self, method: str, path: bytes, query: bytes) -> None:
+        scope = {"method": method, "raw_path": path, "query_string": query, "headers": self.headers}
+        reply = self.app.answer_read(scope)
+        is_last = self.parser.get_http_version() == "1.0" or not self.parser.should_keep_alive()
+        lines = [b"%b: %b\r\n" % header for header in (*self.server_state.default_headers, *with_length(reply))]
+        end = b"connection: close\r\n\r\n" if is_last else b"\r\n"
+        self.transport.write(b"".join([STATUS_LINE[reply[0]], *lines, end, b"" if method == "HEAD" else reply[2]]))
+        if is_last:
+            self.transport.close()
+        self.on_response_complete()
 
     def _most_head(self) -> int:
         return self.settings.max_url + self.settings.max_head
