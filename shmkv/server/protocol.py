@@ -117,15 +117,17 @@ class BoundedProtocol(HttpToolsProtocol):
     def eof_received(self) -> bool:  # type: ignore[override]
         """A client that has said all gets its answers: True keeps its side of the connection open."""
         self._has_said_all = True
-        return not self._unfinished and self._is_answering() and self._end_after_answers()
+        if not self._is_answering() or (self._unfinished and self._refusal is None):
+            return False
+        self._end_after_answers()
+        return True
 
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
-    def _end_after_answers(self) -> bool:
-        if not self._held:
+    def _end_after_answers(self) -> None:
+        if not self._held and self._refusal is None:
             self.cycle.keep_alive = False
-        return True
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -191,10 +193,10 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(431, f"headers: at most {_MOST_HEADERS}, of {self.settings.max_head:,} bytes together")
         if not self._in_head:
             return  # a trailer: nobody behind the head's checks is told of it
-        kind = name.lower()
+        kind, value = name.lower(), value.rstrip(b" \t")
         if kind == b"content-length" or kind == b"transfer-encoding":
-            self._frame(kind, value.strip().lower())
-        super().on_header(name, value)
+            self._frame(kind, value.lower())
+        super().on_header(kind, value)
 
     def _frame(self, kind: bytes, value: bytes) -> None:
         if kind == b"transfer-encoding" and value != b"chunked":
