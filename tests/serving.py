@@ -146,6 +146,30 @@ def serving(*words: str, quiet: bool = True, ready: bool = True, **variables: st
     if "--port" not in words and "--uds" not in words:
         command += ["--port", "0"]
     count = int(words[words.index("--workers") + 1]) if "--workers" in words else 1
+    with _running(command, count, quiet, ready, variables) as server:
+        yield server
+
+
+_WITH_SETTINGS = """
+import json, sys
+from shmkv.cli.commands.serve import _say
+from shmkv.server.run import serve
+from shmkv.server.settings import Settings
+if __name__ == "__main__":
+    serve(Settings(**json.loads(sys.argv[1])), _say)
+"""
+
+
+@contextmanager
+def serving_with(**settings: Any) -> Iterator[Serving]:
+    """A server with Settings for which `shmkv serve` has no option: shorter time limits."""
+    command = [sys.executable, "-c", _WITH_SETTINGS, json.dumps({"port": 0, **settings})]
+    with _running(command, settings.get("workers", 1), True, True, {}) as server:
+        yield server
+
+
+@contextmanager
+def _running(command: list[str], count: int, quiet: bool, ready: bool, variables: dict[str, str]) -> Iterator[Serving]:
     with tempfile.NamedTemporaryFile(prefix="shmkv-serve-", suffix=".log") as log:
         process = subprocess.Popen(
             command, stdout=log, stderr=log, env=environment(**variables), cwd=tempfile.gettempdir()

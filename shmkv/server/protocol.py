@@ -118,15 +118,17 @@ class BoundedProtocol(HttpToolsProtocol):
     def eof_received(self) -> bool:  # type: ignore[override]
         """A client that has said all gets its answers: True keeps its side of the connection open."""
         self._has_said_all = True
-        return not self._unfinished and self._is_answering() and self._end_after_answers()
+        if not self._is_answering() or (self._unfinished and self._refusal is None):
+            return False
+        self._end_after_answers()
+        return True
 
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
-    def _end_after_answers(self) -> bool:
-        if not self._held:
+    def _end_after_answers(self) -> None:
+        if not self._held and self._refusal is None:
             self.cycle.keep_alive = False
-        return True
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -182,6 +184,9 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self._is_standing_in:
             super().on_url(url)
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value.rstrip(b" \t"))
+
     def on_headers_complete(self) -> None:
         if self._is_standing_in:
             return
@@ -204,7 +209,7 @@ class BoundedProtocol(HttpToolsProtocol):
         settings = self.settings
         for name, value in self.headers:
             if name in _FRAMING:
-                self._frame(name, value.strip().lower())
+                self._frame(name, value.lower())
         if self._without_body <= settings.max_head and len(self.headers) <= _MOST_HEADERS:
             return  # less has come than would be too much
         size = sum(len(name) + len(value) + 4 for name, value in self.headers)
