@@ -295,6 +295,19 @@ def test_a_lock_that_is_held_is_503_and_nobody_else_waits(make_store: Callable[.
         wait_until(lambda: set(store.get_many(BATCH).values()) == {-1})
 
 
+def test_a_lock_that_is_held_for_a_moment_is_waited_for(make_store: Callable[..., Store], rng: random.Random) -> None:
+    """Also by a server that has begun on an empty store, which is false as an empty dict is."""
+    store = make_store()
+    with serving("--store", store.name, "--lock-timeout", "10") as server:
+        store.put_many(dict.fromkeys(BATCH, 0))
+        writer = Forked(write_batches, store)
+        stop_while_it_holds_locks(store, writer, rng)
+        threading.Timer(0.5, writer.resume).start()
+        answer = server.http.post("/batch_put/", json={"items": [{"key": key, "value": -1} for key in BATCH]})
+        assert answer.status_code == 200, answer.text
+        writer.kill()
+
+
 # ---- Nothing of Python ---------------------------------------------------------------------------
 
 

@@ -55,7 +55,7 @@ def create_app(
         from shmkv.server.records import record_app
 
         return record_app(store, side, server, settings)
-    backend = Backend(store, patient or store, waits=store.sync_mode == "always")
+    backend = Backend(store, store if patient is None else patient, waits=store.sync_mode == "always")
     observer = Observer(side)
 
     def read(scope: Scope) -> Reply:

@@ -37,8 +37,8 @@ _LONG: Final = 64 << 10  # bytes from which on storing is worth a thread
 class Increment(msgspec.Struct, forbid_unknown_fields=True):
     """What POST /kv/{key}/incr takes."""
 
-    delta: int = 1
-    initial: int = 0
+    delta: int | float = 1
+    initial: int | float = 0
     ttl: float | None = None
 
 
@@ -52,7 +52,8 @@ async def change(backend: Backend, scope: dict[str, Any], receive: Receive, max_
         return await delete(backend, scope, text_of(raw))
     if method == "POST" and raw.endswith(_INCR):
         return await incr(backend, scope, text_of(raw[: -len(_INCR)]), receive, max_body)
-    raise RefusedError(405, f"{method} is not for a key", [(b"allow", b"GET, HEAD, PUT, DELETE")])
+    allowed = b"GET, HEAD, PUT, DELETE, POST" if raw.endswith(_INCR) else b"GET, HEAD, PUT, DELETE"
+    raise RefusedError(405, f"{method} is not for a key", [(b"allow", allowed)])
 
 
 # ---- Reading -------------------------------------------------------------------------------
@@ -117,12 +118,10 @@ async def put(backend: Backend, scope: dict[str, Any], key: str, receive: Receiv
 def _put_conditions(backend: Backend, scope: dict[str, Any]) -> list[tuple[int, int]]:
     """(condition, version) of Store._place: of several, one that holds is enough."""
     wanted, unwanted = scope[HEADERS].get(b"if-match"), scope[HEADERS].get(b"if-none-match")
-    if wanted is not None and unwanted is not None:
-        raise RefusedError(422, "If-Match and If-None-Match exclude each other here")
     if unwanted is not None:
         if not _is_star(unwanted):
             raise RefusedError(422, "of If-None-Match, a PUT takes * only: create, or leave it")
-        return [(_ABSENT, 0)]
+        return [(_ABSENT, 0)] if wanted is None else []  # nothing is there and is of a version
     if wanted is None:
         return [(_ANY, 0)]
     if _is_star(wanted):
@@ -154,10 +153,18 @@ async def incr(backend: Backend, scope: dict[str, Any], key: str, receive: Recei
 
 
 def _count(store: Store, key: str, asked: Increment) -> int:
+    delta, initial = _whole(asked.delta, "delta"), _whole(asked.initial, "initial")
     try:
-        return counting.incr(store, key, asked.delta, asked.initial, asked.ttl)
+        return counting.incr(store, key, delta, initial, asked.ttl)
     except TypeError as error:
         raise RefusedError(409, str(error)) from error
+
+
+def _whole(number: float, name: str) -> int:
+    """5.0 is 5, as JSON does not tell them apart."""
+    if isinstance(number, float) and not number.is_integer():
+        raise RefusedError(422, f"{name} is a whole number, not {number}")
+    return int(number)
 
 
 # ---- Headers -------------------------------------------------------------------------------

@@ -11,6 +11,9 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 
+from shmkv.datastore import TTL_SECONDS
+from shmkv.server.batch import MOST_ITEMS
+
 Schema = dict[str, Any]
 
 MOST_TTL_S: Final = 946_728_000  # 30 years
@@ -73,13 +76,32 @@ _FORM: Final[Schema] = {
         "ttl": {"type": "number"},
     },
 }
+_BASE64: Final[Schema] = {
+    "type": "string",
+    "contentEncoding": "base64",
+    "pattern": "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$",
+}
+_SECONDS: Final[Schema] = {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": MOST_TTL_S}
+_CONTENT_TYPE: Final[Schema] = {"type": ["string", "null"], "pattern": "^[ -~]{0,255}$"}
+_ITEM: Final[Schema] = {
+    "description": "an item that is stored: one of its keys, one of its values",
+    "oneOf": [
+        _object({**key, **value}, ttl=_SECONDS, **more)
+        for key in ({"key": _STRING}, {"key_base64": _BASE64})
+        for value, more in (
+            ({"value": _ANY}, {}),
+            ({"base64": _BASE64}, {"content_type": _CONTENT_TYPE}),
+            ({"safe": _BASE64}, {}),
+        )
+    ],
+}
 _PUT: Final = _object({"key": _STRING, "value": _ANY}, ttl=_TTL)
-_KEY: Final[Schema] = {"anyOf": [_STRING, _object({"key": _STRING}), _object({"key_base64": _STRING})]}
+_KEY: Final[Schema] = {"anyOf": [_STRING, _object({"key": _STRING}), _object({"key_base64": _BASE64})]}
 _BATCH: Final[Schema] = {
     "oneOf": [
-        _object({"set": {"type": "array", "items": _FORM}}),
-        _object({"get": {"type": "array", "items": _KEY}}),
-        _object({"delete": {"type": "array", "items": _KEY}}),
+        _object({"set": {"type": "array", "items": _ITEM, "maxItems": MOST_ITEMS}}),
+        _object({"get": {"type": "array", "items": _KEY, "maxItems": MOST_ITEMS}}),
+        _object({"delete": {"type": "array", "items": _KEY, "maxItems": MOST_ITEMS}}),
     ]
 }
 _KEY_FACTS: Final[Schema] = {"type": "object", "required": ["type", "bytes"]}
@@ -189,7 +211,7 @@ STORE: Final[Operations] = {
     ("/kv/{key}", "get"): {
         "summary": "read a value's bytes",
         "parameters": [_KEY_IN_PATH, _header("If-Match", "ETags"), _header("If-None-Match", "ETags, or *")],
-        "responses": _answers({200: {"*/*": {"schema": _OCTETS}}, 304: None}, 404, 406, 412),
+        "responses": _answers({200: {"*/*": {"schema": _ANY}}, 304: None}, 404, 406, 412),
     },
     ("/kv/{key}", "head"): {
         "summary": "what GET would say, without the bytes",
@@ -205,7 +227,7 @@ STORE: Final[Operations] = {
             _KEY_IN_PATH,
             _TTL_IN_QUERY,
             _header("If-Match", "ETags: only if it is that version; * only if it is there"),
-            _header("If-None-Match", "*: only if it is not there"),
+            {**_header("If-None-Match", "only if it is not there"), "schema": {"const": "*"}},
         ],
         "requestBody": {"required": False, "content": {"application/octet-stream": {"schema": _OCTETS}}},
         "responses": _answers({201: None, 204: None}, 412, 413, 507),
@@ -259,16 +281,21 @@ STORE: Final[Operations] = {
     **_HEALTH,
 }
 
+_RECORD_KEY: Final[Schema] = {"type": "string", "minLength": 1, "maxLength": 32}
+_RECORD_KEY_IN_PATH: Final[Schema] = {**_KEY_IN_PATH, "schema": _RECORD_KEY}
+_RECORD: Final = _object(
+    {"key": _RECORD_KEY, "value": {"type": "object"}},
+    ttl={"type": ["integer", "null"], "minimum": 1, "maximum": TTL_SECONDS, "description": "seconds"},
+)
 DATASTORE: Final[Operations] = {
-    ("/read/{key}", "get"): _READ,
+    ("/read/{key}", "get"): {**_READ, "parameters": [_RECORD_KEY_IN_PATH]},
     ("/read_key_range/", "get"): _RANGE,
     ("/put/", "post"): {
         "summary": "create a record",
-        "requestBody": _body(_object({"key": {"type": "string", "minLength": 1, "maxLength": 32},
-                                      "value": {"type": "object"}}, ttl={"type": ["integer", "null"], "minimum": 1})),
+        "requestBody": _body(_RECORD),
         "responses": _answers({201: _json(_CREATED)}, 409, 413, 507),
     },
-    ("/delete/{key}", "delete"): _DELETE,
+    ("/delete/{key}", "delete"): {**_DELETE, "parameters": [_RECORD_KEY_IN_PATH]},
     ("/stats", "get"): _STATS,
     ("/metrics", "get"): _METRICS,
     **_HEALTH,

@@ -22,6 +22,7 @@ NAMES = (
     "resources",
     "machine",
     "power",
+    "serving",
     "covered",
 )
 
