@@ -17,7 +17,7 @@ from bench.harness import HEADER, RESULTS, ROOT, Row, row_cells
 from shmkv.cli.render import format_ns, format_table
 
 PAGE: Final = ROOT / "docs" / "benchmarks.md"
-ORDER: Final = ("compare", "memory", "churn", "import_speed", "durable")
+ORDER: Final = ("compare", "memory", "churn", "import_speed", "durable", "serving", "startup")
 
 HEAD: Final = """\
 # Benchmarks
@@ -46,6 +46,8 @@ TITLES: Final = {
     "churn": "Overwrites of mixed sizes, then compact()",
     "import_speed": "`shmkv import`",
     "durable": "Durable stores and `DataStore`",
+    "serving": "`shmkv serve`",
+    "startup": "Commands from a shell",
 }
 
 

@@ -1,6 +1,7 @@
-"""Numbers of a store as Prometheus reads them: what `/metrics` and `shmkv metrics` print.
+"""Numbers of a store for those outside of Python: as JSON, and as Prometheus reads them.
 
-What: the store's own families, under the same names from a server and from a shell, and the text of any family.
+What: what `/stats` and `shmkv stats`, `/metrics` and `shmkv metrics` say of a store, under the same names from a server
+      and from a shell, and the text of any family.
 How:  the text format 0.0.4 in plain Python, so that a shell needs no client library for a page of text.
       https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
 """
@@ -10,9 +11,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
+    from shmkv import Store
     from shmkv.reports import StoreStats
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -36,6 +38,40 @@ class Family(NamedTuple):
     kind: str  # "counter", "gauge", "histogram"
     help: str
     samples: tuple[Sample, ...]
+
+
+# ---- As JSON ---------------------------------------------------------------------------------
+
+
+def stats_of(store: Store) -> dict[str, Any]:
+    """A store's names, every number of `Store.stats()`, and the processes that are attached, the dead ones named.
+
+    >>> from shmkv import Store
+    >>> with Store() as store:
+    ...     told = stats_of(store)
+    ...     told["items"], told["hit_rate"], told["attached"], len(told["processes"])
+    (0, 0.0, 1, 1)
+    """
+    from dataclasses import asdict
+
+    from shmkv.outside import attached
+
+    stats = store.stats()
+    numbers = asdict(stats)
+    count = numbers.pop("processes")
+    return {
+        "name": store.name,
+        "path": None if store.path is None else str(store.path),
+        "uuid": str(store.uuid),
+        "readonly": store.readonly,
+        **numbers,
+        "attached": count,
+        "hit_rate": stats.hit_rate,
+        "processes": [
+            {"slot": one.slot, "pid": one.pid, "name": one.name, "status": one.status}
+            for one in attached(store._opened().fd)
+        ],
+    }
 
 
 # ---- The store's families --------------------------------------------------------------------

@@ -219,6 +219,7 @@ def run_script(name: str, directory: Path, *words: str) -> dict[str, object]:
         ("memory", ["--keys", "60000"]),
         ("churn", ["--keys", "5000", "--overwrites", "50000"]),
         ("import_speed", ["--keys", "50000", "--rounds", "1"]),
+        ("startup", ["--rounds", "2"]),
     ],
 )
 def test_scripts_scaled_down(name: str, words: list[str], tmp_path: Path) -> None:

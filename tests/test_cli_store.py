@@ -19,6 +19,7 @@ import pytest
 from helpers import MIB, PATIENCE, Forked, python_environment, region_path
 from prometheus_client.parser import text_string_to_metric_families
 from shell import Server, Shell, environment, run, start_cli
+from test_outside import stop_inside
 
 from shmkv import Store
 
@@ -56,6 +57,7 @@ def test_stats(shell: Shell) -> None:
     stats = shell.store.stats()
     for name in ("items", "value_bytes", "sets", "deletes", "size", "committed", "used", "buckets", "table_bytes"):
         assert told.json[name] == getattr(stats, name), name
+    assert told.json["attached"] == len(told.json["processes"]) == stats.processes
     assert told.json["uuid"] == str(shell.store.uuid)
     assert os.getpid() in [process["pid"] for process in told.json["processes"]]
     words = shell("stats")
@@ -76,7 +78,7 @@ def test_metrics_have_the_same_names_here_and_there(shell: Shell) -> None:
         assert [sample.labels for sample in samples] == [sample.labels for sample in family.samples]
     as_json = shell("metrics", "--json").json
     assert {"name": "shmkv_items", "labels": {}, "value": 1.0} in as_json
-    assert len(as_json) == sum(len(family.samples) for family in found.values())
+    assert {sample.name for family in found.values() for sample in family.samples} <= {one["name"] for one in as_json}
 
 
 def test_check(shell: Shell) -> None:
@@ -221,18 +223,20 @@ def test_top_as_json_sees_what_happens(shell: Shell) -> None:
     assert views[-1]["stats"]["items"] == 1
 
 
-def test_top_names_the_dead(store: Store) -> None:
+def test_the_dead_are_named(shell: Shell) -> None:
     def attach_and_die() -> None:
-        store["mine"] = 1
+        shell.store["mine"] = 1
         os.kill(os.getpid(), signal.SIGKILL)
 
+    shell.store.compact()
     dead = Forked(attach_and_die)
     dead.wait()
-    told = run("top", "--store", store.name, "--count", "1", "--interval", "0.05")
+    told = shell("top", "--count", "1", "--interval", "0.05")
     assert (told.err, told.status) == ("", 0)
-    assert told.out.endswith(f"2 processes, dead: {dead.pid}\n".encode())
-    told = run("stats", "--store", store.name)
-    assert f"{dead.pid} (dead)" in told.out.decode()
+    assert told.out.endswith(f" processes, dead: {dead.pid}\n".encode())
+    assert f"{dead.pid} (dead)" in shell("stats").out.decode()
+    shell.store.compact()
+    assert b"dead" not in shell("stats").out
 
 
 def test_the_screen_of_top(store: Store) -> None:
@@ -349,25 +353,12 @@ def test_a_stopped_writer_ends_with_75(shell: Shell) -> None:
             shell.store.put_many(batch)
 
     writer = Forked(write_for_ever)
-    _stop_inside(writer, shell.store)
+    stop_inside(writer, shell.store)
     told = shell("set", *(word for key in batch for word in (key, "new")))
     assert (told.out, told.status) == (b"", 75)
     assert str(writer.pid) in told.err
     writer.resume()
     writer.kill()
-
-
-def _stop_inside(writer: Forked, store: Store) -> None:
-    from shmkv.outside import locks_held
-
-    deadline = time.monotonic() + 60 * PATIENCE
-    while time.monotonic() < deadline:
-        time.sleep(0.002)
-        writer.stop()
-        if locks_held(store.name):
-            return
-        writer.resume()
-    raise AssertionError("it was never stopped while it held a lock")
 
 
 def test_a_full_store_ends_with_73(name: str) -> None:
@@ -390,16 +381,17 @@ def test_a_full_store_ends_with_73(name: str) -> None:
 
 def test_a_token(store: Store, tmp_path: Path) -> None:
     good, bad, empty = (tmp_path / name for name in ("good", "bad", "empty"))
-    good.write_text("s3cret-token\n")
-    bad.write_text("another\n")
+    good.write_text("a-token-of-sixteen-and-more\n")
+    bad.write_text("another-token-than-the-other-one\n")
     empty.write_text("\n")
     server = Server(store, tmp_path, "--token-file", str(good))
     try:
         assert run("set", "k", "v", "--url", server.url, "--token-file", str(good)) == (b"", "", 0)
         assert run("get", "k", SHMKV_URL=server.url, SHMKV_TOKEN_FILE=str(good)) == (b"v", "", 0)
         for words in ((), ("--token-file", str(bad))):
-            told = run("get", "k", "--url", server.url, *words)
-            assert (told.out, told.status) == (b"", 77)
+            for command in (("get", "k"), ("ttl", "k"), ("keys",), ("export",), ("set", "k", "v", "--if-absent")):
+                told = run(*command, "--url", server.url, *words)
+                assert (told.out, told.status) == (b"", 77), command
         for file in (str(empty), str(tmp_path / "missing")):
             told = run("get", "k", "--url", server.url, "--token-file", file)
             assert (told.out, told.status) == (b"", 2)
@@ -436,8 +428,9 @@ def test_an_output_that_was_closed_before(shell: Shell) -> None:
     assert process.returncode == 0
 
 
-def test_a_full_disk_is_an_error(shell: Shell) -> None:
-    shell.store["k"] = b"v"
+@pytest.mark.parametrize("size", [1, 200_000])  # that fits a buffer, and that does not
+def test_a_full_disk_is_an_error(shell: Shell, size: int) -> None:
+    shell.store["k"] = b"v" * size
     with open("/dev/full", "wb") as full:
         process = start_cli("get", "k", *shell.where, stdout=full)
     err = process.communicate(timeout=60 * PATIENCE)[1].decode()

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CORE = ROOT / "shmkv" / "_core"
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
-EXPECTED = {"api", "architecture", "changelog", "concurrency", "decisions", "development", "glossary"} | {
+EXPECTED = {"api", "architecture", "changelog", "cli", "concurrency", "decisions", "development", "glossary"} | {
     "memory-layout",
     "operations",
     "trade-offs",

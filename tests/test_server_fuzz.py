@@ -213,7 +213,11 @@ def test_answers_come_in_order(server: Serving, items: Store) -> None:
             requests.append(b"GET /stats HTTP/1.1\r\n" + HOST + b"\r\n")  # in a thread
         wanted.append(body)
     answer = exchange(server, b"".join(requests))
-    found = [part.rpartition(b"\r\n\r\n")[2] for part in answer.split(b"HTTP/1.1 ") if b"shmkv-type" in part]
+    found = [
+        part.rpartition(b"\r\n\r\n")[2]
+        for part in answer.split(b"HTTP/1.1 ")
+        if part.startswith(b"200") and b"etag" in part
+    ]
     assert found == wanted
     assert items.delete("p")
 
@@ -317,17 +321,22 @@ def test_what_drips_is_ended(hasty: Serving, items: Store, head: bytes, drip: by
     with hasty.connect() as bare:
         bare.sendall(head)
         bare.settimeout(0.1)
-        answer = b""
+        answer, is_reset = b"", False
         while True:
             assert time.monotonic() - started < 8 * PATIENCE, "it still waits"
-            with contextlib.suppress(TimeoutError):
+            try:
                 part = bare.recv(10_000)
                 answer += part
                 if not part:
                     break
+            except TimeoutError:
+                pass
+            except ConnectionResetError:  # a drip crossed the end on its way, and took the answer back
+                is_reset = True
+                break
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 bare.sendall(drip)
-    assert statuses(answer) == ([200, 408] if head.startswith(HEALTH) else [408])
+    assert is_reset or statuses(answer) == ([200, 408] if head.startswith(HEALTH) else [408])
     assert items["k"] == b"v"
 
 

@@ -6,7 +6,9 @@ would be most of its time.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import io
 import json
 import os
 import select
@@ -22,6 +24,8 @@ from shmkv.cli.main import ConditionError, UsageError
 
 TIMEOUT_S: Final = 60.0  # for each answer to begin, and for each piece of it
 JSON: Final = "application/json"
+_PIECE: Final = 1 << 16  # bytes
+_OURS: Final = "is this a server of shmkv?"
 _FORMS: Final = "a URL is http://HOST:PORT, https://HOST:PORT or unix:/PATH/TO.sock"
 
 
@@ -45,7 +49,7 @@ class Answer(NamedTuple):
         try:
             return json.loads(self.body)
         except ValueError as error:
-            raise NoServerError(f"the answer is no JSON ({error}): is this a server of shmkv?") from error
+            raise NoServerError(f"the answer is no JSON ({error}): {_OURS}") from error
 
 
 class Connection:
@@ -73,6 +77,8 @@ class Connection:
     ) -> Answer:
         """One request and its whole answer; a status below 300, or one that is `fine`, is no problem.
 
+        Of a HEAD every status is: its answer has no body that could say what is wrong.
+
         Raises:
             NoServerError, TimeoutError: there was no answer.
             ShmkvError, PermissionError, ConditionError: what the answer says is wrong.
@@ -80,7 +86,7 @@ class Connection:
         with _Reaching(self.url):
             answer = self._send(method, path, body, headers or {})
             got = Answer(answer.status, answer.headers, answer.read())
-        if got.status >= 300 and got.status not in fine:
+        if got.status >= 300 and got.status not in fine and method != "HEAD":
             raise error_of(got.status, got.body)
         return got
 
@@ -93,10 +99,14 @@ class Connection:
         """The lines of a long answer while it comes, each without its end."""
         with _Reaching(self.url):
             answer = self._send("GET", path, None, {})
-            if answer.status >= 300:
-                raise error_of(answer.status, answer.read())
-            for line in answer:
+            problem = answer.read() if answer.status >= 300 else None
+        if problem is not None:
+            raise error_of(answer.status, problem)
+        with _Reaching(self.url):
+            for line in io.BufferedReader(answer, _PIECE):  # raw enough: it has readinto()
                 yield line.removesuffix(b"\n")
+            if answer.length:  # http.client says nothing of what was promised and did not come
+                raise http.client.IncompleteRead(b"", answer.length)
 
     def _send(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> http.client.HTTPResponse:
         connection = self._connection()
@@ -128,6 +138,15 @@ class _Reaching:
             return
         if isinstance(error, OSError | http.client.HTTPException):
             raise NoServerError(f"cannot reach {self._url}: {_reason(error)}") from error
+
+
+@contextlib.contextmanager
+def understanding() -> Iterator[None]:
+    """Around the reading of an answer: one of another form than ours is not from a server of ours."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise NoServerError(f"the answer is of another form: {_OURS} ({type(error).__name__}: {error})") from error
 
 
 def _is_over(idle: socket.socket) -> bool:
@@ -225,7 +244,7 @@ def error_of(status: int, body: bytes) -> Exception:
         problem = json.loads(body)
         sentence = str(problem.get("detail") or problem["title"])
     except (ValueError, LookupError, AttributeError, TypeError):
-        return NoServerError(f"the answer is status {status} without a problem: is this a server of shmkv?")
+        return NoServerError(f"the answer is status {status} without a problem: {_OURS}")
     name = problem.get("error")
     if name in errors.__all__:
         found: type[Exception] = getattr(errors, name)

@@ -94,23 +94,9 @@ class LocalTarget:
     # ---- About the store -------------------------------------------------------------------
 
     def stats(self) -> dict[str, Any]:
-        from dataclasses import asdict
+        from shmkv.exposition import stats_of
 
-        from shmkv.outside import attached
-
-        stats = self.store.stats()
-        durable = self.store._durable
-        return {
-            "name": self.store.name,
-            "path": str(durable.path) if durable else None,
-            "uuid": str(self.store.uuid),
-            "readonly": self.store.readonly,
-            **asdict(stats),
-            "hit_rate": stats.hit_rate,
-            "processes": [
-                {"pid": one.pid, "name": one.name, "status": one.status} for one in attached(self.store._opened().fd)
-            ],
-        }
+        return stats_of(self.store)
 
     def metrics(self) -> str:
         from shmkv.exposition import render, store_families

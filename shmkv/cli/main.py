@@ -30,6 +30,7 @@ EXIT_INTERRUPTED: Final = 130
 _STATUS_OF: Final = {
     "ConditionError": EXIT_CONDITION,
     "UsageError": EXIT_USAGE,
+    "RefusedError": EXIT_USAGE,  # by a server, which says why
     "NoServerError": EXIT_NO_STORE,
     "NotADirectoryError": EXIT_NO_STORE,  # --path of a file
     "StoreNotFoundError": EXIT_NO_STORE,
@@ -37,14 +38,13 @@ _STATUS_OF: Final = {
     "LayoutVersionError": EXIT_NO_STORE,
     "StaleStoreError": EXIT_NO_STORE,
     "StoreExistsError": EXIT_NO_ROOM,
-    "CannotListenError": EXIT_NO_ROOM,
     "StoreFullError": EXIT_NO_ROOM,
+    "CannotListenError": EXIT_NO_ROOM,
     "TooManyProcessesError": EXIT_TIMED_OUT,
     "LockTimeoutError": EXIT_TIMED_OUT,
     "StoreLockedError": EXIT_TIMED_OUT,
     "ForeignStoreError": EXIT_NOT_PERMITTED,
     "ReadOnlyStoreError": EXIT_NOT_PERMITTED,
-    "UnsafeError": EXIT_NOT_PERMITTED,
     "PermissionError": EXIT_NOT_PERMITTED,
     "TimeoutError": EXIT_TIMED_OUT,
     "NoFormError": EXIT_FAILED,
@@ -117,17 +117,17 @@ of --store and --url.
 
 
 def build_parser(command: str | None) -> argparse.ArgumentParser:
-    """The parser; only `command` gets its options, as only its module is imported."""
+    """The parser of one command, as only its module is imported; of none: of what `shmkv --help` shows.
+
+    A parser for each command would be a tenth of what `shmkv get` may take.
+    """
     parser = argparse.ArgumentParser(
-        prog="shmkv",
-        description="A key-value store in shared memory.",
-        epilog=_EPILOG,
-        formatter_class=_Help,
+        prog="shmkv", description="A key-value store in shared memory.", epilog=_EPILOG, formatter_class=_Help
     )
     parser.add_argument("--version", action=_Version, help="print the version and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, prog="shmkv")
-    for name, (_, help_line) in COMMANDS.items():
-        sub = commands.add_parser(name, help=help_line, formatter_class=_Help)
+    for name in COMMANDS if command is None else (command,):
+        sub = commands.add_parser(name, help=COMMANDS[name].help, formatter_class=_Help)
         if name == command:
             fill_parser(sub, command_module(name))
     return parser
@@ -143,28 +143,29 @@ def fill_parser(parser: argparse.ArgumentParser, module: CommandModule) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; answers the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
-    command = next((word for word in words if word in COMMANDS), None)
+    command = words[0] if words and words[0] in COMMANDS else None
+    status = EXIT_DONE
     try:
         try:
-            args = build_parser(command).parse_args(words)
-            return _run(args)
+            status = _run(build_parser(command).parse_args(words))
         finally:
             # Here, where it can be answered for, and not when the interpreter ends.
             if sys.stdout is not None:
                 sys.stdout.flush()
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
     except BrokenPipeError:
         _drop_output()  # whoever read our output has gone, and needs no more of it
         return EXIT_DONE
     except OSError as error:
         _drop_output()
-        return _complain(command or "", error, EXIT_FAILED)
+        return status or _complain(command or "", error, EXIT_FAILED)  # a command that failed has said why
+    return status
 
 
 def _run(args: argparse.Namespace) -> int:
     try:
         return command_module(args.command).run(args)
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
     except BrokenPipeError:
         raise
     except Exception as error:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from shmkv import _core, forms
-from shmkv.cli.connection import Connection, path_of, with_query
+from shmkv.cli.connection import Connection, path_of, understanding, with_query
 from shmkv.cli.main import UsageError
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from shmkv.cli.target import Only
     from shmkv.forms import Item, Key
 
+_KEYS: Final = ("key", "key_base64")
 _PAGE: Final = 1_000  # keys or items to a page
 # Records from a server need some time to which their expiry belongs; it never passes, so that a form that is made of
 # one again says what the answer said.
@@ -45,7 +46,8 @@ class RemoteTarget:
 
     def fetch(self, keys: Sequence[Key]) -> dict[Key, Record]:
         answer = self._server.ask_json("POST", "/kv", {"get": [_key_in_batch(key) for key in keys]})
-        return dict(map(_record_of, answer["items"]))
+        with understanding():
+            return dict(map(_record_of, answer["items"]))
 
     def put(self, items: Sequence[Item]) -> None:
         self._server.ask_json("POST", "/kv", {"set": [_form_of(item) for item in items]})
@@ -61,19 +63,23 @@ class RemoteTarget:
 
     def delete(self, keys: Sequence[Key]) -> int:
         answer = self._server.ask_json("POST", "/kv", {"delete": [_key_in_batch(key) for key in keys]})
-        return int(answer["deleted"])
+        with understanding():
+            return int(answer["deleted"])
 
     def incr(self, key: Key, delta: int, initial: int, ttl: float | None) -> int:
         body = {"delta": delta, "initial": initial, **({} if ttl is None else {"ttl": ttl})}
-        return int(self._server.ask_json("POST", path_of(_in_path(key), behind="/incr"), body)["value"])
+        answer = self._server.ask_json("POST", path_of(_in_path(key), behind="/incr"), body)
+        with understanding():
+            return int(answer["value"])
 
     def ttl(self, key: Key) -> float | None:
         if isinstance(key, str):
-            answer = self._server.ask("HEAD", path_of(key), fine=(404, 406))
+            answer = self._server.ask("HEAD", path_of(key))
             if answer.status == 200:
                 left = answer.headers.get("Shmkv-TTL")
-                return None if left is None else float(left)
-        # A bytes key, or a value that HTTP has no body for: its form says it as well.
+                with understanding():
+                    return None if left is None else float(left)
+        # A bytes key, a value that HTTP has no body for, or a problem: the item's form, or the answer, says it.
         record = self.fetch([key]).get(key)
         if record is None:
             raise KeyError(key)
@@ -83,8 +89,9 @@ class RemoteTarget:
 
     def keys(self, prefix: str | None) -> Iterator[Key]:
         for page in self._pages("/kv", prefix=prefix, limit=_PAGE):
-            for found in page["keys"]:
-                yield found["key"] if "key" in found else forms.key_of({"key_base64": found["key_base64"]})
+            with understanding():
+                keys = [forms.key_of({name: found[name] for name in _KEYS if name in found}) for found in page["keys"]]
+            yield from keys
 
     def range(
         self, start: str | None, stop: str | None, limit: int | None, reverse: bool
@@ -99,10 +106,11 @@ class RemoteTarget:
             return
         size = _PAGE if left is None else min(left, _PAGE)
         for page in self._pages("/read_key_range/", start=start, end=stop, limit=size):
-            for form in page["items"][:left]:
-                yield _record_of(form)
+            with understanding():
+                records = list(map(_record_of, page["items"][:left]))
+            yield from records
             if left is not None:
-                left -= len(page["items"])
+                left -= len(records)
                 if left <= 0:
                     return
 
@@ -111,7 +119,8 @@ class RemoteTarget:
         while True:
             page = self._server.ask("GET", with_query(path, **query, cursor=cursor)).json()
             yield page
-            cursor = page["cursor"]
+            with understanding():
+                cursor = page["cursor"]
             if cursor is None:
                 return
 
@@ -121,22 +130,29 @@ class RemoteTarget:
     # ---- About the store -------------------------------------------------------------------
 
     def stats(self) -> dict[str, Any]:
-        answer: dict[str, Any] = self._server.ask("GET", "/stats").json()
-        return answer
+        return self._object("GET", "/stats", "items", "processes")
 
     def metrics(self) -> str:
-        return self._server.ask("GET", "/metrics").body.decode()
+        answer = self._server.ask("GET", "/metrics")
+        with understanding():
+            return answer.body.decode()
 
     def check(self) -> dict[str, Any]:
-        answer: dict[str, Any] = self._server.ask("POST", "/check").json()
-        return answer
+        return self._object("POST", "/check", "problems")
+
+    def _object(self, method: str, path: str, *names: str) -> dict[str, Any]:
+        """An answer that has these, and whatever else."""
+        answer: dict[str, Any] = self._server.ask(method, path).json()
+        with understanding():
+            return {**{name: answer[name] for name in names}, **answer}
 
     # ---- import ----------------------------------------------------------------------------
 
     load_tsv = None  # it takes the engine to the store
 
     def size(self) -> int:
-        return int(self.stats()["size"])
+        with understanding():
+            return int(self.stats()["size"])
 
 
 # ---- Forms ---------------------------------------------------------------------------------------
@@ -171,9 +187,9 @@ def _record_of(form: dict[str, Any]) -> tuple[Key, Record]:
 
 def _stored_record_of(form: dict[str, Any]) -> tuple[Key, Record]:
     """What only the Python that wrote it reads: handed on as it is."""
-    key = forms.key_of({name: form[name] for name in ("key", "key_base64") if name in form})
     from base64 import b64decode
 
+    key = forms.key_of({name: form[name] for name in _KEYS if name in form})
     kind = forms.PICKLE if form["codec"] == "pickle" else forms.CODEC
     return key, (kind, b64decode(form["stored"]), None, 0, _expires_ms(form.get("ttl")))
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 import shmkv
-from shmkv import Store, forms
+from shmkv import Store, exposition, forms
 from shmkv.server.backend import Backend
 
 REPORT_SECONDS: Final = 10  # at most so often does anybody's report cost a scan
@@ -40,20 +40,7 @@ class Server:
 
 def stats_of(store: Store, server: Server) -> dict[str, Any]:
     """Every number of the store, its processes, and the server."""
-    stats = store.stats()
-    numbers = asdict(stats)
-    processes = numbers.pop("processes")
-    return {
-        "name": store.name,
-        "path": None if store.path is None else str(store.path),
-        "uuid": str(store.uuid),
-        "readonly": store.readonly,
-        **numbers,
-        "attached": processes,
-        "hit_rate": stats.hit_rate,
-        "processes": [asdict(process) for process in store.processes()],
-        "server": server.told(),
-    }
+    return {**exposition.stats_of(store), "server": server.told()}
 
 
 def check_of(store: Store) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from base64 import b64decode, urlsafe_b64encode
 from binascii import Error
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -20,7 +21,7 @@ from starlette.exceptions import HTTPException
 import shmkv
 from shmkv import Store, errors, forms
 from shmkv.server import about, metrics, openapi
-from shmkv.server.backend import Backend
+from shmkv.server.backend import Backend, InThreads
 from shmkv.server.body import from_json, read_body
 from shmkv.server.observe import Observer
 from shmkv.server.paths import number_of, query_of
@@ -89,7 +90,7 @@ def store_api(backend: Backend, observer: Observer, side: Store, server: about.S
     _add_items(api, backend, settings)
     _add_range(api, backend, settings)
     _add_store(api, backend, side, server)
-    add_metrics(api, lambda: metrics.page(backend.patient, observer), backend)
+    add_metrics(api, observer, lambda: metrics.page(backend.patient, observer), backend)
     openapi.describe(api, openapi.STORE)
     return api
 
@@ -194,10 +195,11 @@ def _add_store(api: FastAPI, backend: Backend, side: Store, server: about.Server
         return json_answer({"ready": True})
 
 
-def add_metrics(api: FastAPI, page: Any, backend: Any) -> None:
+def add_metrics(api: FastAPI, observer: Observer, page: Callable[[], bytes], backend: InThreads) -> None:
     """GET /metrics; `page` makes it, in a thread."""
 
     @api.get("/metrics")
     async def metrics_page(request: Request) -> Response:
         query_of(request.scope, ())
+        observer.flush()
         return Response(await backend.in_thread(page), headers={"content-type": metrics.TYPE.decode()})

@@ -13,7 +13,7 @@ from shmkv.server.about import Server
 from shmkv.server.api import store_api
 from shmkv.server.backend import QUICK_TIMEOUT_S, Backend
 from shmkv.server.body import Receive
-from shmkv.server.gate import Bytes, Gate, Scope
+from shmkv.server.gate import Bytes, Gate, KeyedRoute, Scope
 from shmkv.server.observe import Observer
 from shmkv.server.problems import RefusedError, Reply
 from shmkv.server.settings import Settings
@@ -23,7 +23,8 @@ _PAGES: Final = {b"/": "status.html", b"/docs": "docs.html"}
 _PAGE_HEADERS: Final = [
     (b"content-type", b"text/html; charset=utf-8"),
     (b"content-security-policy", b"default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-                                 b"img-src data:; connect-src 'self'; base-uri 'none'; frame-ancestors 'none'"),
+                                 b"img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+                                 b"frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-cache"),
@@ -57,8 +58,11 @@ def create_app(
     backend = Backend(store, store if patient is None else patient, waits=store.sync_mode == "always")
     observer = Observer(side)
 
-    async def item(scope: Scope, receive: Receive) -> Reply:
-        return await kv.handle(backend, scope, receive, settings.max_body)
+    def read(scope: Scope) -> Reply:
+        return kv.get(backend, scope)
+
+    async def change(scope: Scope, receive: Receive) -> Reply:
+        return await kv.change(backend, scope, receive, settings.max_body)
 
     async def items(scope: Scope, receive: Receive) -> Reply:
         return await batch.handle(backend, scope, receive, settings.max_body)
@@ -68,16 +72,23 @@ def create_app(
         side.close()
 
     api = store_api(backend, observer, side, server, settings)
-    return new_gate({kv.PREFIX: item, b"/kv": items}, api, observer, settings, close)
+    keyed = KeyedRoute(kv.PREFIX, "/kv/{key}", read, change)
+    return new_gate(keyed, {b"/kv": items}, api, observer, settings, close)
 
 
 def new_gate(
-    routes: dict[bytes, Bytes], inner: Any, observer: Observer, settings: Settings, close: Callable[[], None]
+    keyed: KeyedRoute,
+    exact: dict[bytes, Bytes],
+    inner: Any,
+    observer: Observer,
+    settings: Settings,
+    close: Callable[[], None],
 ) -> Gate:
     """A gate with what every server has: pages, health, and who may come in."""
     pages = {path: _page(name) for path, name in _PAGES.items()}
     return Gate(
-        {**routes, **pages, b"/healthz": _healthy},
+        keyed,
+        {**exact, **pages, b"/healthz": _healthy},
         inner,
         observer,
         hosts=known_hosts(settings),

@@ -22,7 +22,22 @@ QUICK_TIMEOUT_S: Final = 0.002
 THREADS: Final = 16  # that wait for locks and the disk: a group commit serves all of them at once
 
 
-class Backend:
+class InThreads:
+    """Makes calls in threads of its own."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="store")
+
+    async def in_thread(self, call: Callable[..., Answer], *args: Any) -> Answer:
+        """Make a call that takes long."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, judged, call, *args)
+
+    def close(self) -> None:
+        """Wait for running calls."""
+        self._threads.shutdown()
+
+
+class Backend(InThreads):
     """A store for the routes.
 
     Args:
@@ -32,11 +47,12 @@ class Backend:
     """
 
     def __init__(self, quick: Store, patient: Store, *, waits: bool) -> None:
+        super().__init__()
         self.store = quick
         self.patient = patient
         self._waits = waits
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="store")
         self.tag = f'"{quick.uuid.hex}-'  # what every ETag of this store begins with
+        self._tag = self.tag.encode() + b'%x"'
 
     async def write(self, call: Callable[[Store], Answer], *, long: bool = False) -> Answer:
         """Make a call that changes the store."""
@@ -47,17 +63,13 @@ class Backend:
                 pass  # somebody has the lock: then a thread waits for it, not all of this worker
         return await self.in_thread(call, self.patient)
 
-    async def in_thread(self, call: Callable[..., Answer], *args: Any) -> Answer:
-        """Make a call that takes long."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, judged, call, *args)
-
     def etag(self, version: int) -> bytes:
         """The entity tag of an item: it changes with every change, also after delete and re-create."""
-        return f'{self.tag}{version:x}"'.encode()
+        return self._tag % version
 
     def close(self) -> None:
         """Wait for running calls, and close both handles."""
-        self._threads.shutdown()
+        super().close()
         self.store.close()
         self.patient.close()
 

@@ -9,6 +9,7 @@ import msgspec
 from shmkv import Store, forms
 from shmkv.server.backend import Backend
 from shmkv.server.body import JSON_TYPE, MSGPACK_TYPES, Receive, from_json, from_msgpack, media_type, read_body
+from shmkv.server.kv import HEADERS
 from shmkv.server.paths import number_of, query_of
 from shmkv.server.problems import RefusedError, Reply
 
@@ -33,7 +34,7 @@ async def handle(backend: Backend, scope: dict[str, Any], receive: Receive, max_
     if scope["method"] != "POST":
         raise RefusedError(405, f"{scope['method']} is not for /kv", [(b"allow", b"GET, POST")])
     query_of(scope, ())
-    kind = media_type(scope["headers"])
+    kind = media_type(scope[HEADERS])
     if kind == JSON_TYPE:
         packed = False
     elif kind in MSGPACK_TYPES:

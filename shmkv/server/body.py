@@ -62,7 +62,6 @@ def from_msgpack(body: bytes, kind: type[Decoded]) -> Decoded:
         raise RefusedError(422, f"the body: {error}") from error
 
 
-def media_type(headers: list[tuple[bytes, bytes]]) -> bytes:
+def media_type(headers: dict[bytes, bytes]) -> bytes:
     """The Content-Type without its parameters, in lower case; empty if there is none."""
-    given = next((value for name, value in headers if name == b"content-type"), b"")
-    return given.partition(b";")[0].strip().lower()
+    return headers.get(b"content-type", b"").partition(b";")[0].strip().lower()

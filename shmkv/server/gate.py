@@ -9,12 +9,14 @@ import hmac
 import logging
 from collections.abc import Awaitable, Callable
 from time import perf_counter_ns
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+from shmkv.server import paths
 from shmkv.server.body import GoneError, Receive
+from shmkv.server.kv import HEADERS
 from shmkv.server.observe import Observer
-from shmkv.server.paths import text_of
-from shmkv.server.problems import RefusedError, Reply, problem, problem_of
+from shmkv.server.paths import headers_of, text_of
+from shmkv.server.problems import Headers, RefusedError, Reply, problem, problem_of
 from shmkv.server.settings import Settings
 
 Scope = dict[str, Any]
@@ -22,12 +24,26 @@ Send = Callable[[Any], Awaitable[None]]
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 Bytes = Callable[[Scope, Receive], Awaitable[Reply]]
 
+
+class KeyedRoute(NamedTuple):
+    """What answers all paths that begin with a prefix, and end in a key."""
+
+    prefix: bytes
+    label: str  # in the metrics
+    read: Callable[[Scope], Reply]  # GET and HEAD: never waits
+    change: Bytes  # everything else
+
+
 KEYED: Final = (b"/read/", b"/delete/")  # routes of FastAPI that end in a key
-OPEN: Final = frozenset((b"/", b"/healthz", b"/readyz", b"/docs", b"/openapi.json"))  # need no token: they tell nothing
+# They need no token: they tell nothing of what is stored.
+OPEN: Final = frozenset((b"/", b"/healthz", b"/readyz", b"/docs", b"/openapi.json"))
 LABELS: Final = frozenset(
-    ("/put/", "/batch_put/", "/read_key_range/", "/stats", "/metrics", "/report", "/export", "/check", "/healthz",
-     "/readyz", "/docs", "/openapi.json", "/")
+    ("/", "/kv", "/put/", "/batch_put/", "/read_key_range/", "/stats", "/metrics", "/report", "/export", "/check",
+     "/healthz", "/readyz", "/docs", "/openapi.json")
 )  # fmt: skip
+_READING: Final = ("GET", "HEAD")
+_BODILESS: Final = (204, 304)
+_MOST_HOSTS: Final = 64
 _SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS"))
 _STATUS_BEFORE_ANSWER: Final = 499  # in the metrics: the client went away
 _log = logging.getLogger("shmkv.server")
@@ -37,15 +53,17 @@ class Gate:
     """The application that the ASGI server runs.
 
     Args:
-        bytes_routes: which function answers which path by itself: an exact path, or one that ends in "/" for all
-            that begin with it.
+        keyed: the routes for bytes.
+        exact: which function answers which path.
         inner: answers everything else.
+        hosts: names that Host may have; empty: any.
         close: called at the end.
     """
 
     def __init__(
         self,
-        bytes_routes: dict[bytes, Bytes],
+        keyed: KeyedRoute,
+        exact: dict[bytes, Bytes],
         inner: Asgi,
         observer: Observer,
         *,
@@ -53,22 +71,68 @@ class Gate:
         settings: Settings,
         close: Callable[[], None],
     ) -> None:
-        self._exact = {path: route for path, route in bytes_routes.items() if not _takes_all(path)}
-        self._begins = [(path, route) for path, route in bytes_routes.items() if _takes_all(path)]
+        self._keyed = keyed
+        self._exact = exact
         self._inner = inner
         self._observer = observer
         self._hosts = hosts
+        self._good_hosts: set[bytes] = set()  # as they came, port and all: few, and looked at by every request
         self.settings = settings
         self._token = settings.token
         self._close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            await self._http(scope, receive, send)
-        elif scope["type"] == "lifespan":
+        if scope["type"] != "http":
             await self._lifespan(receive, send)
+        elif self.is_read(scope["method"], scope["raw_path"]):
+            await _send(self.answer_read(scope), send)
         else:
-            raise RuntimeError(f"nothing here speaks {scope['type']}")
+            await self._http(scope, receive, send)
+
+    def is_read(self, method: str, path: bytes) -> bool:
+        """A request for one item's bytes: answer_read answers it."""
+        return method in _READING and path.startswith(self._keyed.prefix)
+
+    def answer_read(self, scope: Scope) -> Reply:
+        """Answer such a request at once: nothing in it waits.
+
+        The protocol calls this by itself, without the task, the events and the messages of ASGI around it, which
+        would be most of the work.
+        """
+        started = perf_counter_ns()
+        try:
+            self._admit(scope)
+            reply = self._keyed.read(scope)
+        except Exception as error:
+            reply = self._reply_to(error, scope)
+        self._observer.note(self._keyed.label, scope["method"], reply[0], perf_counter_ns() - started)
+        return reply
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = perf_counter_ns()
+        path, method = scope["raw_path"], scope["method"]
+        is_keyed = path.startswith(self._keyed.prefix)
+        status = _STATUS_BEFORE_ANSWER
+        try:
+            try:
+                self._admit(scope)
+                if is_keyed:
+                    reply = await self._keyed.change(scope, receive)
+                elif path in self._exact:
+                    reply = await self._exact[path](scope, receive)
+                else:
+                    _take_key(scope)
+                    status = await self._by_framework(scope, receive, send)
+                    return
+            except GoneError:
+                return
+            except Exception as error:
+                reply = self._reply_to(error, scope)
+            status = reply[0]
+            await _send(reply, send)
+        finally:
+            label = self._keyed.label if is_keyed else _label_of(path)
+            self._observer.note(label, method, status, perf_counter_ns() - started)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -77,46 +141,7 @@ class Gate:
         self._close()
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = perf_counter_ns()
-        label, route = self._route_of(scope["raw_path"])
-        status = _STATUS_BEFORE_ANSWER
-        try:
-            try:
-                self._admit(scope)
-                if route is not None:
-                    reply = await route(scope, receive)
-                else:
-                    _take_key(scope)
-                    status = await self._by_framework(scope, receive, send)
-                    return
-            except Exception as error:
-                answer = self._reply_to(error, scope)
-                if answer is None:
-                    return
-                reply = answer
-            status = reply[0]
-            await send_reply(reply, send)
-        finally:
-            self._observer.note(label, scope["method"], status, perf_counter_ns() - started)
-
-    def _route_of(self, path: bytes) -> tuple[str, Bytes | None]:
-        """(label in the metrics, function); the label is one of few, whatever clients ask for."""
-        for prefix, route in self._begins:
-            if path.startswith(prefix):
-                return prefix.decode() + "{key}", route
-        if path in self._exact:
-            return path.decode(), self._exact[path]
-        for prefix in KEYED:
-            if path.startswith(prefix):
-                return prefix.decode() + "{key}", None
-        text = path.decode("latin-1")
-        return text if text in LABELS else "other", None
-
-    def _reply_to(self, error: Exception, scope: Scope) -> Reply | None:
-        """None: there is nobody to answer."""
-        if isinstance(error, GoneError):
-            return None
+    def _reply_to(self, error: Exception, scope: Scope) -> Reply:
         reply = problem_of(error)
         if reply is None:
             _log.error("%s %s failed", scope["method"], scope["raw_path"][:200], exc_info=error)
@@ -146,47 +171,52 @@ class Gate:
     # ---- Who may ---------------------------------------------------------------------------
 
     def _admit(self, scope: Scope) -> None:
-        host = origin = authorization = None
-        for name, value in scope["headers"]:
-            if name == b"host":
-                if host is not None:
-                    raise RefusedError(400, "there are two Host headers")
-                host = value
-            elif name == b"origin":
-                origin = value
-            elif name == b"authorization":
-                authorization = value
-        if self._hosts and not self._knows(host):
+        """Turn away who may not ask; leave the headers for those behind."""
+        headers = scope[HEADERS] = headers_of(scope["headers"])
+        host = headers.get(b"host")
+        if host not in self._good_hosts and not self._knows(host):
             raise RefusedError(400, "Host is not a name of this server: --allow-host adds one")
-        if origin is not None and scope["method"] not in _SAFE and not _same_origin(origin, host):
+        if b"origin" in headers and scope["method"] not in _SAFE and not _same_origin(headers[b"origin"], host):
             raise RefusedError(403, "a page of another site may not change anything here")
-        if self._token is not None and scope["raw_path"] not in OPEN and not self._is_token(authorization):
+        if self._token is not None and scope["raw_path"] not in OPEN and not self._is_token(headers):
             raise RefusedError(401, "say Authorization: Bearer TOKEN", [(b"www-authenticate", b"Bearer")])
 
     def _knows(self, host: bytes | None) -> bool:
         """A page of a stranger whose name leads to this address (DNS rebinding) comes with the stranger's Host."""
-        return host is not None and _without_port(host.decode("latin-1")) in self._hosts
+        if not self._hosts:
+            return True
+        if host is None or _without_port(host.decode("latin-1")) not in self._hosts:
+            return False
+        if len(self._good_hosts) < _MOST_HOSTS:
+            self._good_hosts.add(host)
+        return True
 
-    def _is_token(self, authorization: bytes | None) -> bool:
+    def _is_token(self, headers: paths.Headers) -> bool:
         assert self._token is not None
-        given = authorization or b""
-        scheme, _, token = given.partition(b" ")
+        scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
         # Compared in any case, and in constant time: the answer's delay tells nothing.
         same = hmac.compare_digest(token.strip(), self._token)
         return same and scheme.lower() == b"bearer"
 
 
-async def send_reply(reply: Reply, send: Send) -> None:
-    """Send an answer whose body is known."""
+def with_length(reply: Reply) -> Headers:
+    """An answer's headers, with what says where its body ends."""
     status, headers, body = reply
-    if status != 304 and status != 204:
-        headers.append((b"content-length", b"%d" % len(body)))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    return headers if status in _BODILESS else [*headers, (b"content-length", b"%d" % len(body))]
 
 
-def _takes_all(path: bytes) -> bool:
-    return len(path) > 1 and path.endswith(b"/")
+async def _send(reply: Reply, send: Send) -> None:
+    await send({"type": "http.response.start", "status": reply[0], "headers": with_length(reply)})
+    await send({"type": "http.response.body", "body": reply[2]})
+
+
+def _label_of(path: bytes) -> str:
+    """One of few, whatever clients ask for."""
+    for prefix in KEYED:
+        if path.startswith(prefix):
+            return prefix.decode() + "{key}"
+    text = path.decode("latin-1")
+    return text if text in LABELS else "other"
 
 
 def _take_key(scope: Scope) -> None:

@@ -7,7 +7,7 @@ made of the store's uuid and the item's version, so that `If-Match` is a compare
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -17,12 +17,17 @@ from shmkv.server.body import Receive, from_json, read_body
 from shmkv.server.paths import query_of, seconds_of, text_of
 from shmkv.server.problems import Headers, RefusedError, Reply
 
+if TYPE_CHECKING:
+    from shmkv._core import Record
+
 PREFIX: Final = b"/kv/"
 _INCR: Final = b"/incr"
 # Conditions of Store._place.
 _ANY, _ABSENT, _PRESENT, _VERSION = range(4)
+HEADERS: Final = "shmkv.headers"  # in the scope: what paths.headers_of made of them
+_OCTETS: Final = (b"content-type", forms.OCTETS.encode())
 _ETAGS: Final = re.compile(r'\s*(W/)?"([^"]*)"\s*(?:,|$)')
-_VERSION_IN_TAG: Final = re.compile("[1-9a-f][0-9a-f]{0,15}")
+_VERSION_DIGITS: Final = re.compile("[1-9a-f][0-9a-f]{0,15}")
 # A page that somebody stored is shown by a browser without its scripts: they would speak for this server.
 _AS_DATA: Final = ((b"x-content-type-options", b"nosniff"), (b"content-security-policy", b"sandbox"))
 _MISSING: Final = "there is no such key"
@@ -37,12 +42,10 @@ class Increment(msgspec.Struct, forbid_unknown_fields=True):
     ttl: float | None = None
 
 
-async def handle(backend: Backend, scope: dict[str, Any], receive: Receive, max_body: int) -> Reply:
-    """Answer a request whose path begins with /kv/."""
+async def change(backend: Backend, scope: dict[str, Any], receive: Receive, max_body: int) -> Reply:
+    """Answer a request whose path begins with /kv/, other than GET and HEAD."""
     method = scope["method"]
     raw = scope["raw_path"][len(PREFIX) :]
-    if method == "GET" or method == "HEAD":
-        return get(backend, scope, text_of(raw))
     if method == "PUT":
         return await put(backend, scope, text_of(raw), receive, max_body)
     if method == "DELETE":
@@ -56,22 +59,30 @@ async def handle(backend: Backend, scope: dict[str, Any], receive: Receive, max_
 # ---- Reading -------------------------------------------------------------------------------
 
 
-def get(backend: Backend, scope: dict[str, Any], key: str) -> Reply:
+def get(backend: Backend, scope: dict[str, Any]) -> Reply:
     """The value's bytes, or 304, 404, 406, 412."""
     if scope["query_string"]:
         query_of(scope, ())
-    record = backend.store._fetch(key)
+    asked = scope[HEADERS]
+    record = backend.store._fetch(text_of(scope["raw_path"][len(PREFIX) :]))
     if record is None:
-        if _header(scope, b"if-match") is not None:
-            raise RefusedError(412, _MISSING)
-        raise RefusedError(404, _MISSING)
-    tag = backend.etag(record[3])
-    headers = [(b"etag", tag), (b"shmkv-type", forms.type_name(record[0]).encode())]
+        raise RefusedError(412 if b"if-match" in asked else 404, _MISSING)
+    headers = [(b"etag", backend.etag(record[3]))]
     if record[4]:
         headers.append((b"shmkv-ttl", b"%.3f" % (forms.seconds_left(record, backend.store._now_ms()) or 0)))
-    unchanged = _condition_of(backend, scope, record[3], headers)
-    if unchanged is not None:
-        return unchanged
+    if b"if-match" in asked and not _holds(backend, asked[b"if-match"], record[3], weak=False):
+        raise RefusedError(412, "the item has another version", headers)
+    if b"if-none-match" in asked and _holds(backend, asked[b"if-none-match"], record[3], weak=True):
+        return 304, headers, b""
+    if record[0] == forms.BYTES:
+        headers.append(_OCTETS)
+        return 200, headers, record[1]
+    return _shown(record, headers)
+
+
+def _shown(record: Record, headers: Headers) -> Reply:
+    """Anything but bytes without a content type."""
+    headers.append((b"shmkv-type", forms.type_name(record[0]).encode()))
     try:
         body, content_type = forms.shown(record)
     except forms.NoFormError as error:
@@ -80,14 +91,8 @@ def get(backend: Backend, scope: dict[str, Any], key: str) -> Reply:
     return 200, headers, body
 
 
-def _condition_of(backend: Backend, scope: dict[str, Any], version: int, headers: Headers) -> Reply | None:
-    """304 or 412 where the request's conditions say so."""
-    wanted, known = _header(scope, b"if-match"), _header(scope, b"if-none-match")
-    if wanted is not None and not (_is_star(wanted) or version in _versions(backend, wanted)):
-        raise RefusedError(412, "the item has another version", headers)
-    if known is not None and (_is_star(known) or version in _versions(backend, known, weak=True)):
-        return 304, headers, b""
-    return None
+def _holds(backend: Backend, tags: bytes, version: int, *, weak: bool) -> bool:
+    return tags.strip() == b"*" or version in _versions(backend, tags, weak=weak)
 
 
 # ---- Writing -------------------------------------------------------------------------------
@@ -97,7 +102,7 @@ async def put(backend: Backend, scope: dict[str, Any], key: str, receive: Receiv
     """Store the body: 201, 204, or 412 where its condition does not hold."""
     ttl = seconds_of(query_of(scope, ("ttl",)))
     conditions = _put_conditions(backend, scope)
-    content_type = _header(scope, b"content-type")
+    content_type = scope[HEADERS].get(b"content-type", b"").decode("latin-1") or None
     body = await read_body(receive, max_body)
     for condition, version in conditions:
 
@@ -112,7 +117,7 @@ async def put(backend: Backend, scope: dict[str, Any], key: str, receive: Receiv
 
 def _put_conditions(backend: Backend, scope: dict[str, Any]) -> list[tuple[int, int]]:
     """(condition, version) of Store._place: of several, one that holds is enough."""
-    wanted, unwanted = _header(scope, b"if-match"), _header(scope, b"if-none-match")
+    wanted, unwanted = scope[HEADERS].get(b"if-match"), scope[HEADERS].get(b"if-none-match")
     if unwanted is not None:
         if not _is_star(unwanted):
             raise RefusedError(422, "of If-None-Match, a PUT takes * only: create, or leave it")
@@ -121,18 +126,18 @@ def _put_conditions(backend: Backend, scope: dict[str, Any]) -> list[tuple[int, 
         return [(_ANY, 0)]
     if _is_star(wanted):
         return [(_PRESENT, 0)]
-    return [(_VERSION, version) for version in _versions(backend, wanted)]
+    return [(_VERSION, version) for version in _versions(backend, wanted, weak=False)]
 
 
 async def delete(backend: Backend, scope: dict[str, Any], key: str) -> Reply:
     """204; 404; 412 where If-Match does not hold."""
     query_of(scope, ())
-    wanted = _header(scope, b"if-match")
+    wanted = scope[HEADERS].get(b"if-match")
     if wanted is None or _is_star(wanted):
         if await backend.write(lambda store: store.delete(key)):
             return 204, [], b""
         raise RefusedError(404 if wanted is None else 412, _MISSING)
-    for version in _versions(backend, wanted):
+    for version in _versions(backend, wanted, weak=False):
         if await backend.write(lambda store, version=version: store._delete_version(key, version)):  # type: ignore[misc]
             return 204, [], b""
     raise RefusedError(412, "there is no item of that version: nothing was changed")
@@ -165,30 +170,20 @@ def _whole(number: float, name: str) -> int:
 # ---- Headers -------------------------------------------------------------------------------
 
 
-def _header(scope: dict[str, Any], wanted: bytes) -> str | None:
-    """A header's value; lines of the same name are one list.  Bytes beyond ASCII become what no content type may be."""
-    found = None
-    for name, value in scope["headers"]:
-        if name == wanted:
-            text: str = value.decode("latin-1")
-            found = text if found is None else f"{found}, {text}"
-    return found
+def _is_star(value: bytes) -> bool:
+    return value.strip() == b"*"
 
 
-def _is_star(value: str) -> bool:
-    return value.strip() == "*"
-
-
-def _versions(backend: Backend, value: str, *, weak: bool = False) -> list[int]:
-    """The versions of this store's ETags in a list of them; others match nothing.
+def _versions(backend: Backend, tags: bytes, *, weak: bool) -> list[int]:
+    """The versions of this store's ETags in a list of them; those of others match nothing.
 
     Args:
-        weak: compare as If-None-Match does: a cache may have weakened a tag on its way.
+        weak: take weak ones (W/"...") too, as If-None-Match does and If-Match does not (RFC 9110, 8.8.3.2).
     """
     prefix = backend.tag[1:]
     found = []
-    for mark, tag in _ETAGS.findall(value):
+    for is_weak, tag in _ETAGS.findall(tags.decode("latin-1")):
         digits = tag.removeprefix(prefix)
-        if tag.startswith(prefix) and (weak or not mark) and _VERSION_IN_TAG.fullmatch(digits):
+        if digits != tag and (weak or not is_weak) and _VERSION_DIGITS.fullmatch(digits):
             found.append(int(digits, 16))
     return found

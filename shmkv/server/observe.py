@@ -1,5 +1,5 @@
-"""How long requests took, over all workers: counted in a store of the server's own, so that a worker's death loses
-nothing that it had counted.
+"""How long requests took, over all workers: counted in a store of the server's own, so that a worker's death loses no
+more than its last quarter of a second.
 
 The side store is private to the server: the supervisor makes it, hands it to each worker, and it goes when the server
 ends.  What all workers have to share lies in it, request times here, the report of about.py.
@@ -7,6 +7,7 @@ ends.  What all workers have to share lies in it, request times here, the report
 
 from __future__ import annotations
 
+from asyncio import get_running_loop
 from bisect import bisect_left
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -21,6 +22,7 @@ BOUNDS_S: Final = (
 )  # fmt: skip
 _BOUNDS_NS: Final = tuple(round(bound * 1e9) for bound in BOUNDS_S)
 METHODS: Final = frozenset(("GET", "HEAD", "PUT", "POST", "DELETE"))
+FLUSH_S: Final = 0.25
 _PREFIX: Final = "requests|"
 
 
@@ -35,34 +37,47 @@ class Times(NamedTuple):
 
 
 class Observer:
-    """Counts requests."""
+    """Counts requests: at once in this worker, and every FLUSH_S in the side store."""
 
     def __init__(self, side: Store) -> None:
         self._side = side
-        self._keys: dict[tuple[str, str, int], list[str]] = {}
+        self._counts: dict[tuple[str, str, int], list[int]] = {}  # by the bounds, beyond them, nanoseconds
+        self._flushing = False
 
     def note(self, route: str, method: str, status: int, took_ns: int) -> None:
         """A request was answered."""
-        kind = (route, method if method in METHODS else "other", status)
-        keys = self._keys.get(kind) or self._new_keys(kind)
-        with suppress(LockTimeoutError):  # a worker was stopped while it counted: requests do not wait for it
-            self._side.incr(keys[bisect_left(_BOUNDS_NS, took_ns)])
-            self._side.incr(keys[-1], took_ns)
+        kind = (route, method, status)
+        counts = self._counts.get(kind) or self._new_counts(route, method, status)
+        counts[bisect_left(_BOUNDS_NS, took_ns)] += 1
+        counts[-1] += took_ns
+        if not self._flushing:
+            self._flushing = True
+            get_running_loop().call_later(FLUSH_S, self.flush)
 
-    def _new_keys(self, kind: tuple[str, str, int]) -> list[str]:
-        """One key for each bound, one beyond them, one for the sum."""
-        label = _PREFIX + "|".join(map(str, kind))
-        keys = self._keys[kind] = [f"{label}|{at}" for at in (*range(len(BOUNDS_S) + 1), "ns")]
-        return keys
+    def flush(self) -> None:
+        """Tell the other workers what was counted here.  In the event loop's thread, as `note`."""
+        self._flushing = False
+        with suppress(LockTimeoutError):  # a worker was stopped while it counted: the next flush tells the rest
+            for kind, counts in self._counts.items():
+                label = _PREFIX + "|".join(map(str, kind))
+                for at, count in enumerate(counts):
+                    if count:
+                        self._side.incr(f"{label}|{at}", count)
+                        counts[at] = 0
+
+    def _new_counts(self, route: str, method: str, status: int) -> list[int]:
+        """Methods are what clients make up: all but a few are one."""
+        kind = (route, method if method in METHODS else "other", status)
+        return self._counts.setdefault(kind, [0] * (len(BOUNDS_S) + 2))
 
     def times(self) -> list[Times]:
-        """Of all workers, sorted."""
+        """Of all workers, sorted; of this one, what `flush` has told."""
         found: dict[tuple[str, str, str], Times] = {}
         for key, count in self._side.range(_PREFIX, _PREFIX[:-1] + "}"):
             _, route, method, status, at = str(key).split("|")
             empty = Times(route, method, status, [0] * (len(BOUNDS_S) + 1), 0.0)
             times = found.setdefault((route, method, status), empty)
-            if at == "ns":
+            if int(at) == len(empty.counts):
                 found[route, method, status] = times._replace(seconds=count / 1e9)
             else:
                 times.counts[int(at)] = count

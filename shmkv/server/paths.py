@@ -13,6 +13,26 @@ _NUMBER: Final = re.compile(r"[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?", re.ASCII)
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 
+Headers = dict[bytes, bytes]
+
+
+def headers_of(pairs: list[tuple[bytes, bytes]]) -> Headers:
+    """A request's headers by their names in lower case; of those that come more than once, one list.
+
+    Raises:
+        RefusedError: 400, there are two Host headers.
+    """
+    headers = dict(pairs)
+    if len(headers) == len(pairs):
+        return headers
+    headers = {}
+    for name, value in pairs:
+        if name == b"host" and name in headers:
+            raise RefusedError(400, "there are two Host headers")
+        headers[name] = value if name not in headers else headers[name] + b", " + value
+    return headers
+
+
 def text_of(raw: bytes) -> str:
     """Percent-decoded text.
 

@@ -14,10 +14,11 @@ from typing import Any, Final, NoReturn
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from shmkv.server.gate import Gate
+from shmkv.server.gate import Gate, with_length
 from shmkv.server.problems import problem
 
 _MOST_HEADERS: Final = 100
+_FRAMING: Final = (b"content-length", b"transfer-encoding")
 _LOOK_SECONDS: Final = 1.0
 _SLICE: Final = 8 << 10  # bytes parsed at a time: so many requests, and no more, may wait for the answers before them
 _TARGET: Final = re.compile(rb"(?:https?://[^/?#]+)?(/[^?#]*|\*)?(?:\?([^#]*))?")
@@ -37,9 +38,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = True
         self._unfinished = False  # has begun to arrive, and not ended
         self._ended_one = False  # a request has ended in what came last: empty lines alone are none
-        self._header_bytes = 0
         self._framing = b""  # the header that says where its body ends, if it has one
         self._is_standing_in = False  # what the parser tells now is of no request
+        self._read: tuple[str, bytes, bytes] | None = None  # method, path, query of a read that is answered at once
         self._received = 0  # bytes of it
         self._without_body = 0  # bytes since its body had one more: head, trailers
         self._since: float | None = None  # when it had begun and was not whole, on the loop's clock
@@ -101,7 +102,7 @@ class BoundedProtocol(HttpToolsProtocol):
         except httptools.HttpParserError:
             self._refuse_now(400, "that is no HTTP/1.1 request")
         if self._unfinished and self._without_body > self._most_head() and self._refusal is None:
-            self._refuse_now(431, f"the head of a request takes at most {self._most_head():,} bytes here")
+            self._refuse_now(*self._too_long())
         return taken
 
     def _decline_upgrade(self) -> None:
@@ -178,25 +179,48 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._framing = b""
         self._in_head = self._unfinished = True
-        self._header_bytes = 0
 
     def on_url(self, url: bytes) -> None:
-        if self._is_standing_in:
-            return
-        if len(self.url) + len(url) > self.settings.max_url:
-            self._refuse(414, f"a path takes at most {self.settings.max_url:,} bytes here")
-        super().on_url(url)
+        if not self._is_standing_in:
+            super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._header_bytes += len(name) + len(value) + 4
-        if self._header_bytes > self.settings.max_head or len(self.headers) == _MOST_HEADERS:
-            self._refuse(431, f"headers: at most {_MOST_HEADERS}, of {self.settings.max_head:,} bytes together")
-        if not self._in_head:
-            return  # a trailer: nobody behind the head's checks is told of it
-        kind, value = name.lower(), value.rstrip(b" \t")
-        if kind == b"content-length" or kind == b"transfer-encoding":
-            self._frame(kind, value.lower())
-        super().on_header(kind, value)
+        super().on_header(name, value.rstrip(b" \t"))
+
+    def on_headers_complete(self) -> None:
+        if self._is_standing_in:
+            return
+        self._check_head()
+        # uvicorn's parser of targets takes no more than 65,535 bytes, and a key alone may have three times as many.
+        target = _TARGET.fullmatch(self.url)
+        method = self.parser.get_method()
+        if target is None or not self.url.isascii() or method == b"CONNECT":
+            self._refuse(400, "that is no path")
+        self._in_head = False
+        if self._takes_at_once(method, target[1]):
+            self._read = (method.decode(), target[1], target[2] or b"")
+            return
+        self.url = b"/"
+        super().on_headers_complete()
+        self.scope["raw_path"], self.scope["query_string"] = target[1] or b"/", target[2] or b""
+        self.headers = []  # what comes now are trailers: nobody behind the head's checks is told of them
+
+    def _check_head(self) -> None:
+        settings = self.settings
+        for name, value in self.headers:
+            if name in _FRAMING:
+                self._frame(name, value.lower())
+        if self._without_body <= settings.max_head and len(self.headers) <= _MOST_HEADERS:
+            return  # less has come than would be too much
+        size = sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if len(self.url) > settings.max_url or size > settings.max_head or len(self.headers) > _MOST_HEADERS:
+            self._refuse(*self._too_long())
+
+    def _too_long(self) -> tuple[int, str]:
+        settings = self.settings
+        if len(self.url) > settings.max_url:
+            return 414, f"a path takes at most {settings.max_url:,} bytes here"
+        return 431, f"headers: at most {_MOST_HEADERS}, of {settings.max_head:,} bytes together"
 
     def _frame(self, kind: bytes, value: bytes) -> None:
         if kind == b"transfer-encoding" and value != b"chunked":
@@ -205,27 +229,40 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(413, f"a body takes at most {self.settings.max_body:,} bytes here")
         self._framing = b"" if value == b"0" else kind + b":" + value
 
-    def on_headers_complete(self) -> None:
-        if self._is_standing_in:
-            return
-        # uvicorn's parser of targets takes no more than 65,535 bytes, and a key alone may have three times as many.
-        target = _TARGET.fullmatch(self.url)
-        if target is None or not self.url.isascii() or self.parser.get_method() == b"CONNECT":
-            self._refuse(400, "that is no path")
-        self._in_head = False
-        self.url = b"/"
-        super().on_headers_complete()
-        self.scope["raw_path"], self.scope["query_string"] = target[1] or b"/", target[2] or b""
-
     def on_body(self, body: bytes) -> None:
         self._without_body = 0
-        super().on_body(body)
+        if self._read is None:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade() and self._framing:
             return  # the body comes yet: see _decline_upgrade
         self._unfinished, self._ended_one, self._received, self._without_body = False, True, 0, 0
-        super().on_message_complete()
+        if self._read is None:
+            super().on_message_complete()
+        else:
+            self._answer_at_once(*self._read)
+            self._read = None
+
+    # ---- Reads of one item -----------------------------------------------------------------
+
+    def _takes_at_once(self, method: bytes, path: bytes | None) -> bool:
+        """It is a read of one item, no answer is due before it, and the client takes what is sent."""
+        if path is None or not self.app.is_read(method.decode(), path):
+            return False
+        due = self._is_answering() or bool(self.pipeline) or self.flow.write_paused or self.transport.is_closing()
+        return not (due or self.expect_100_continue or self.parser.should_upgrade())
+
+    def _answer_at_once(self, method: str, path: bytes, query: bytes) -> None:
+        scope = {"method": method, "raw_path": path, "query_string": query, "headers": self.headers}
+        reply = self.app.answer_read(scope)
+        is_last = self.parser.get_http_version() == "1.0" or not self.parser.should_keep_alive()
+        lines = [b"%b: %b\r\n" % header for header in (*self.server_state.default_headers, *with_length(reply))]
+        end = b"connection: close\r\n\r\n" if is_last else b"\r\n"
+        self.transport.write(b"".join([STATUS_LINE[reply[0]], *lines, end, b"" if method == "HEAD" else reply[2]]))
+        if is_last:
+            self.transport.close()
+        self.on_response_complete()
 
     def _most_head(self) -> int:
         return self.settings.max_url + self.settings.max_head

@@ -7,42 +7,37 @@ for one process, so this server has one worker.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Final
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
 from shmkv import DataStore, Store
-from shmkv.server import metrics, openapi
+from shmkv.server import kv, metrics, openapi
 from shmkv.server.about import Server
 from shmkv.server.api import KEY, Put, add_metrics, cursor_behind, json_answer, new_api, range_of, refuse_if_busy
-from shmkv.server.backend import THREADS, Answer, judged
+from shmkv.server.backend import InThreads
 from shmkv.server.body import Receive, from_json, read_body
-from shmkv.server.gate import Gate, Scope
+from shmkv.server.gate import Gate, KeyedRoute, Scope
 from shmkv.server.observe import Observer
 from shmkv.server.paths import query_of
 from shmkv.server.problems import RefusedError, Reply
 from shmkv.server.settings import Settings
 
-_ABSENT: Final = (b"/kv/", b"/kv", b"/report", b"/export", b"/check", b"/batch_put/")
+_ABSENT: Final = (b"/kv", b"/report", b"/export", b"/check", b"/batch_put/")
 _MILLION: Final = 1_000_000
 
 
-class Records:
+class Records(InThreads):
     """A DataStore for the routes: every call in a thread, as every call may read or write the disk."""
 
     def __init__(self, data: DataStore) -> None:
+        super().__init__()
         self.data = data
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="records")
-
-    async def in_thread(self, call: Callable[..., Answer], *args: Any) -> Answer:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, judged, call, *args)
 
     def close(self) -> None:
         """Wait for running calls, and close the DataStore."""
-        self._threads.shutdown()
+        super().close()
         self.data.close()
 
 
@@ -56,14 +51,15 @@ def record_app(data: DataStore, side: Store, server: Server, settings: Settings)
     _add_items(api, records, settings)
     _add_range(api, records, settings)
     _add_about(api, records, server)
-    add_metrics(api, lambda: metrics.page(None, observer), records)
+    add_metrics(api, observer, lambda: metrics.page(None, observer), records)
     openapi.describe(api, openapi.DATASTORE)
 
     def close() -> None:
         records.close()
         side.close()
 
-    return new_gate(dict.fromkeys(_ABSENT, _not_here), api, observer, settings, close)
+    keyed = KeyedRoute(kv.PREFIX, "/kv/{key}", _no_bytes, _not_here)
+    return new_gate(keyed, dict.fromkeys(_ABSENT, _not_here), api, observer, settings, close)
 
 
 def _add_items(api: FastAPI, records: Records, settings: Settings) -> None:
@@ -118,4 +114,8 @@ def whole_seconds(ttl: float | None) -> int | None:
 
 
 async def _not_here(scope: Scope, receive: Receive) -> Reply:
+    return _no_bytes(scope)
+
+
+def _no_bytes(scope: Scope) -> Reply:
     raise RefusedError(501, "a DataStore does not have this: it has /read/, /read_key_range/, /put/ and /delete/")

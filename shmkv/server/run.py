@@ -40,7 +40,7 @@ class CannotListenError(ShmkvError, OSError):
     """The address is taken, or is not one of this machine."""
 
 
-class UnsafeError(ShmkvError, PermissionError):
+class UnsafeError(PermissionError, ShmkvError):
     """To listen beyond this machine takes a token, or the word that none is wanted."""
 
 

@@ -12,15 +12,22 @@ from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from datetime import date, datetime, timedelta
 from typing import Any, NamedTuple
 
-from shmkv import BatchTooLargeError, KeyTooLargeError, ValueTooLargeError
+from shmkv import BatchTooLargeError, KeyTooLargeError, ValueTooLargeError, _core
 
 Key = str | bytes
 
 KEY_BYTES = 65_535
 BATCH_KEYS = 65_536
+RECORD_BYTES = 24  # before key and value
 LONGEST_TTL_S = 30 * 365 * 86_400
 PLAIN = (bytes, str, int, float, bool, type(None), datetime, date, timedelta)
 MISSING = object()
+
+
+def _bytes_of(pair: tuple[Key, Any]) -> int:
+    """What it takes in a batch: keys count, those that come again later too."""
+    key, value = pair
+    return RECORD_BYTES + len(key if isinstance(key, bytes) else key.encode()) + len(_core.encode_safe(value)[1])
 
 
 class Item(NamedTuple):
@@ -225,7 +232,7 @@ class Model(MutableMapping[Key, Any]):
         pairs = list(items.items() if isinstance(items, Mapping) else items)
         for key, value in pairs:
             self._item(key, value)
-        if len(pairs) > BATCH_KEYS or sum(len(v) for _, v in pairs if isinstance(v, bytes)) > self._size // 4:
+        if len(pairs) > BATCH_KEYS or (len(pairs) > 1 and sum(map(_bytes_of, pairs)) > self._size // 4):
             raise BatchTooLargeError("batch")
         for key, value in pairs:
             self._write(key, Item(value, expires))

@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_where_arguments(parser)
     parser.add_argument("--size", help="the most memory that the store may take, such as 4GiB (default: 1GiB)")
     parser.add_argument("--threads", type=_thread_count, default=1, metavar="N", help="threads that store (default: 1)")
-    parser.add_argument("--format", choices=("auto", "tsv", "csv", "jsonl"), default="auto")
+    parser.add_argument("--format", choices=("auto", "tsv", "csv", "jsonl"), default="auto", help="default: auto")
     parser.add_argument("--key-field", metavar="NAME", help="csv, jsonl: the key's field (default: key)")
     parser.add_argument("--value-field", metavar="NAME", help="csv, jsonl: the value's field (default: value)")
     parser.add_argument(
