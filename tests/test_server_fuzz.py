@@ -135,6 +135,8 @@ WRONG = {
     "HTTP/3.7": b"GET /healthz HTTP/3.7\r\n" + HOST + b"\r\n",
     "no version": b"GET /healthz\r\n\r\n",
     "TLS": bytes.fromhex("16030100a5010000a1030300") + bytes(150),
+    "no chunk size in a read": GET[:-2] + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n",
+    "the host in a trailer": b"GET /kv/k HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + HOST + b"\r\n",
     "noise": bytes(range(256)) * 4,
 }
 
@@ -338,6 +340,15 @@ def test_what_drips_is_ended(hasty: Serving, items: Store, head: bytes, drip: by
                 bare.sendall(drip)
     assert is_reset or statuses(answer) == ([200, 408] if head.startswith(HEALTH) else [408])
     assert items["k"] == b"v"
+
+
+def test_a_read_whose_body_is_late(hasty: Serving, items: Store) -> None:
+    """It is answered, and what is missing is not waited for: also not by the time limits of all others."""
+    with hasty.connect() as bare, hasty.connect() as other:
+        bare.sendall(GET[:-2] + b"Content-Length: 5\r\n\r\n")
+        other.sendall(b"GET /")
+        assert statuses(read_all(bare)) == [200]
+        assert statuses(read_all(other)) == [408]
 
 
 def test_a_body_at_a_fair_rate_is_waited_for(hasty: Serving, items: Store) -> None:

@@ -247,8 +247,8 @@ class BoundedProtocol(HttpToolsProtocol):
     # ---- Reads of one item -----------------------------------------------------------------
 
     def _takes_at_once(self, method: bytes, path: bytes | None) -> bool:
-        """It is a read of one item, no answer is due before it, and the client takes what is sent."""
-        if path is None or not self.app.is_read(method.decode(), path):
+        """It is a read of one item without a body, no answer is due before it, and the client takes what is sent."""
+        if self._framing or path is None or not self.app.is_read(method.decode(), path):
             return False
         due = self._is_answering() or bool(self.pipeline) or self.flow.write_paused or self.transport.is_closing()
         return not (due or self.expect_100_continue or self.parser.should_upgrade())
@@ -298,7 +298,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
 def _look(loop: Any, server_state: Any) -> None:
     """At all connections, and again in a second."""
+    loop.call_later(_LOOK_SECONDS, _look, loop, server_state)  # first: whatever a connection does, the others are seen
     now = loop.time()
     for connection in list(server_state.connections):
         connection.look(now)
-    loop.call_later(_LOOK_SECONDS, _look, loop, server_state)
