@@ -12,7 +12,7 @@ import pytest
 from helpers import PATIENCE, temporary_store
 from serving import Serving, serving
 
-EXAMPLES = 200 if os.environ.get("SHMKV_LONG") else 20  # of each operation
+EXAMPLES = 200 if os.environ.get("SHMKV_LONG") else 8  # of each operation
 
 CONFIG = """
 # What is there decides: a value without JSON, a condition that does not hold.
