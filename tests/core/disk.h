@@ -3,8 +3,9 @@
  * What: struct skv_files over arrays of bytes.  What was written is in the cache; what was synced is safe.
  * How:  disk_cut makes a folder as it may be found after the power went: of each file, every 512-byte sector that
  *       was written since the last sync is there or not, each by itself; the size is that of the last sync or any
- *       later one; of the changes of names since the folder was synced, the first few are there.  The n-th call can
- *       be made to fail, and a write to fail half-way.
+ *       later one; of the changes of names since the folder was synced, the first few are there, or some of them: those
+ *       of one file or of one name in their order, others in any.  The n-th call can be made to fail, and a write to
+ *       fail half-way.
  */
 #ifndef SKV_TEST_DISK_H
 #define SKV_TEST_DISK_H
@@ -254,7 +255,7 @@ static inline int disk_unlink(void *context, const char *name)
         return -d->error;
     if (disk_find(d->now, d->now_count, name) < 0)
         return -ENOENT;
-    disk_note_name(d, NAME_GONE, name, "", -1);
+    disk_note_name(d, NAME_GONE, name, "", d->now[disk_find(d->now, d->now_count, name)].file);
     disk_changed(d);
     return 0;
 }
@@ -335,6 +336,37 @@ static inline void disk_cut_file(const disk_file *from, disk_file *to, rng *r)
     disk_apply(&to->safe, &to->safe_size, 0, to->now, to->now_size);
 }
 
+static inline bool disk_hangs_on(const name_event *event, const name_event *earlier)
+{
+    const char *const names[] = {event->name, event->to};
+    bool hangs = event->file == earlier->file;
+    for (size_t i = 0; i < COUNT(names) && !hangs; i++)
+        hangs = names[i][0] && (strcmp(names[i], earlier->name) == 0 || strcmp(names[i], earlier->to) == 0);
+    return hangs;
+}
+
+/* A change that is lost takes with it what hangs on it. */
+static inline void disk_lose_some_names(const disk *d, disk *left, rng *r)
+{
+    bool *lost = calloc(d->event_count + 1, sizeof *lost);
+    REQUIRE(lost, "no memory");
+    for (uint32_t i = 0; i < d->event_count; i++) {
+        lost[i] = below(r, 3) == 0;
+        for (uint32_t earlier = 0; earlier < i && !lost[i]; earlier++)
+            lost[i] = lost[earlier] && disk_hangs_on(&d->events[i], &d->events[earlier]);
+        if (!lost[i])
+            disk_apply_name(&d->events[i], left->now, &left->now_count);
+    }
+    free(lost);
+}
+
+static inline void disk_lose_last_names(const disk *d, disk *left, rng *r)
+{
+    uint32_t kept = below(r, d->event_count + 1);
+    for (uint32_t i = 0; i < kept; i++)
+        disk_apply_name(&d->events[i], left->now, &left->now_count);
+}
+
 static inline disk *disk_cut(const disk *d, rng *r)
 {
     disk *left = calloc(1, sizeof *left);
@@ -344,9 +376,7 @@ static inline disk *disk_cut(const disk *d, rng *r)
         disk_cut_file(&d->files[i], &left->files[i], r);
     memcpy(left->now, d->safe, sizeof left->now);
     left->now_count = d->safe_count;
-    uint32_t kept = below(r, d->event_count + 1);
-    for (uint32_t i = 0; i < kept; i++)
-        disk_apply_name(&d->events[i], left->now, &left->now_count);
+    (below(r, 2) ? disk_lose_some_names : disk_lose_last_names)(d, left, r);
     memcpy(left->safe, left->now, sizeof left->safe);
     left->safe_count = left->now_count;
     return left;
