@@ -21,6 +21,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import struct
 import threading
 import time
@@ -311,6 +312,9 @@ class DataStore:
     # ---- Recovery ----------------------------------------------------------------------------------
 
     def _recover(self) -> None:
+        on_disk = self._numbers_on_disk()
+        for number in on_disk:  # also those without a record
+            self._files.add(number)
         found = self._log.recover(self._apply)
         if found["damage"]:
             raise CorruptStoreError(
@@ -319,12 +323,19 @@ class DataStore:
                 "and all later ones to go on with those"
             )
         self._log.begin(os.urandom(16))
-        self._files.add(self._log.segment)
+        self._files.add(self._log.segment)  # the first one of a new log
+        for number in on_disk:
+            if number > self._log.segment:  # begun when the power went; the one before it is gone on with
+                self._log.remove(number)
+                self._files.remove(number)
         for number in self._files.numbers():
             self._files.grow(number, os.stat(_segment_name(number), dir_fd=self._folder).st_size)
 
+    def _numbers_on_disk(self) -> list[int]:
+        names = (_SEGMENT_FILE.fullmatch(name) for name in os.listdir(self._folder))
+        return sorted(int(match[1]) for match in names if match)
+
     def _apply(self, segment: int, offset: int, size: int, operations: list[tuple[int, Any, None, int]]) -> None:
-        self._files.add(segment)
         for kind, key, _, expires in operations:
             old = self._index.get(key)
             place = (segment, offset, size, expires) if kind == PUT else None
@@ -455,6 +466,7 @@ class DataStore:
 # ---- Segments, index, claim, syncer -----------------------------------------------------------------
 
 _SEGMENT_HEAD = 64
+_SEGMENT_FILE = re.compile(r"([0-9]{20})\.log")
 
 
 class _Files:

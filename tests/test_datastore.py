@@ -631,6 +631,37 @@ def test_kills_while_segments_are_emptied(folder: Path, rng: random.Random) -> N
             require_exact(data, folder)
 
 
+@pytest.mark.usefixtures("small")
+def test_a_segment_without_a_record_is_counted_and_goes(folder: Path) -> None:
+    with DataStore(folder, sync="none") as data:
+        data.create("first", {"n": 1})
+        data._rotate()
+        data._rotate()
+        data.create("last", {"n": 2})
+    with DataStore(folder, sync="none") as data:
+        require_exact(data, folder)
+        for i in range(300):
+            data.create(f"c{i}", {"text": "x" * 5000})
+            data.delete(f"c{i}")
+        require_exact(data, folder)
+        assert [int(path.stem) for path in segments(folder)] == data._files.numbers()
+    with DataStore(folder) as data:
+        assert data.read("first") == {"n": 1}
+
+
+def test_a_segment_that_was_begun_in_vain_goes(folder: Path) -> None:
+    """The power went: of the segment before it more is there than was synced, and it is gone on with."""
+    with DataStore(folder) as data:
+        data.create("k", {"n": 1})
+        data._rotate()
+    with segments(folder)[0].open("ab") as file:
+        file.write(bytes(100))
+    with DataStore(folder) as data:
+        assert len(segments(folder)) == 1
+        require_exact(data, folder)
+        assert data.read("k") == {"n": 1}
+
+
 # ---- A disk that fails -----------------------------------------------------------------------
 
 
