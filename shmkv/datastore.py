@@ -9,7 +9,8 @@ How:  a change is a frame at the end of the log, then a change of the index: a p
 
 From the old end, because a deletion has to outlive every older frame of its key, or opening would bring that one back:
 in the oldest segment there is nothing left for it to hide.  It goes on with each change once the files take half of
-what they may, a few bytes for each byte written, so that no change waits for all of it.
+what they may, a few bytes for each byte written, so that no change waits for all of it.  Before a segment is removed, a
+frame says so: one that is missing and was not removed is told from one that was.
 
 Concurrency: changes are made one at a time, under a lock; reads take none.
 """
@@ -71,7 +72,7 @@ GATHERED_AT_ONCE = 16_384  # reading less at a time costs more than moving it
 SYNC_SECONDS = 0.5  # half of what may be lost
 
 INDEX_BYTES = 4 << 30  # of address space; memory only as it is used
-PUT, DELETE = 1, 2  # enum skv_op_kind
+PUT, DELETE, COUNT = 1, 2, 4  # enum skv_op_kind
 
 # Where a record's frame is: segment, offset and bytes; and when it expires, ms of Unix time, 0 = never.
 Place = tuple[int, int, int, int]
@@ -123,6 +124,7 @@ class DataStore:
                 self._files = _Files()
                 self._cursor = _Cursor()
                 self._owed = 0  # bytes of the oldest segment that are to be looked at
+                self._removed = 0  # number of the last segment that was, or is about to be
                 self._recover()
             except BaseException:
                 self._claim.release()
@@ -322,6 +324,11 @@ class DataStore:
                 f"{len(self._index)} records before that place can be read; restore the file from a copy, or remove it "
                 "and all later ones to go on with those"
             )
+        if on_disk and on_disk[0] > self._removed + 1:
+            raise CorruptStoreError(
+                f"{self._path / _segment_name(self._removed + 1)} is missing, and maybe others up to "
+                f"{_segment_name(on_disk[0] - 1)}: restore them from a copy"
+            )
         self._log.begin(os.urandom(16))
         self._files.add(self._log.segment)  # the first one of a new log
         for number in on_disk:
@@ -337,6 +344,9 @@ class DataStore:
 
     def _apply(self, segment: int, offset: int, size: int, operations: list[tuple[int, Any, None, int]]) -> None:
         for kind, key, _, expires in operations:
+            if kind == COUNT:
+                self._removed = expires
+                continue
             old = self._index.get(key)
             place = (segment, offset, size, expires) if kind == PUT else None
             if place:
@@ -442,7 +452,10 @@ class DataStore:
     def _remove(self, number: int) -> None:
         if self._files.live_in(number):
             raise CorruptStoreError(f"{self._path / _segment_name(number)} ends before records that are in it")
-        # What was moved is on stable storage before its only other copy goes.
+        if self._removed < number:
+            self._append(COUNT, "", b"", number)
+            self._removed = number
+        # What was moved is on stable storage before its only other copy goes, and so is the frame that says so.
         self._make_stable(self._log.end)
         try:
             self._log.remove(number)

@@ -800,3 +800,22 @@ def test_a_missing_segment_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch
     files[1].unlink()
     with pytest.raises(CorruptStoreError, match="missing"):
         DataStore(folder)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_segment_that_is_missing_at_the_old_end_is_told(folder: Path) -> None:
+    """Which of them were removed by the store itself is in the log."""
+    with DataStore(folder, sync="none") as data:
+        for i in range(60):
+            data.create(f"keep{i}", {"text": "x" * 5000})
+        oldest = segments(folder)[0]
+        for i in range(400):
+            data.create(f"c{i}", {"text": "x" * 5000})
+            data.delete(f"c{i}")
+    files = segments(folder)
+    assert files[0] > oldest, "none was removed"
+    DataStore(folder).close()
+    for path in files[:3]:
+        path.unlink()
+        with pytest.raises(CorruptStoreError, match=f"{files[0].name} is missing"):
+            DataStore(folder)

@@ -41,7 +41,8 @@ enum skv_op_kind {
     SKV_OP_PUT = 1,             /* the item has this value and expiry, whatever it had before  */
     SKV_OP_DELETE = 2,
     SKV_OP_CLEAR = 3,           /* no key                                                     */
-    SKV_OP_COUNT = 4,           /* SKV_FRAME_END only: `expires_ms` holds the number of items */
+    SKV_OP_COUNT = 4,           /* `expires_ms` holds a number: in SKV_FRAME_END, of the items; in the log of a
+                                 * DataStore, of the last segment that was removed            */
 };
 
 enum skv_op_flag { SKV_OP_BYTES_KEY = 1 };

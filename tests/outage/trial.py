@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import enum
 import random
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
