@@ -11,19 +11,21 @@ from __future__ import annotations
 
 import atexit
 import concurrent.futures
+import fcntl
 import functools
 import hashlib
 import os
 import shutil
 import subprocess
 import tempfile
-import threading
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ENGINE = HERE.parent / "shmkv" / "_core"
 PROGRAMS = HERE / "core"
 COMPILER = os.environ.get("CC") or "cc"
+CACHE_VARIABLE = "SHMKV_TEST_OBJECTS"
 WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Werror"]
 
 FLAVOURS = {
@@ -59,10 +61,32 @@ def run_prefix(flavour: str) -> list[str]:
 
 @functools.cache
 def object_cache() -> Path:
-    """A folder for this process's object files, gone at its end."""
-    folder = tempfile.mkdtemp(prefix="shmkv-objects-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return Path(folder)
+    """A folder for the object files of this process and of those that it starts, gone at its end."""
+    if CACHE_VARIABLE not in os.environ:
+        os.environ[CACHE_VARIABLE] = folder = tempfile.mkdtemp(prefix="shmkv-objects-")
+        atexit.register(_remove_cache, folder, os.getpid())
+    return Path(os.environ[CACHE_VARIABLE])
+
+
+def _remove_cache(folder: str, maker: int) -> None:
+    if os.getpid() == maker:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def cached(name: str, parts: Iterable[bytes], make: Callable[[Path], None]) -> Path:
+    """A file that follows from its parts alone: `make(path)` is called once, whoever else asks for it meanwhile."""
+    told = hashlib.sha256()
+    for part in parts:
+        told.update(b"%d:" % len(part) + part)
+    stem, suffix = os.path.splitext(name)
+    made = object_cache() / f"{stem}-{told.hexdigest()[:24]}{suffix}"
+    with made.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            fresh = made.with_suffix(f".new{suffix}")
+            make(fresh)
+            fresh.replace(made)
+    return made
 
 
 def _folder_name(key: tuple[str, ...]) -> str:
@@ -97,22 +121,20 @@ class Builder:
             if "-DSKV_CRASH_POINTS" in FLAVOURS[flavour]:
                 sources.append(PROGRAMS / "crash_hook.c")
             flags = [*WARNINGS, *FLAVOURS[flavour], *extra]
-            object_cache()  # made now: two threads that ask for it at once would make two
+            object_cache()  # now: two threads that ask for it at once would make two
             with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
                 self._engines[key] = list(pool.map(lambda source: self._object(source, flags), sources))
         return self._engines[key]
 
     def _object(self, source: Path, flags: list[str]) -> str:
         """Compiled once for each text and each set of flags: one fault in one file leaves the others as they are."""
-        told = hashlib.sha256(" ".join(flags).encode())
-        for text in (source, *sorted(self._source.glob("*.h")), *sorted(PROGRAMS.glob("*.h"))):
-            told.update(text.read_bytes())
-        made = object_cache() / f"{source.stem}-{told.hexdigest()[:24]}.o"
-        if not made.exists():
-            fresh = made.with_suffix(f".{threading.get_ident()}.o")
-            compile_c([*flags, "-c", str(source), "-o", str(fresh)], self._source)
-            fresh.replace(made)
-        return str(made)
+        texts = (source, *sorted(self._source.glob("*.h")), *sorted(PROGRAMS.glob("*.h")))
+        parts = [" ".join([COMPILER, *flags]).encode(), *(text.read_bytes() for text in texts)]
+
+        def make(path: Path) -> None:
+            compile_c([*flags, "-c", str(source), "-o", str(path)], self._source)
+
+        return str(cached(f"{source.stem}.o", parts, make))
 
     def _require_working(self, flavour: str) -> None:
         """A program can be built, linked and run in this flavour."""

@@ -45,6 +45,7 @@ if _fault:
 
 import helpers  # noqa: E402
 import hypothesis  # noqa: E402
+from building import object_cache  # noqa: E402
 from shell import Server, Shell  # noqa: E402
 
 from shmkv import Store, StoreNotFoundError  # noqa: E402
@@ -70,6 +71,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     global _stderr
     _stderr = os.dup(2)  # now, while it is not captured
+    object_cache()  # now, so that the workers of pytest-xdist share it
     # Python >= 3.12 warns of what these tests do on purpose.
     config.addinivalue_line("filterwarnings", "ignore:This process .* is multi-threaded:DeprecationWarning")
     if config.option.seed is None:

@@ -580,6 +580,19 @@ BOUNDS = (
         CRASH,
     ),
     mutant(
+        "spares-at-once",
+        "a batch puts tables in place while others of its buckets still lack one",
+        "batch.c",
+        "        note_need_locked(b, g);\n        ready",
+        "        note_need_locked(b, g);\n"
+        "        if (g->needed && !g->wanted) {\n"
+        "            use_spare_locked(b, g);\n"
+        "            note_need_locked(b, g);\n"
+        "        }\n"
+        "        ready",
+        STORE,
+    ),
+    mutant(
         "spare-kept-twice",
         "a spare block is kept in the place of another one",
         "spare.h",

@@ -2,7 +2,7 @@
  *
  * How:  1 prepare all records and the intent, sort by bucket;  2 lock the distinct buckets in
  *       ascending order;  3 plan: find each key's slot; if tables lack room, unlock, allocate tables, start
- *       again at 2;  4 status = pending;  5 per bucket txn = intent, bump;  6 status = committed: the
+ *       again at 2; put them in place when no bucket lacks one;  4 status = pending;  5 per bucket txn = intent, bump;  6 status = committed: the
  *       commit of all keys is this one store;  7 apply, per bucket txn = 0, bump;  8 unlock, free.
  *       What a kill leaves at each step, and who puts it right: intent.h.
  *
@@ -23,7 +23,8 @@ typedef struct group {          /* the part of a batch in one bucket            
     uint32_t first, count;      /* of batch.items                                             */
     uint32_t entries;           /* planned                                                    */
     uint64_t spare, capacity;   /* a table for it, prepared; 0 = none                         */
-    uint64_t wanted;            /* a table of this capacity is needed                         */
+    uint64_t needed;            /* the capacity of the table that has to take the place of its own; 0 = none has to */
+    uint64_t wanted;            /* the same, while there is no such spare                     */
     skv_slot *slots;            /* of the planned table; a damaged table word may change under our lock */
     int64_t  live, tombstones, bytes;   /* what applying adds to the counts                   */
     uint64_t earliest;
@@ -301,27 +302,45 @@ static uint32_t missing_locked(const batch *b, const group *g)
     return missing;
 }
 
-/* Uses the spare table if the bucket lacks room for all its items; notes the need if there is none. */
-static void ensure_room_locked(batch *b, group *g)
+static void note_need_locked(const batch *b, group *g)
 {
     uint64_t capacity = skv_wanted_capacity(b->store, g->bucket, g->count);
     if (capacity && skv_load(&g->bucket->table))        /* perhaps they are overwrites         */
         capacity = skv_wanted_capacity(b->store, g->bucket, missing_locked(b, g));
-    g->wanted = 0;
-    if (b->removing || capacity == 0)
+    g->needed = b->removing ? 0 : capacity;
+    g->wanted = g->spare && g->capacity >= g->needed ? 0 : g->needed;
+}
+
+/* Of the table that is planned for. */
+static uint64_t capacity_of(const group *g)
+{
+    uint64_t capacity = skv_table_capacity(skv_load_acquire(&g->bucket->table));
+    uint64_t next = g->needed && g->spare && g->capacity > g->needed ? g->capacity : g->needed;
+    return next > capacity ? next : capacity;
+}
+
+static void use_spare_locked(batch *b, group *g)
+{
+    uint64_t old = skv_table_offset(skv_load(&g->bucket->table));
+    if (!skv_replace_table_locked(b->store, g->bucket, g->spare, g->capacity)) {
+        b->damaged = true;
         return;
-    if (g->spare && g->capacity >= capacity) {
-        uint64_t old = skv_table_offset(skv_load(&g->bucket->table));
-        if (!skv_replace_table_locked(b->store, g->bucket, g->spare, g->capacity)) {
-            b->damaged = true;
-            return;
-        }
-        g->spare = 0;
-        if (old)
-            b->freed[b->freed_count++] = old;
-        capacity = skv_wanted_capacity(b->store, g->bucket, missing_locked(b, g));
     }
-    g->wanted = capacity;
+    g->spare = 0;
+    if (old)
+        b->freed[b->freed_count++] = old;
+}
+
+/* Does each bucket have room for all its items, or a spare table that has? */
+static bool all_have_room_locked(batch *b)
+{
+    bool ready = true;
+    for (uint32_t i = 0; i < b->group_count; i++) {
+        group *g = &b->groups[i];
+        note_need_locked(b, g);
+        ready = ready && !g->wanted && capacity_of(g) <= b->taken_slots;
+    }
+    return ready;
 }
 
 static void note_entry(batch *b, group *g, uint64_t index, uint64_t new_a, uint64_t old_a, uint64_t new_b)
@@ -386,7 +405,7 @@ static void plan_group_locked(batch *b, group *g)
     g->entries = 0;
     g->live = g->tombstones = g->bytes = 0;
     g->earliest = 0;
-    if (!slots) {
+    if (!slots || capacity > b->taken_slots) {
         b->damaged = b->damaged || !b->removing || table != 0;
         return;
     }
@@ -403,34 +422,30 @@ static void plan_group_locked(batch *b, group *g)
     clear_taken(b, g, from);
 }
 
-/* True when every bucket has room and its plan stands. */
+/* True when every bucket has room and its plan stands.  No spare is put in place before there is one for each that needs
+ * one: who makes room for a table shrinks those that have more of it than items, and would take back what the other
+ * buckets of this batch were given, for ever where memory is short. */
 static bool plan_locked(batch *b)
 {
-    bool ready = true;
+    if (!all_have_room_locked(b))
+        return false;
     b->entry_count = b->removed = b->expired = 0;
-    for (uint32_t i = 0; i < b->group_count; i++) {
+    for (uint32_t i = 0; i < b->group_count && !b->damaged; i++) {
         group *g = &b->groups[i];
-        ensure_room_locked(b, g);
-        if (g->wanted || skv_table_capacity(skv_load(&g->bucket->table)) > b->taken_slots)
-            ready = false;
-        if (ready)
+        if (g->needed)
+            use_spare_locked(b, g);
+        if (!b->damaged)
             plan_group_locked(b, g);
     }
-    return ready;
+    return true;
 }
 
 /* Allocates what is wanted.  No lock is held. */
 static skv_status prepare_tables(batch *b, enum skv_effort effort)
 {
-    /* Old tables of a round are no longer named: free them now, the array has room for one round. */
-    for (uint32_t i = 0; i < b->freed_count; i++)
-        skv_free(b->store, b->freed[i]);
-    b->freed_count = 0;
     for (uint32_t i = 0; i < b->group_count; i++) {
         group *g = &b->groups[i];
-        uint64_t capacity = skv_table_capacity(skv_load_acquire(&g->bucket->table));
-        if (g->wanted > capacity)
-            capacity = g->wanted;
+        uint64_t capacity = capacity_of(g);
         if (skv_table_bytes(capacity) > b->store->size)
             return SKV_CORRUPT;         /* a damaged count: no table is longer than the region  */
         if (capacity > b->taken_slots) {
@@ -461,7 +476,7 @@ static skv_status foresee_tables(batch *b)
         group *g = &b->groups[i];
         if (i + AHEAD_BUCKET < b->group_count)
             __builtin_prefetch(b->groups[i + AHEAD_BUCKET].bucket, 1);
-        g->wanted = skv_wanted_capacity(b->store, g->bucket, g->count);
+        g->needed = g->wanted = skv_wanted_capacity(b->store, g->bucket, g->count);
     }
     skv_status status = prepare_tables(b, SKV_SPREAD);
     return status == SKV_NO_MEMORY ? status : SKV_OK;
@@ -477,8 +492,8 @@ static skv_status lock_and_plan(batch *b)
         skv_status status = lock_groups(b);
         if (status)
             return status;
-        bool ready = plan_locked(b);
-        if (ready && !b->damaged)
+        bool planned = plan_locked(b);
+        if (planned && !b->damaged)
             return SKV_OK;
         unlock_groups(b, b->group_count);
         if (b->damaged)

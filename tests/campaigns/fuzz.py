@@ -17,7 +17,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from building import ENGINE, PROGRAMS, WARNINGS
+from building import ENGINE, PROGRAMS, WARNINGS, cached, object_cache
 
 from .campaign import Campaign, Figures
 
@@ -61,28 +61,18 @@ def _compile(arguments: list[str]) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@functools.cache
-def _kept() -> tempfile.TemporaryDirectory[str]:
-    """As long as this process runs."""
-    return tempfile.TemporaryDirectory(prefix="shmkv-fuzz-")
-
-
-def _folder() -> Path:
-    return Path(_kept().name)
-
-
 def _instrument(source: Path) -> Path:
-    made = _folder() / f"{source.stem}.o"
     flags = [f"-fsanitize=fuzzer-no-link,{SANITIZERS}", "-fno-sanitize-recover=all", "-fno-sanitize-coverage=trace-cmp"]
-    _compile([*flags, "-c", str(source), "-o", str(made)])
-    return made
+    texts = (source, *sorted(ENGINE.glob("*.h")), *sorted(PROGRAMS.glob("*.h")))
+    parts = [" ".join([CLANG, *FLAGS, *flags]).encode(), *(text.read_bytes() for text in texts)]
+    return cached(f"{source.stem}.o", parts, lambda made: _compile([*flags, "-c", str(source), "-o", str(made)]))
 
 
 @functools.cache
 def engine() -> list[Path]:
     """The engine without the operating system's part, instrumented; compiled once for all that this process runs."""
     sources = [source for source in sorted(ENGINE.glob("*.c")) if not source.name.startswith("os")]
-    _folder()  # made now: two threads that ask for it at once would make two, of which one goes
+    object_cache()  # now: two threads that ask for it at once would make two
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(_instrument, [*sources, PROGRAMS / "crash_hook.c"]))
 
@@ -90,10 +80,12 @@ def engine() -> list[Path]:
 @functools.cache
 def built(program: str) -> Path:
     """tests/core/PROGRAM.c with the engine."""
-    path = _folder() / program
-    objects = [*engine(), _instrument(PROGRAMS / f"{program}.c")]
-    _compile([f"-fsanitize=fuzzer,{SANITIZERS}", *map(str, objects), "-o", str(path), "-lpthread"])
-    return path
+    objects = [str(made) for made in (*engine(), _instrument(PROGRAMS / f"{program}.c"))]
+
+    def link(path: Path) -> None:
+        _compile([f"-fsanitize=fuzzer,{SANITIZERS}", *objects, "-o", str(path), "-lpthread"])
+
+    return cached(program, [" ".join(objects).encode()], link)
 
 
 def unpack_corpus(program: str, folder: Path) -> int:
@@ -115,7 +107,7 @@ def pack_corpus(program: str, folder: Path) -> None:
 
 def fuzz(program: Path, runs: int, seed: int, scratch: Path) -> Figures:
     """So many executions; a violation is an AssertionError with the input that shows it."""
-    name = program.name
+    name = program.name.partition("-")[0]
     kept, found = scratch / "kept", scratch / "found"
     found.mkdir(parents=True)
     unpack_corpus(name, kept)

@@ -570,6 +570,38 @@ static void full_of_another_size(void)
     remove_box(&b);
 }
 
+/* Where a page or two are free, tables of several sizes want the same one: making room for the one takes none from the
+ * other.  Nobody else is there, so a batch is stored, or there is no room for it. */
+static void tables_of_a_batch_without_room(void)
+{
+    enum { MOST = 140, FREE_PAGES = 5 };
+    static key_text texts[MOST];
+    static skv_item items[MOST];
+    static uint8_t values[MOST][VALUE_HEAD];
+    uint32_t stored = 0, refused = 0;
+    for (uint32_t trial = 0; trial < 40 * FREE_PAGES; trial++) {
+        box b;
+        skv_wait wait = {.block = true, .shared = true, .blamed_slot = SKV_NO_PROC};
+        make_box(&b, MIB, 0);
+        fill(b.store, 0, 60000);
+        for (uint32_t i = 0; i <= trial % FREE_PAGES; i++)
+            REQUIRE_OK(delete_id(b.store, i));
+        uint32_t count = MOST - 2 * (trial / FREE_PAGES);
+        for (uint32_t i = 0; i < count; i++) {
+            make_value(values[i], 1000 * (trial + 1) + i, 1, VALUE_HEAD);
+            items[i] = (skv_item){.key = key_for(b.store, 1000 * (trial + 1) + i, &texts[i]), .value = values[i],
+                                  .value_len = VALUE_HEAD, .type = SKV_T_BYTES};
+        }
+        skv_status status = skv_put_many(b.store, items, count, &wait);
+        REQUIRE(status == SKV_OK || status == SKV_FULL, "%u items, %u pages: status %d", count, trial % FREE_PAGES + 1, (int)status);
+        stored += status == SKV_OK;
+        refused += status == SKV_FULL;
+        require_no_leaks(b.store);
+        remove_box(&b);
+    }
+    REQUIRE(stored > FREE_PAGES && refused > FREE_PAGES, "%u stored, %u refused", stored, refused);
+}
+
 /* Whatever lies where, cold items go until a value fits that takes a quarter of the store.  As it fills and empties, pages of
  * tables come to lie in every stretch that is long enough, and are moved out of the way. */
 static void large_values_in_an_evicting_store(void)
@@ -831,6 +863,7 @@ static const test tests[] = {
     {"overwrites_then_compact", overwrites_then_compact},
     {"full", full},
     {"full_of_another_size", full_of_another_size},
+    {"tables_of_a_batch_without_room", tables_of_a_batch_without_room},
     {"large_values_in_an_evicting_store", large_values_in_an_evicting_store},
     {"large_value_after_punching", large_value_after_punching},
     {"kinds_that_lie", kinds_that_lie},
