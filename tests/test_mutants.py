@@ -10,7 +10,7 @@ from building import ENGINE, CannotBuildError
 from campaigns.mutants import find_killer
 from mutants import MUTANTS, Mutant
 
-CHOSEN = 4
+CHOSEN = 2
 
 
 def test_there_are_enough_and_each_has_a_name_of_its_own() -> None:

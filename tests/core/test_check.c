@@ -6,7 +6,7 @@
  * through a read-only one, change nothing, and be content again when the damage is undone.  At the
  * end: random damage must not crash it (build with -fsanitize=address), and writers must not disturb it.
  *
- *     test_check [seed]
+ *     test_check [seed [rounds of damage]]
  */
 #undef NDEBUG
 #include <assert.h>
@@ -724,6 +724,7 @@ int main(int argc, char **argv)
     setvbuf(stdout, NULL, _IOLBF, 0);
     if (argc > 1)
         seed = strtoull(argv[1], NULL, 10) * 2 + 1;
+    const uint32_t rounds = argc > 2 ? (uint32_t)strtoul(argv[2], NULL, 10) : 3;
     open_store();
     expect_clean(store);
     fill();
@@ -732,7 +733,7 @@ int main(int argc, char **argv)
     expect_clean(store);
     expect_clean(reader);
     memcpy(good, base, SIZE);
-    for (uint32_t round = 0; round < 3; round++) {
+    for (uint32_t round = 0; round < rounds; round++) {
         damage_slots();
         damage_records();
         damage_doubles();
@@ -747,7 +748,8 @@ int main(int argc, char **argv)
     test_dead_holder_is_repaired();
     test_leaks_are_a_number();
     test_reports_are_capped();
-    test_random_damage(300);
+    if (rounds)
+        test_random_damage(100 * rounds);
     test_beside_writers();
     skv_close(store);
     skv_close(reader);
