@@ -151,7 +151,7 @@ CAMPAIGN = Campaign(
     how="libFuzzer, with AddressSanitizer and UndefinedBehaviorSanitizer: words of regions are changed before and "
     "during the use of all operations (tests/core/fuzz_region.c); what is loaded is compared with a second loader "
     "(tests/core/fuzz_import.c); files are changed, with checksums that fit or do not (tests/core/fuzz_log.c).",
-    parts=60,
+    parts=62,
     run=run,
     at_least={
         "fuzz_region_executions": 10_000_000,
