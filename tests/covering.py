@@ -272,8 +272,9 @@ def groups(words: list[str]) -> list[list[str]]:
 
 
 def programs(words: list[str]) -> list[test_core.Run]:
-    """One run of each C program, that of the slowest flavour, which does least."""
-    runs = {run.program: run for run in test_core.RUNS if run.flavour != "tsan"}
+    """One run of each C program, that of the slowest flavour, which does least; of those that need no engine of their
+    own."""
+    runs = {run.program: run for run in test_core.RUNS if run.flavour not in ("tsan", "traced")}
     return [run for name, run in runs.items() if not words or any(word in name for word in words)]
 
 
@@ -281,8 +282,8 @@ def measure(folder: Path, words: list[str]) -> Result:
     tree = Tree(folder)
     tree.build()
     with concurrent.futures.ThreadPoolExecutor(PROCESSES) as pool:
-        jobs = [pool.submit(tree.run_tests, group) for group in groups(words)]
-        jobs += [pool.submit(tree.run_program, run) for run in programs(words)]
+        jobs = [pool.submit(tree.run_program, run) for run in programs(words)]
+        jobs += [pool.submit(tree.run_tests, group) for group in groups(words)]
         failures = [failure for job in jobs if (failure := job.result())]
     counted = tree.counted_in_c()
     binding = {path: file for path, file in counted.items() if "/binding/" in path}
