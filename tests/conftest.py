@@ -7,6 +7,7 @@ import faulthandler
 import os
 import random
 import secrets
+import signal
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator
@@ -72,6 +73,9 @@ def pytest_configure(config: pytest.Config) -> None:
     global _stderr
     _stderr = os.dup(2)  # now, while it is not captured
     object_cache()  # now, so that the workers of pytest-xdist share it
+    # A shell ignores SIGINT for what it starts in the background, and all children would inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # Python >= 3.12 warns of what these tests do on purpose.
     config.addinivalue_line("filterwarnings", "ignore:This process .* is multi-threaded:DeprecationWarning")
     if config.option.seed is None:
