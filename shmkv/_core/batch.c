@@ -2,8 +2,9 @@
  *
  * How:  1 prepare all records and the intent, sort by bucket;  2 lock the distinct buckets in
  *       ascending order;  3 plan: find each key's slot; if tables lack room, unlock, allocate tables, start
- *       again at 2; put them in place when no bucket lacks one;  4 status = pending;  5 per bucket txn = intent, bump;  6 status = committed: the
- *       commit of all keys is this one store;  7 apply, per bucket txn = 0, bump;  8 unlock, free.
+ *       again at 2; put them in place when no bucket lacks one;  4 status = pending;  5 per bucket
+ *       txn = intent, bump;  6 status = committed: the commit of all keys is this one store;  7 apply,
+ *       per bucket txn = 0, bump;  8 unlock, free.
  *       What a kill leaves at each step, and who puts it right: intent.h.
  *
  * Concurrency: one batch in flight per process (batch_mutex), because the process slot has one
@@ -23,8 +24,8 @@ typedef struct group {          /* the part of a batch in one bucket            
     uint32_t first, count;      /* of batch.items                                             */
     uint32_t entries;           /* planned                                                    */
     uint64_t spare, capacity;   /* a table for it, prepared; 0 = none                         */
-    uint64_t needed;            /* the capacity of the table that has to take the place of its own; 0 = none has to */
-    uint64_t wanted;            /* the same, while there is no such spare                     */
+    uint64_t needed;            /* capacity of the table that has to replace its own; 0 = none */
+    uint64_t wanted;            /* the same, or 0 where the spare has it                      */
     skv_slot *slots;            /* of the planned table; a damaged table word may change under our lock */
     int64_t  live, tombstones, bytes;   /* what applying adds to the counts                   */
     uint64_t earliest;
@@ -315,7 +316,7 @@ static void note_need_locked(const batch *b, group *g)
 static uint64_t capacity_of(const group *g)
 {
     uint64_t capacity = skv_table_capacity(skv_load_acquire(&g->bucket->table));
-    uint64_t next = g->needed && g->spare && g->capacity > g->needed ? g->capacity : g->needed;
+    uint64_t next = g->needed && !g->wanted ? g->capacity : g->needed;
     return next > capacity ? next : capacity;
 }
 

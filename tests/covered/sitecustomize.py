@@ -1,6 +1,7 @@
 """Imported by every interpreter of a coverage run: counts from its start, and keeps what it counted.
 
-How: `os._exit` and a SIGKILL that a process sends to itself leave out all exit handlers: both write the counts first.
+How: `os._exit`, a SIGKILL that a process sends to itself, and a signal that it raises again when it has cleared up
+     (uvicorn does) leave out all exit handlers: they write the counts first.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, NoReturn
 import coverage
 
 coverage.process_startup()
-exit_at_once, send_signal = os._exit, os.kill
+exit_at_once, send_signal, raise_again = os._exit, os.kill, signal.raise_signal
 
 
 def write_counts() -> None:
@@ -40,4 +41,9 @@ def kill(pid: int, number: int, /) -> Any:
     return send_signal(pid, number)
 
 
-os._exit, os.kill = _exit, kill
+def raise_signal(number: int, /) -> None:
+    write_counts()
+    raise_again(number)
+
+
+os._exit, os.kill, signal.raise_signal = _exit, kill, raise_signal
