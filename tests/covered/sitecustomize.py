@@ -42,7 +42,8 @@ def kill(pid: int, number: int, /) -> Any:
 
 
 def raise_signal(number: int, /) -> None:
-    write_counts()
+    if signal.getsignal(number) is signal.SIG_DFL:
+        write_counts()
     raise_again(number)
 
 
