@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import shmkv
-from shmkv import Store
+from shmkv import Store, region
 
 ROOT = Path(__file__).resolve().parent.parent
 NAME_PREFIX = "shmkv-test"
@@ -142,6 +142,20 @@ class Forked:
 
 def in_fork(function: Callable[..., Any], *args: Any, timeout: float = 60.0) -> Any:
     return Forked(function, *args).result(timeout)
+
+
+def killed(work: Callable[[], object]) -> None:
+    """Do it in a forked child that is killed right after it."""
+    child = Forked(lambda: (work(), os.kill(os.getpid(), signal.SIGKILL)))
+    if child.wait() == 0:
+        child.result()  # raises what went wrong
+    assert child.exit == -signal.SIGKILL
+
+
+def lose_memory(path: Path) -> None:
+    """Remove the region of the durable store in that folder, as a reboot does."""
+    facts = path.stat()
+    region.unlink(region.object_name(region.durable_name(facts.st_dev, facts.st_ino)))
 
 
 class SharedInts:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import Forked, killed, lose_memory
 
 import shmkv
 from shmkv import KeyValueStore, Store, _core, region
@@ -45,14 +46,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     yield path
     for each in (path, tmp_path / "copy"):
         with contextlib.suppress(OSError, ShmkvError):
-            facts = each.stat()
-            region.unlink(region.object_name(region.durable_name(facts.st_dev, facts.st_ino)))
-
-
-def lose_memory(path: Path) -> None:
-    """As a reboot does."""
-    facts = path.stat()
-    region.unlink(region.object_name(region.durable_name(facts.st_dev, facts.st_ino)))
+            lose_memory(each)
 
 
 def has_memory(path: Path) -> bool:
@@ -72,11 +66,6 @@ def in_child(work: Callable[[], object]) -> int:
             os._exit(99)
         os._exit(0)
     return os.waitpid(pid, 0)[1]
-
-
-def killed(work: Callable[[], object]) -> None:
-    """Do it in a child that is killed right after it."""
-    assert in_child(lambda: (work(), os.kill(os.getpid(), signal.SIGKILL))) == signal.SIGKILL
 
 
 def files(path: Path, ending: str) -> list[Path]:
@@ -480,13 +469,9 @@ def test_openers_that_are_killed(folder: Path) -> None:
             store.put_many({f"k{i}": i for i in range(at, at + 1000)})
     rng = random.Random(5)
     for _ in range(12):
-        pid = os.fork()
-        if pid == 0:
-            Store.open(folder)
-            os._exit(0)
+        child = Forked(lambda: bool(Store.open(folder)))
         time.sleep(rng.random() * 0.03)
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        child.kill()
     with Store.open(folder) as store:
         assert len(store) == 30_000
         assert store["k77"] == 77

@@ -8,19 +8,18 @@ that attach by name, while a fifth updates; `scan` and `range` are compared with
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sys
 import unicodedata
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
-from helpers import check
+from helpers import check, killed, lose_memory
 from test_cli import run_cli
 
-from shmkv import DataStore, Store, region
+from shmkv import DataStore, Store
 
 READERS = 4
 UPDATED = 500  # keys of the updating process, besides the characters that it puts again
@@ -154,20 +153,20 @@ def test_the_database_survives_a_kill_of_everything(pairs: dict[str, str], tmp_p
     """In a durable store: written by a process that is killed, its memory lost, filled from disk, compared."""
     path = tmp_path / "unicode"
     items = list(pairs.items())
+
+    def write(half: list[tuple[str, str]], with_snapshot: bool) -> Store:
+        store = Store.open(path, size="64MiB")
+        for begin in range(0, len(half), 500):
+            store.put_many(half[begin : begin + 500])
+        for key, value in half[:2000]:
+            store[key] = value
+        if with_snapshot:
+            store.snapshot()
+        return store  # so that it is open when the kill comes
+
     for first, half in ((True, items[: len(items) // 2]), (False, items[len(items) // 2 :])):
-        pid = os.fork()
-        if pid == 0:
-            store = Store.open(path, size="64MiB")
-            for begin in range(0, len(half), 500):
-                store.put_many(half[begin : begin + 500])
-            for key, value in half[:2000]:
-                store[key] = value
-            if first:
-                store.snapshot()
-            os.kill(os.getpid(), signal.SIGKILL)
-        assert os.waitpid(pid, 0)[1] == signal.SIGKILL
-        facts = path.stat()
-        region.unlink(region.object_name(region.durable_name(facts.st_dev, facts.st_ino)))
+        killed(partial(write, half, first))
+        lose_memory(path)
     with Store.open(path) as store:
         assert dict(store) == pairs
         assert store.check().ok
@@ -176,13 +175,14 @@ def test_the_database_survives_a_kill_of_everything(pairs: dict[str, str], tmp_p
 def test_the_database_in_a_datastore(pairs: dict[str, str], tmp_path: Path) -> None:
     """As JSON, in files of one process: written, killed, opened again, compared."""
     path = tmp_path / "unicode"
-    pid = os.fork()
-    if pid == 0:
+
+    def write() -> DataStore:
         data = DataStore(path)
         for key, value in pairs.items():
             data.create(key, record_of(value))
-        os.kill(os.getpid(), signal.SIGKILL)
-    assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+        return data
+
+    killed(write)
     with DataStore(path) as data:
         for key, value in pairs.items():
             assert data.read(key) == record_of(value)

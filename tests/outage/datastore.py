@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from unittest import mock
 
 from shmkv import DataStore, DuplicateKeyError, MissingKeyError
 from shmkv import datastore as module
@@ -16,6 +18,7 @@ from .trial import Model, Subject, run_steps
 KEYS = 30
 EPOCH_MS = 1_800_000_000_000
 STEP_MS = 1000
+LIMIT = 64_000  # bytes
 
 
 class Step(NamedTuple):
@@ -32,18 +35,17 @@ def step_of(seed: int, number: int) -> Step:
     return Step(rng.random() < 0.55, f"key{rng.randrange(KEYS)}", f"{number}:" + "x" * length, ttl)
 
 
-def set_limits(step: int) -> None:
-    """Small ones, and the clock of the wall at that step."""
-    module.SEGMENT = 6_000
-    module.RESERVE = 12_000
-    module.LIMIT = 64_000
-    module.GATHERED_AT_ONCE = 512
-    module.INDEX_BYTES = 8 << 20
-    set_clock(step)
-
-
-def set_clock(step: int) -> None:
-    module._now_ms = lambda: now_ms(step)
+def small(step: int) -> AbstractContextManager[Any]:
+    """Small limits, and the clock of the wall at that step."""
+    return mock.patch.multiple(
+        module,
+        SEGMENT=6_000,
+        RESERVE=12_000,
+        LIMIT=LIMIT,
+        GATHERED_AT_ONCE=512,
+        INDEX_BYTES=8 << 20,
+        _now_ms=lambda: now_ms(step),
+    )
 
 
 def now_ms(step: int) -> int:
@@ -54,12 +56,11 @@ def now_ms(step: int) -> int:
 
 
 def main(folder: str, trace: str, seed: int, sync: str, first: int, last: int) -> None:
-    set_limits(first)
     recorder = Recorder(folder, trace)
-    with DataStore(folder, sync=sync) as data:
+    with small(first), DataStore(folder, sync=sync) as data:
 
         def change(number: int) -> bool:
-            set_clock(number)
+            module._now_ms = lambda: now_ms(number)
             step = step_of(seed, number)
             try:
                 if step.creates:
@@ -89,8 +90,7 @@ def visible(model: Model, step: int) -> Model:
 
 
 def look(folder: Path, step: int) -> Model:
-    set_limits(step)
-    with DataStore(folder, sync="none") as data:
+    with small(step), DataStore(folder, sync="none") as data:
         assert data._files.taken - module.LOCK_BYTES + (folder / "lock").stat().st_size == size_of(folder)
         assert data._files.live == sum(place[2] for _, place in data._index.items())
         return {key: (value["text"], data._index.get(key)[3]) for key, value in data.range()}  # type: ignore[index]
@@ -102,7 +102,7 @@ def size_of(folder: Path) -> int:
 
 def go_on(folder: Path, step: int) -> None:
     before = look(folder, step)
-    with DataStore(folder) as data:
+    with small(step), DataStore(folder) as data:
         data.create("another", {"text": "z" * 3000})
         for key in list(before)[::2]:
             data.delete(key)
@@ -114,7 +114,7 @@ def go_on(folder: Path, step: int) -> None:
     assert look(folder, step) == {**before, "another": ("z" * 3000, 0), "last": ("last", 0)}
 
 
-SUBJECT = Subject("datastore", "outage.datastore", after, visible, look, go_on, largest=64_000)
+SUBJECT = Subject("datastore", "outage.datastore", after, visible, look, go_on, largest=LIMIT)
 
 if __name__ == "__main__":
     main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4], int(sys.argv[5]), int(sys.argv[6]))
