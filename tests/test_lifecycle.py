@@ -524,16 +524,24 @@ def test_failed_calls_leak_nothing(name: str) -> None:
 
 def test_more_processes_than_slots_in_a_row(store: Store) -> None:
     """1,100 processes that end without a close: each slot serves again."""
-    for i in range(1100):
-        pid = os.fork()
-        if pid == 0:
-            status = 1
-            try:
-                store[f"{i}"] = i
-                status = 0
-            finally:
-                os._exit(status)
-        assert os.waitpid(pid, 0)[1] == 0, f"the {i}th process failed"
+    run_python(
+        """
+import os, sys
+from shmkv import Store
+store = Store.attach(sys.argv[1])
+for i in range(1100):
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            store[f"{i}"] = i
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0, f"the {i}th process failed"
+""",
+        store.name,
+    )
     assert len(store) == 1100
     assert store.stats().sets == 1100
     store.compact()
