@@ -29,8 +29,8 @@ CACHE_VARIABLE = "SHMKV_TEST_OBJECTS"
 WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Werror"]
 
 FLAVOURS = {
-    "plain": ["-O2"],
-    "points": ["-O2", "-DSKV_CRASH_POINTS"],
+    "plain": ["-O2", "-g"],
+    "points": ["-O2", "-g", "-DSKV_CRASH_POINTS"],
     "asan": ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DSKV_CRASH_POINTS"],
     "tsan": ["-O1", "-g", "-fsanitize=thread"],
     "traced": ["-O1", "-DSKV_CRASH_POINTS", "-include", str(PROGRAMS / "traced.h")],

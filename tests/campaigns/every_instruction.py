@@ -98,7 +98,7 @@ JOBS = sorted((job for scene in SHARES for job in jobs_of(scene)), key=lambda jo
 def build(folder: Path) -> Path:
     """The program.  On aarch64 with the machine's own atomic instructions: others cannot be stepped through."""
     flags = ["-march=armv8.1-a"] if platform.machine() == "aarch64" else []
-    return Builder(folder).program(NAME, "plain", "-g", *flags)
+    return Builder(folder).program(NAME, "plain", *flags)
 
 
 def scenes(program: Path) -> list[str]:
