@@ -111,6 +111,8 @@ skv_status skv_lock_slow(skv *store, _Atomic uint32_t *lock, skv_wait *wait, skv
         return SKV_BUSY;
     skv_count(store, SKV_LOCK_WAITS, 1, wait->shared);
     uint64_t start = skv_monotonic_ns(), now = start;
+    if (wait->timeout_ns && !wait->deadline_ns)
+        wait->deadline_ns = start + wait->timeout_ns;
     uint32_t waited = 0;        /* whoever slept must leave the waiters bit: others may sleep too */
     for (;;) {
         uint32_t word = skv_load(lock);

@@ -9,7 +9,8 @@
  * `skv_wait` and would have to wait longer than a short spin returns SKV_BUSY when
  * `wait->block` is false, with nothing changed; with `block` true it waits at most one slice
  * (20 ms) at a time and also returns SKV_BUSY after it, holding nothing, so that the caller
- * can handle signals and call again.  It returns SKV_TIMEOUT once `deadline_ns` has passed.
+ * can handle signals and call again.  It returns SKV_TIMEOUT once `timeout_ns` have passed
+ * since it first slept: a call that need not sleep asks for no time.
  */
 #ifndef SKV_STORE_H
 #define SKV_STORE_H
@@ -29,7 +30,8 @@ typedef struct skv_wait {
     bool     block;             /* false: the caller holds the GIL                            */
     bool     shared;            /* true: the GIL is not held, count with atomic adds          */
     bool     stable;            /* a durable store: return when the change is on stable storage */
-    uint64_t deadline_ns;       /* CLOCK_MONOTONIC; 0 = none                                  */
+    uint64_t timeout_ns;        /* for all calls with this wait together; 0 = none            */
+    uint64_t deadline_ns;       /* CLOCK_MONOTONIC; 0 = set by the first call that sleeps     */
     uint32_t blamed_slot;       /* out, with SKV_TIMEOUT: process slot of the lock's holder, or SKV_NO_PROC */
 } skv_wait;
 

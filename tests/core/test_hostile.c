@@ -151,7 +151,7 @@ static void use_store(void *context)
     for (uint32_t k = 0; k < OPERATIONS; k++) {
         key_text text;
         skv_key key = key_for(s, below(&j->r, IDS), &text);
-        skv_wait wait = {.block = true, .shared = below(&j->r, 2), .deadline_ns = skv_os_monotonic_ns() + 50000000};
+        skv_wait wait = {.block = true, .shared = below(&j->r, 2), .timeout_ns = 50000000};
         skv_item item = {.key = key, .value = value, .value_len = below(&j->r, below(&j->r, 20) ? 300 : sizeof value),
                          .type = SKV_T_BYTES, .expires_ms = below(&j->r, 2) ? skv_now_ms(s) + 50 : 0};
         int64_t result;

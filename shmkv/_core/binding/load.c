@@ -18,7 +18,7 @@ typedef struct load_job {
     size_t len, round;          /* of it; what the next round may look at                      */
     int on_bad;
     uint64_t first_line, ttl_ms;
-    uint64_t deadline_ns;       /* set when a round gets nowhere                               */
+    uint64_t deadline_ns;       /* of the rounds that get nowhere                              */
     uint64_t stored, lines, consumed;
     skv_load_result last;
 } load_job;
@@ -29,9 +29,8 @@ static int load_round(Handle *self, load_job *job)
     skv *store = handle_enter(self);
     if (!store)
         return SKV_RAISED;
-    if (!job->deadline_ns)
-        job->deadline_ns = writing_deadline(self);
-    skv_wait wait = {.block = true, .shared = true, .deadline_ns = job->deadline_ns, .blamed_slot = SKV_NO_PROC};
+    skv_wait wait = {.block = true, .shared = true, .timeout_ns = writing_timeout_ns(self), .deadline_ns = job->deadline_ns,
+                     .blamed_slot = SKV_NO_PROC};
     int status;
     Py_BEGIN_ALLOW_THREADS
     status = (int)skv_load_tsv(store, job->text, job->round, job->on_bad, job->first_line, job->ttl_ms, &wait, &job->last);
@@ -40,6 +39,7 @@ static int load_round(Handle *self, load_job *job)
         status = synced && (status == SKV_OK || status == SKV_BUSY) ? (int)synced : status;
     }
     Py_END_ALLOW_THREADS
+    job->deadline_ns = wait.deadline_ns;
     if (status == SKV_TIMEOUT && !job->consumed && !job->last.consumed) {
         writing_raise_timeout(self, store, wait.blamed_slot);
         status = SKV_RAISED;

@@ -61,16 +61,15 @@ void writing_raise_timeout(Handle *handle, skv *store, uint32_t slot)
     Py_XDECREF(described);
 }
 
-uint64_t writing_deadline(const Handle *handle)
+uint64_t writing_timeout_ns(const Handle *handle)
 {
     double ns = handle->lock_timeout * 1e9;
-    uint64_t now = skv_os_monotonic_ns();
-    return ns < 9e18 ? now + (uint64_t)ns : 0;
+    return ns < 1 ? 1 : ns < 9e18 ? (uint64_t)ns : 0;
 }
 
 int writing_wait(Handle *handle, skv *store, writing_step step, void *job)
 {
-    skv_wait wait = {.block = true, .shared = true, .stable = handle->stable, .deadline_ns = writing_deadline(handle),
+    skv_wait wait = {.block = true, .shared = true, .stable = handle->stable, .timeout_ns = writing_timeout_ns(handle),
                      .blamed_slot = SKV_NO_PROC};
     for (;;) {
         skv_status status;

@@ -15,9 +15,9 @@ typedef skv_status (*writing_step)(skv *store, void *job, skv_wait *wait);
 /* A skv_status other than SKV_BUSY and SKV_TIMEOUT, or SKV_RAISED. */
 int writing_wait(Handle *handle, skv *store, writing_step step, void *job);
 
-/* For callers that repeat by themselves: when to give up (0 = never), and LockTimeoutError about the
+/* For callers that repeat by themselves: lock_timeout as a skv_wait wants it, and LockTimeoutError about the
  * process of `slot`.  The latter runs Python code, inside the operation. */
-uint64_t writing_deadline(const Handle *handle);
+uint64_t writing_timeout_ns(const Handle *handle);
 void writing_raise_timeout(Handle *handle, skv *store, uint32_t slot);
 
 static inline int writing_run(Handle *handle, skv *store, writing_step step, void *job, bool is_long)
