@@ -91,7 +91,7 @@ static bool lock_thing(skv_checker *check, _Atomic uint32_t *lock, skv_repair re
     if (!check->may_lock || !lock)
         return false;
     uint64_t start = skv_monotonic_ns(), most = check->patience_ns < LOCK_NS ? check->patience_ns : LOCK_NS;
-    skv_wait wait = {.block = true, .shared = true, .timeout_ns = most + 1};
+    skv_wait wait = {.block = true, .shared = true, .deadline_ns = start + most};
     skv_status status;
     do
         status = skv_lock(check->store, lock, &wait, repair, guarded);

@@ -63,7 +63,7 @@ static skv_item item_for(const skv *store, uint32_t id, key_text *text, uint64_t
 
 static skv_wait patient(void)
 {
-    return (skv_wait){.block = true, .shared = true, .timeout_ns = 50000000};
+    return (skv_wait){.block = true, .shared = true, .deadline_ns = box_now_ns + 50000000};
 }
 
 /* ---- Regions to begin with ------------------------------------------------------------------- */
