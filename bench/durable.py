@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
 
 from bench.harness import Result, Row, arguments, ratio_row
@@ -118,7 +119,7 @@ def single_puts(result: Result, folder: Path, rounds: int) -> None:
                     theirs[name].append(seconds)
     us = [1e9 * each for each in ours]
     low = [1e9 * each for each in floors]
-    note = f"floor {sorted(low)[len(low) // 2] / 1e3:,.0f} us"
+    note = f"floor {median(low) / 1e3:,.0f} us"
     result.add(ratio_row('put, sync="always", one thread, against the floor', us, low, 1.25, note=note))
     for name, times in theirs.items():
         result.add(ratio_row(f"the same against {name}", us, [1e9 * each for each in times], 1.0))
@@ -314,13 +315,9 @@ def datastore(result: Result, folder: Path, entries: int, rounds: int) -> None:
         shutil.rmtree(path)
     for what, bar in (("read", 20.0), ("create", 50.0)):
         p50, p99, p999 = (sorted(1e6 * percentile(each, part) for each in times[what]) for part in (0.5, 0.99, 0.999))
-        note = f"p50 {middle(p50):,.1f} us, p99.9 {middle(p999):,.1f} us"
+        note = f"p50 {median(p50):,.1f} us, p99.9 {median(p999):,.1f} us"
         text = f"DataStore.{what}, {entries:,} entries: p99"
-        result.add(Row(text, middle(p99), "us", bar, lowest=p99[0], highest=p99[-1], note=note))
-
-
-def middle(values: list[float]) -> float:
-    return values[len(values) // 2]
+        result.add(Row(text, median(p99), "us", bar, lowest=p99[0], highest=p99[-1], note=note))
 
 
 def _each(call: Callable[[int], object], numbers: Any) -> Iterator[float]:

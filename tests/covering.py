@@ -274,7 +274,7 @@ def groups(words: list[str]) -> list[list[str]]:
 def programs(words: list[str]) -> list[test_core.Run]:
     """One run of each C program that needs no engine of its own: of the runs of all its tests the last, which does
     least."""
-    whole = [run for run in test_core.RUNS if run.flavour not in ("tsan", "traced") and len(run.arguments.split()) <= 2]
+    whole = [run for run in test_core.RUNS if run.flavour not in ("tsan", "traced") and run.is_whole]
     runs = {run.program: run for run in whole}
     return [run for name, run in runs.items() if not words or any(word in name for word in words)]
 

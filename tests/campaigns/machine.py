@@ -15,7 +15,7 @@ from .campaign import Campaign, Figures, join
 
 STEPS_OF_A_STORE = 400
 # A store ends earlier, after as many choices as hypothesis makes in one example: 230 to 320 steps on average.
-LARGE_STORE = 300
+USUAL_STEPS = 300
 STORES_OF_A_PART = 450
 WALK_SECONDS = 600
 
@@ -57,11 +57,11 @@ def run(part: int, scratch: Path) -> Figures:
 
 def walk_steps(number: int, steps: int) -> Figures:
     """At least so many steps, in as many walks as that takes."""
-    figures = walk(number, steps // LARGE_STORE)
+    figures = walk(number, steps // USUAL_STEPS)
     while figures["api_steps"] < steps:
         number += 1 << 40  # other choices than those of any other walk
         missing = steps - figures["api_steps"]
-        figures = join(figures, walk(number, missing // LARGE_STORE + 1))
+        figures = join(figures, walk(number, missing // USUAL_STEPS + 1))
     return figures
 
 

@@ -9,6 +9,8 @@
  *       Scenarios that begin with a dead process (its locks, intents and leaks) kill the repairer itself.
  * How:  a model of what the keys hold; a step changes it by one atomic change.  The child acknowledges each step in
  *       shared memory.  Prints "killed POINT TIMES" for each point, so that the runner sees that none was left out.
+ *
+ *     test_crash [SEED [HITS [SCENARIO...]]]    HITS of each point, and its last one; 0: one, and of every second scenario
  */
 #include "util.h"
 
@@ -926,7 +928,7 @@ int main(int argc, char **argv)
         seed = strtoull(argv[1], NULL, 10);
     if (argc > 2)
         passes = (uint32_t)strtoul(argv[2], NULL, 10);
-    bool half = passes == 0;    /* of the scenarios, one pass each: the seed says which       */
+    bool half = passes == 0;    /* the seed says which                                        */
     passes += half;
     alarm(170 * SLOW);
     sh = share(sizeof *sh);
