@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def test_the_shell_understands_the_script(shell: str, tmp_path: Path) -> None:
 def completed(words: list[str], folder: Path, tmp_path: Path) -> list[str]:
     """What bash offers for the last of these words."""
     program = tmp_path / "shmkv"
-    program.write_text(f'#!/bin/sh\nexec {shlex.join(["python", "-m", "shmkv"])} "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, "-m", "shmkv"])} "$@"\n')
     program.chmod(0o755)
     code = f"""
 {script("bash")}
@@ -61,7 +62,7 @@ _shmkv
 printf '%s\\n' "${{COMPREPLY[@]}}"
 """
     variables = environment()
-    variables["PATH"] = f"{tmp_path}:{Path(shutil.which('python') or '/').parent}:{variables['PATH']}"
+    variables["PATH"] = f"{tmp_path}:{variables['PATH']}"
     done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, env=variables, cwd=folder)
     assert (done.stderr, done.returncode) == ("", 0)
     return done.stdout.split()
