@@ -3,9 +3,9 @@
     python -m bench.durable [--keys N] [--rounds R] [--directory DIR]
 
 The floor is a loop of a 128-byte write and an fdatasync of the same disk; it has to be a real one (above 50 us), so
-give --directory where the default, the temporary one, is in memory.  Each comparison goes in turns, in one process
-or with as many on each side; SQLite runs with WAL and synchronous=FULL, LMDB (if the package `lmdb` is there)
-with its default, which syncs each transaction.
+give --directory where the default, the temporary one, is in memory.  Each comparison is a loop of its own and goes
+in turns, in one process or with as many on each side; SQLite runs with WAL and synchronous=FULL, LMDB (if the
+package `lmdb` is there) with its default, which syncs each transaction.
 
 What this does not say: disks differ by a factor of a hundred in what an fdatasync costs, and a virtual one may
 answer before anything is on a medium.  Ratios to the floor hold better than times.
@@ -101,56 +101,67 @@ class Floor:
 
 
 def single_puts(result: Result, folder: Path, rounds: int) -> None:
-    """One thread, each put on stable storage; peers in turns."""
-    floor = Floor(folder)
-    peers = _peers(folder)
-    ours, floors = [], []
-    theirs: dict[str, list[float]] = {name: [] for name in peers}
-    with opened(folder, size="64MiB", sync="always") as store:
-        for number in range(rounds + 1):
-            keys = keys_of(range(number * CALLS, (number + 1) * CALLS))
-            mine = timed(partial(_puts, store, keys)) / CALLS
-            least = floor.run(CALLS, 128)
-            other = {name: timed(partial(peer.puts, keys)) / CALLS for name, peer in peers.items()}
-            if number:  # the first round warms up
-                ours.append(mine)
-                floors.append(least)
-                for name, seconds in other.items():
-                    theirs[name].append(seconds)
-    us = [1e9 * each for each in ours]
-    low = [1e9 * each for each in floors]
-    note = f"floor {median(low) / 1e3:,.0f} us"
-    result.add(ratio_row('put, sync="always", one thread, against the floor', us, low, 1.25, note=note))
-    for name, times in theirs.items():
-        result.add(ratio_row(f"the same against {name}", us, [1e9 * each for each in times], 1.0))
-    floor.close()
-    for peer in peers.values():
-        peer.close()
+    """One thread, each put on stable storage."""
+
+    def ours(store: Store, number: int) -> float:
+        return timed(partial(_puts, store, _round_of_keys(number, CALLS))) / CALLS
+
+    def theirs(peer: Peer, number: int) -> float:
+        return timed(partial(peer.puts, _round_of_keys(number, CALLS))) / CALLS
+
+    def least(floor: Floor, _: int) -> float:
+        return floor.run(CALLS, 128)
+
+    text = 'put, sync="always", one thread, against the floor'
+    with contextlib.closing(Floor(folder)) as floor:
+        mine, low = _in_turns(folder, rounds, ours, partial(least, floor))
+    result.add(ratio_row(text, mine, low, 1.25, note=f"floor {median(low) / 1e3:,.0f} us"))
+    for name, peer in _peers(folder).items():
+        with contextlib.closing(peer):
+            mine, other = _in_turns(folder, rounds, ours, partial(theirs, peer))
+        result.add(ratio_row(f"the same against {name}", mine, other, 1.0))
 
 
 def batches(result: Result, folder: Path, rounds: int) -> None:
     """1,000 pairs that are on stable storage together."""
-    floor = Floor(folder)
-    peers = _peers(folder)
-    ours, floors = [], []
-    theirs: dict[str, list[float]] = {name: [] for name in peers}
+
+    def pairs(number: int) -> list[tuple[str, bytes]]:
+        return [(key, VALUE) for key in _round_of_keys(number, BATCH)]
+
+    def ours(store: Store, number: int) -> float:
+        return timed(partial(store.put_many, pairs(number))) / BATCH
+
+    def theirs(peer: Peer, number: int) -> float:
+        return timed(partial(peer.put_many, pairs(number))) / BATCH
+
+    def least(floor: Floor, _: int) -> float:
+        return floor.run(1, BATCH * (24 + 13 + 16)) / BATCH
+
+    text = 'put_many of 1,000, sync="always", against a write of its bytes'
+    with contextlib.closing(Floor(folder)) as floor:
+        result.add(ratio_row(text, *_in_turns(folder, rounds * 10, ours, partial(least, floor)), 1.5))
+    for name, peer in _peers(folder).items():
+        with contextlib.closing(peer):
+            mine, other = _in_turns(folder, rounds * 10, ours, partial(theirs, peer))
+        result.add(ratio_row(f"the same against {name}, one transaction", mine, other, 1.0))
+
+
+def _round_of_keys(number: int, count: int) -> list[str]:
+    return keys_of(range(number * count, (number + 1) * count))
+
+
+def _in_turns(
+    folder: Path, rounds: int, ours: Callable[[Store, int], float], other: Callable[[int], float]
+) -> tuple[list[float], list[float]]:
+    """Nanoseconds of each round of both; nobody else works in between, or would leave his own in the caches."""
+    mine, theirs = [], []
     with opened(folder, size="256MiB", sync="always") as store:
-        for number in range(rounds * 10 + 1):
-            pairs = [(key, VALUE) for key in keys_of(range(number * BATCH, (number + 1) * BATCH))]
-            mine = timed(partial(store.put_many, pairs))
-            least = floor.run(1, BATCH * (24 + 13 + 16))
-            other = {name: timed(partial(peer.put_many, pairs)) for name, peer in peers.items()}
-            if number:
-                ours.append(1e9 * mine / BATCH)
-                floors.append(1e9 * least / BATCH)
-                for name, seconds in other.items():
-                    theirs[name].append(1e9 * seconds / BATCH)
-    result.add(ratio_row('put_many of 1,000, sync="always", against a write of its bytes', ours, floors, 1.5))
-    for name, times in theirs.items():
-        result.add(ratio_row(f"the same against {name}, one transaction", ours, times, 1.0))
-    floor.close()
-    for peer in peers.values():
-        peer.close()
+        for number in range(rounds + 1):
+            pair = ours(store, number), other(number)
+            if number:  # the first round warms up
+                mine.append(1e9 * pair[0])
+                theirs.append(1e9 * pair[1])
+    return mine, theirs
 
 
 def many_threads(result: Result, folder: Path, rounds: int) -> None:
@@ -328,8 +339,8 @@ def _each(call: Callable[[int], object], numbers: Any) -> Iterator[float]:
         yield clock() - start
 
 
-def _peers(folder: Path) -> dict[str, Sqlite | Lmdb]:
-    peers: dict[str, Sqlite | Lmdb] = {"SQLite": Sqlite(folder)}
+def _peers(folder: Path) -> dict[str, Peer]:
+    peers: dict[str, Peer] = {"SQLite": Sqlite(folder)}
     if importlib.util.find_spec("lmdb"):
         peers["LMDB"] = Lmdb(folder)
     return peers
@@ -385,6 +396,9 @@ class Lmdb:
     def close(self) -> None:
         self._db.close()
         shutil.rmtree(self._path)
+
+
+Peer = Sqlite | Lmdb
 
 
 def main() -> None:

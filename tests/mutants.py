@@ -635,7 +635,8 @@ LOG = (
         "a segment is not synced before the next one begins",
         "wal.c",
         "    status = wal->files.sync(wal->files.context, wal->handle);\n"
-        '    if (status)\n        return fail(wal, status);\n    SKV_CRASH("wal.rotating");\n',
+        "    if (status)\n        return status == -EBADF ? status : fail(wal, status);\n"
+        '    SKV_CRASH("wal.rotating");\n',
         "    if (status)\n        return status;\n",
         WAL,
     ),
@@ -723,8 +724,8 @@ LOG = (
         "half-kept",
         "what a failed write has written stays",
         "wal.c",
-        "        int cut = wal->files.truncate(wal->files.context, wal->handle, place_of(wal, end));\n",
-        "        int cut = 0;\n",
+        "        int cut = is_own(wal, wal->handle, wal->identity) ? wal->files.truncate(",
+        "        int cut = true ? 0 : wal->files.truncate(",
         WAL,
     ),
     mutant(
@@ -756,8 +757,8 @@ LOG = (
         "sync-tried-again",
         "after a sync that failed the next one counts",
         "wal.c",
-        '    if (status)\n        return fail(wal, status);\n    SKV_CRASH("wal.synced");\n',
-        '    if (status)\n        return status;\n    SKV_CRASH("wal.synced");\n',
+        '        return status == -EBADF ? status : fail(wal, status);\n    SKV_CRASH("wal.synced");\n',
+        '        return status;\n    SKV_CRASH("wal.synced");\n',
         WAL,
     ),
     mutant(
@@ -874,6 +875,38 @@ LOG = (
         "\n        || !all_zero(at + SKV_FRAME_HEAD + length, padded(length) - SKV_FRAME_HEAD - length))",
         ")",
         FRAME,
+    ),
+    mutant(
+        "lost-handle-fails",
+        "a write to a descriptor that user code has closed is taken for a failure of the disk",
+        "wal.c",
+        "status && i < LOSSES && !is_own(wal, wal->handle, wal->identity)",
+        "status && i < LOSSES && false",
+        WAL,
+    ),
+    mutant(
+        "lost-handle-forever",
+        "a descriptor that was ours once is ours for ever",
+        "wal.c",
+        "wal->handle >= 0 && wal->asked == now && ",
+        "wal->handle >= 0 && wal->asked && ",
+        WAL,
+    ),
+    mutant(
+        "segment-asked-lately",
+        "whoever has just written goes on in a segment that others have left",
+        "wal.c",
+        "wal->asked == now && wal->number == skv_load(&wal->state->segment)))\n",
+        "wal->asked == now))\n",
+        WAL,
+    ),
+    mutant(
+        "lost-sync-fails",
+        "a sync of a descriptor that user code has closed is taken for a failure of the disk",
+        "wal.c",
+        '        return status == -EBADF ? status : fail(wal, status);\n    SKV_CRASH("wal.synced");\n',
+        '        return fail(wal, status);\n    SKV_CRASH("wal.synced");\n',
+        WAL,
     ),
 )
 

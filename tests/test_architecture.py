@@ -120,7 +120,7 @@ def test_import_shmkv_loads_little() -> None:
 # A file may include headers of its own level and below.
 C_LEVELS = {
     # what lies in the region, results, orders of memory
-    "layout": 0, "status": 0, "atomics": 0, "hash": 0, "little": 0,
+    "layout": 0, "status": 0, "atomics": 0, "hash": 0, "little": 0, "scratch": 0,
     # the surface, and the state of one process
     "store.h": 1, "os.h": 1, "engine": 2,
     # what lies on disk

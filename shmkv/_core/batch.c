@@ -31,6 +31,11 @@ typedef struct group {          /* the part of a batch in one bucket            
     uint64_t earliest;
 } group;
 
+typedef struct keyed {
+    uint64_t hash;
+    skv_item *item;
+} keyed;
+
 typedef struct batch {
     skv *store;
     skv_wait *wait;
@@ -45,20 +50,18 @@ typedef struct batch {
     uint64_t *taken;            /* a bit for each slot that the plan of one bucket uses       */
     uint64_t taken_slots;
     uint64_t *freed;            /* blocks to free after unlock                                */
+    uint64_t *tables;           /* of clear: the tables that were taken out of the groups' buckets */
     uint32_t freed_count;
     uint64_t intent;
     uint32_t removed, expired;
     uint32_t busy;
+    skv_scratch *scratch;       /* has the arrays and the frame, but not `taken`              */
+    keyed *keys;                /* for sorting                                                */
     skv_frame frame;            /* for the log of a durable store                             */
     uint64_t position;          /* in the log, behind it                                      */
 } batch;
 
 /* ---- Sorting -------------------------------------------------------------------------------- */
-
-typedef struct keyed {
-    uint64_t hash;
-    skv_item *item;
-} keyed;
 
 #define RADIX_FROM  32u         /* items; fewer are sorted by insertion                       */
 #define SHORT_RUN   16u
@@ -140,18 +143,14 @@ static void sort_keyed(keyed *items, keyed *scratch, uint32_t count)
     }
 }
 
-static bool sort_items(skv_item *items, skv_item **sorted, uint32_t count)
+/* `keys` has room for twice as many. */
+static void sort_items(skv_item *items, skv_item **sorted, uint32_t count, keyed *keys)
 {
-    keyed *keys = malloc(2 * (size_t)count * sizeof *keys);
-    if (!keys)
-        return false;
     for (uint32_t i = 0; i < count; i++)
         keys[i] = (keyed){items[i].key.hash, &items[i]};
     sort_keyed(keys, keys + count, count);
     for (uint32_t i = 0; i < count; i++)
         sorted[i] = keys[i].item;
-    free(keys);
-    return true;
 }
 
 static bool same_key(const skv_item *a, const skv_item *b)
@@ -186,17 +185,40 @@ static void make_groups(batch *b)
     }
 }
 
+/* The frame of all items, which does not grow: those that are dropped make it shorter. */
+static size_t frame_room(const skv *store, const skv_item *items, uint32_t count)
+{
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; store->journal && i < count; i++)
+        bytes += SKV_OP_HEAD + items[i].key.len + items[i].value_len;
+    return store->journal ? skv_frame_room(bytes) : 0;
+}
+
+static bool make_arrays(batch *b, size_t frame)
+{
+    const size_t n = b->count, items = n * sizeof *b->items, groups = n * sizeof *b->groups, entries = n * sizeof *b->entries;
+    const size_t freed = (n * 3 + 1) * sizeof *b->freed, keys = 2 * n * sizeof *b->keys;
+    b->scratch = skv_scratch_take(&b->store->scratch, skv_scratch_size(items) + skv_scratch_size(groups) + skv_scratch_size(entries)
+                                                      + skv_scratch_size(freed) + skv_scratch_size(keys) + skv_scratch_size(frame));
+    b->taken_slots = UINT64_C(1) << 16;
+    b->taken = calloc(b->taken_slots / 64, sizeof *b->taken);
+    if (!b->scratch || !b->taken)
+        return false;
+    b->items = skv_scratch_part(b->scratch, items);
+    b->groups = skv_scratch_part(b->scratch, groups);
+    b->entries = skv_scratch_part(b->scratch, entries);
+    b->freed = skv_scratch_part(b->scratch, freed);
+    b->keys = skv_scratch_part(b->scratch, keys);
+    b->frame = (skv_frame){.bytes = skv_scratch_part(b->scratch, frame), .room = frame};
+    return true;
+}
+
 static skv_status batch_init(batch *b, skv *store, skv_item *items, uint32_t count, bool removing, skv_wait *wait)
 {
     *b = (batch){.store = store, .wait = wait, .count = count, .removing = removing};
-    b->items = malloc(count * sizeof *b->items);
-    b->groups = malloc(count * sizeof *b->groups);
-    b->entries = malloc(count * sizeof *b->entries);
-    b->freed = malloc((count * 3 + 1) * sizeof *b->freed);
-    b->taken_slots = UINT64_C(1) << 16;
-    b->taken = calloc(b->taken_slots / 64, sizeof *b->taken);
-    if (!b->items || !b->groups || !b->entries || !b->freed || !b->taken || !sort_items(items, b->items, count))
+    if (!make_arrays(b, frame_room(store, items, count)))
         return SKV_NO_MEMORY;
+    sort_items(items, b->items, count, b->keys);
     for (uint32_t i = 0; i < count; i++)
         items[i].record = 0;
     b->count = drop_repeated(b->items, count);
@@ -219,12 +241,8 @@ static void batch_end(batch *b, bool entered)
         skv_free(store, b->removing ? 0 : b->intent);
         skv_busy_exit(store, b->busy);
     }
-    free(b->items);
-    free(b->groups);
-    free(b->entries);
-    free(b->freed);
     free(b->taken);
-    skv_frame_free(&b->frame);
+    skv_scratch_give(&store->scratch, b->scratch);
 }
 
 /* The items as the log is to have them: what is stored has no order, so any will do. */
@@ -732,12 +750,12 @@ static void empty_bucket_locked(skv_bucket *bucket)
     skv_store_release(&bucket->earliest_expiry, 0);
 }
 
-static skv_status clear_locked(batch *b, uint64_t *tables)
+static skv_status clear_locked(batch *b)
 {
     uint64_t generation;
     skv_status status = announce_and_commit_locked(b, SKV_INTENT_CLEAR, &generation);
     for (uint32_t i = 0; status == SKV_OK && i < b->group_count; i++) {
-        tables[i] = skv_load(&b->groups[i].bucket->table);
+        b->tables[i] = skv_load(&b->groups[i].bucket->table);
         empty_bucket_locked(b->groups[i].bucket);
         settle_locked(b->groups[i].bucket);
     }
@@ -754,17 +772,30 @@ static bool prepare_clear_frame(batch *b)
     return !b->store->journal || (skv_frame_begin(&b->frame, SKV_FRAME_CHANGE) && skv_frame_add(&b->frame, &op));
 }
 
-static skv_status run_clear(batch *b, uint64_t *tables, uint64_t *freed)
+static bool make_clear_arrays(batch *b)
+{
+    const size_t n = b->group_count, groups = n * sizeof *b->groups, tables = n * sizeof *b->tables;
+    const size_t frame = skv_frame_room(SKV_OP_HEAD);
+    b->scratch = skv_scratch_take(&b->store->scratch, skv_scratch_size(groups) + skv_scratch_size(tables) + skv_scratch_size(frame));
+    if (!b->scratch)
+        return false;
+    b->groups = skv_scratch_part(b->scratch, groups);
+    b->tables = skv_scratch_part(b->scratch, tables);
+    b->frame = (skv_frame){.bytes = skv_scratch_part(b->scratch, frame), .room = frame};
+    return true;
+}
+
+static skv_status run_clear(batch *b, uint64_t *freed)
 {
     for (uint32_t i = 0; i < b->group_count; i++)
         b->groups[i] = (group){.bucket = &b->store->buckets[i]};
     b->intent = skv_row_intent(b->store, skv_load(&b->store->slot));
     skv_status status = prepare_clear_frame(b) ? lock_groups(b) : SKV_NO_MEMORY;
     if (status == SKV_OK)
-        status = clear_locked(b, tables);
+        status = clear_locked(b);
     for (uint32_t i = 0; status == SKV_OK && i < b->group_count; i++)
-        if (tables[i])
-            *freed += free_table_and_records(b->store, tables[i]);
+        if (b->tables[i])
+            *freed += free_table_and_records(b->store, b->tables[i]);
     return status;
 }
 
@@ -778,17 +809,15 @@ skv_status skv_clear(skv *store, skv_wait *wait)
     if (status)
         return status;
     batch b = {.store = store, .wait = wait, .removing = true, .group_count = (uint32_t)store->bucket_count};
-    uint64_t *tables = malloc(store->bucket_count * sizeof *tables), freed = 0;
-    b.groups = malloc(store->bucket_count * sizeof *b.groups);
-    bool entered = tables && b.groups;
+    const bool entered = make_clear_arrays(&b);
     status = SKV_NO_MEMORY;
     if (entered) {
+        uint64_t freed = 0;
         b.busy = skv_busy_enter(store, true);
-        status = run_clear(&b, tables, &freed);
+        status = run_clear(&b, &freed);
         skv_count(store, SKV_DELETES, freed, wait->shared);
     }
     batch_end(&b, entered);
-    free(tables);
     pthread_mutex_unlock(&store->batch_mutex);
     return status == SKV_OK && wait->stable ? skv_journal_wait(store, b.position) : status;
 }

@@ -9,6 +9,7 @@
 #include <pthread.h>
 
 #include "atomics.h"
+#include "scratch.h"
 #include "store.h"
 
 /* A page that this process allocates in, one for each family and class. */
@@ -46,6 +47,7 @@ struct skv {
 
     pthread_mutex_t register_mutex;
     pthread_mutex_t batch_mutex;        /* one batch in flight per process                    */
+    skv_scratch_kept scratch;           /* the arrays of a batch                              */
     _Atomic uint32_t lease_lock;        /* guards leases; held for a few instructions         */
     skv_lease   leases[SKV_FAMILIES][SKV_CLASSES];
     uint64_t    spare;          /* offset of the block of spare.h, 0 = none; guarded by the GIL */

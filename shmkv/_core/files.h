@@ -19,10 +19,11 @@ typedef struct skv_files {
     int64_t (*size)(void *context, int handle);
     /* Fewer bytes than asked for only at the end of the file. */
     int64_t (*read)(void *context, int handle, void *to, size_t len, uint64_t at);
-    /* After an error any part of it may have been written. */
+    /* After an error any part of it may have been written; after -EBADF, the handle was closed, nothing. */
     int (*write)(void *context, int handle, const void *from, size_t len, uint64_t at);
     int (*truncate)(void *context, int handle, uint64_t size);
-    /* What was written, and the size, are on stable storage.  After an error nobody knows. */
+    /* What was written, and the size, are on stable storage.  After an error nobody knows, but -EBADF tells only that the
+     * handle was closed. */
     int (*sync)(void *context, int handle);
     int (*rename)(void *context, const char *from, const char *to);
     int (*unlink)(void *context, const char *name);
@@ -32,6 +33,8 @@ typedef struct skv_files {
     /* What tells the file behind a handle from any other; 0 = the handle is not open.  User code may have closed
      * it, and the number stand for another file by now. */
     uint64_t (*identity)(void *context, int handle);
+    /* Never 0, and the same only within a few milliseconds in which no file was opened here. */
+    uint64_t (*moment)(void *context);
     /* The folder is not used any more.  NULL: nothing is to be done. */
     void (*done)(void *context);
 } skv_files;

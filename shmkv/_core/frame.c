@@ -50,6 +50,11 @@ static bool make_room(skv_frame *frame, uint64_t more)
     return true;
 }
 
+size_t skv_frame_room(uint64_t bytes)
+{
+    return SKV_FRAME_HEAD + bytes + ALIGNMENT;
+}
+
 bool skv_frame_reserve(skv_frame *frame, uint64_t bytes)
 {
     return bytes <= SIZE_MAX / 4 && make_room(frame, SKV_FRAME_HEAD + SKV_OP_HEAD + bytes + ALIGNMENT);

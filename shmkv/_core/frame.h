@@ -59,12 +59,15 @@ typedef struct skv_op {
 
 /* ---- Making ------------------------------------------------------------------------------ */
 
-/* A frame that grows: kept and used again by its owner.  All zeroes is a new one. */
+/* A frame that grows: kept and used again by its owner.  All zeroes is a new one; one in memory of the owner's own, of
+ * skv_frame_room bytes, does not grow and is not freed. */
 typedef struct skv_frame {
     uint8_t *bytes;
     size_t size, room;          /* size: with its padding once it is sealed                   */
 } skv_frame;
 
+/* For operations of so many bytes in all, SKV_OP_HEAD for each included. */
+size_t skv_frame_room(uint64_t bytes);
 /* False: no memory. */
 bool skv_frame_begin(skv_frame *frame, enum skv_frame_kind kind);
 bool skv_frame_add(skv_frame *frame, const skv_op *op);

@@ -16,6 +16,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "os_region.h"
@@ -67,8 +68,8 @@ static int moved_up(int fd)
 }
 
 /* A handle is told by its position, which nothing here uses or moves: each gets one of its own when it is opened.  To
- * ask for it takes half of what a file's inode takes (117 and 252 ns), and the question comes with every write.  A
- * child goes on counting where its parent was, so that what it opens differs from what it inherited. */
+ * ask for it takes half of what a file's inode takes (117 and 252 ns).  A child goes on counting where its parent was,
+ * so that what it opens differs from what it inherited. */
 #define MARKS (UINT32_C(1) << 30)       /* from this one on, below what every file system takes for a position */
 
 static uint32_t next_mark(void)
@@ -90,11 +91,16 @@ static int marked(int fd)
     return -1;
 }
 
+/* Of this process, whatever the store: another one's new file may have the number of a handle that was closed.  Counted
+ * before there is a number. */
+static _Atomic uint32_t opened;
+
 static int file_open(void *context, const char *name, enum skv_open how)
 {
     static const int flags[] = {
         [SKV_OPEN_READ] = O_RDONLY, [SKV_OPEN_WRITE] = O_RDWR, [SKV_OPEN_NEW] = O_RDWR | O_CREAT | O_EXCL};
     int folder = folder_of(context);
+    atomic_fetch_add(&opened, 1);
     return folder < 0 ? -errno : result(marked(moved_up(openat(folder, name, flags[how] | O_CLOEXEC | O_NOFOLLOW, 0600))));
 }
 
@@ -135,7 +141,7 @@ static int file_write(void *context, int handle, const void *from, size_t len, u
         if (n == 0)
             return -EIO;
         if (n < 0 && errno != EINTR)
-            return -errno;
+            return errno == EBADF && done > 0 ? -EIO : -errno;
         done += n > 0 ? (size_t)n : 0;
     }
     return 0;
@@ -211,6 +217,16 @@ static uint64_t file_identity(void *context, int handle)
     return mark < 0 ? 0 : (uint64_t)mark;
 }
 
+/* Another one with each tick of the clock (1 to 10 ms), and with each file that is opened. */
+static uint64_t file_moment(void *context)
+{
+    struct timespec now = {0};
+    (void)context;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    uint64_t ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+    return (ms + 1) << 24 | (atomic_load(&opened) & 0xffffff);
+}
+
 static void folder_done(void *context)
 {
     folder *f = context;
@@ -240,7 +256,7 @@ int skv_os_files(int given, skv_files *out)
     *out = (skv_files){
         .context = f, .open = file_open, .close = file_close, .size = file_size, .read = file_read, .write = file_write,
         .truncate = file_truncate, .sync = file_sync, .rename = file_rename, .unlink = file_unlink, .sync_folder = sync_folder,
-        .list = list_folder, .identity = file_identity, .done = folder_done};
+        .list = list_folder, .identity = file_identity, .moment = file_moment, .done = folder_done};
     return 0;
 }
 

@@ -11,6 +11,9 @@
 
 /* ---- Files ------------------------------------------------------------------------------------- */
 
+/* User code may close any descriptor, at any moment, in any thread: what that makes fail is tried again. */
+#define LOSSES 100u
+
 void skv_wal_init(skv_wal *wal, skv_files files, skv_turns turns, skv_log_state *state, const uint8_t uuid[16])
 {
     *wal = (skv_wal){.files = files, .turns = turns, .state = state, .handle = -1, .sync_handle = -1};
@@ -19,7 +22,7 @@ void skv_wal_init(skv_wal *wal, skv_files files, skv_turns turns, skv_log_state 
 
 static bool is_own(const skv_wal *wal, int handle, uint64_t identity)
 {
-    return handle >= 0 && wal->files.identity(wal->files.context, handle) == identity;
+    return handle >= 0 && identity && wal->files.identity(wal->files.context, handle) == identity;
 }
 
 /* Only what is still ours: somebody else's file may have the number by now. */
@@ -50,31 +53,58 @@ static skv_segment segment_of(const skv_wal *wal, uint64_t number, uint64_t base
     return segment;
 }
 
-/* The segment that others may have begun meanwhile. */
-static int ensure_handle_locked(skv_wal *wal)
+/* False: user code has closed it already, and there is none. */
+static bool take_handle(skv_wal *wal, int handle, const skv_segment *segment)
+{
+    close_handle(wal, &wal->handle, wal->identity);
+    wal->identity = wal->files.identity(wal->files.context, handle);
+    wal->handle = wal->identity ? handle : -1;
+    wal->asked = 0;
+    wal->laid_out = 0;
+    wal->number = segment->number;
+    wal->base = segment->base;
+    wal->salt = skv_segment_salt(segment);
+    return wal->identity != 0;
+}
+
+/* -EBADF: user code has closed it under us. */
+static int open_handle_locked(skv_wal *wal, uint64_t number)
 {
     uint8_t head[SKV_SEGMENT_HEAD];
     skv_segment segment;
-    uint64_t number = skv_load(&wal->state->segment);
-    if (skv_likely(wal->number == number && is_own(wal, wal->handle, wal->identity)))
-        return 0;
     int handle = open_log(wal, number, SKV_OPEN_WRITE);
     if (handle < 0)
         return handle;
     int64_t got = wal->files.read(wal->files.context, handle, head, sizeof head, 0);
     if (got < 0 || skv_segment_decode(head, (size_t)got, &segment) != SKV_SEGMENT_OK || segment.number != number
         || memcmp(segment.uuid, wal->uuid, sizeof segment.uuid) != 0) {
-        wal->files.close(wal->files.context, handle);
+        if (got != -EBADF)
+            wal->files.close(wal->files.context, handle);
         return got < 0 ? (int)got : -EBADMSG;
     }
-    close_handle(wal, &wal->handle, wal->identity);
-    wal->handle = handle;
-    wal->identity = wal->files.identity(wal->files.context, handle);
-    wal->laid_out = 0;
-    wal->number = number;
-    wal->base = segment.base;
-    wal->salt = skv_segment_salt(&segment);
-    return 0;
+    return take_handle(wal, handle, &segment) ? 0 : -EBADF;
+}
+
+/* The segment that others may have begun meanwhile. */
+static int ensure_handle_locked(skv_wal *wal)
+{
+    const uint64_t number = skv_load(&wal->state->segment);
+    int status = wal->number == number && is_own(wal, wal->handle, wal->identity) ? 0 : -EBADF;
+    for (uint32_t i = 0; status == -EBADF && i < LOSSES; i++)
+        status = open_handle_locked(wal, number);
+    return status;
+}
+
+/* As ensure_handle_locked, for a write that tells when the handle was closed.  To ask whether it is still ours takes a
+ * quarter of a write, so that is done once in a moment, which is as long as the system's clock needs for a tick. */
+static int ensure_handle_lately_locked(skv_wal *wal)
+{
+    uint64_t now = wal->files.moment(wal->files.context);
+    if (skv_likely(wal->handle >= 0 && wal->asked == now && wal->number == skv_load(&wal->state->segment)))
+        return 0;
+    int status = ensure_handle_locked(wal);
+    wal->asked = status ? 0 : now;
+    return status;
 }
 
 static uint64_t place_of(const skv_wal *wal, uint64_t position)
@@ -101,13 +131,7 @@ static void raise_synced(skv_log_state *state, uint64_t position)
 /* The number comes last: whoever dies before it leaves the segment before, which ends at the same position. */
 static void publish_segment(skv_wal *wal, int handle, const skv_segment *segment, uint64_t end, uint64_t sequence)
 {
-    close_handle(wal, &wal->handle, wal->identity);
-    wal->handle = handle;
-    wal->identity = wal->files.identity(wal->files.context, handle);
-    wal->laid_out = 0;
-    wal->number = segment->number;
-    wal->base = segment->base;
-    wal->salt = skv_segment_salt(segment);
+    take_handle(wal, handle, segment);
     skv_store(&wal->state->sequence, sequence);
     skv_store_release(&wal->state->end, end);
     raise_synced(wal->state, end);
@@ -187,15 +211,10 @@ int skv_wal_open_locked(skv_wal *wal)
     return size < 0 ? (int)size : (uint64_t)size < place_of(wal, skv_load(&wal->state->end)) ? -EBADMSG : 0;
 }
 
-static int ready_to_write_locked(skv_wal *wal)
-{
-    return skv_load(&wal->state->failed) ? -EROFS : ensure_handle_locked(wal);
-}
-
 int skv_wal_rotate_locked(skv_wal *wal)
 {
     skv_log_state *state = wal->state;
-    int status = ready_to_write_locked(wal);
+    int status = skv_load(&state->failed) ? -EROFS : ensure_handle_locked(wal);
     if (status)
         return status;
     /* Only the last segment may end in anything but its last frame. */
@@ -205,7 +224,7 @@ int skv_wal_rotate_locked(skv_wal *wal)
     if (status == 0)
         status = wal->files.sync(wal->files.context, wal->handle);
     if (status)
-        return fail(wal, status);
+        return status == -EBADF ? status : fail(wal, status);
     SKV_CRASH("wal.rotating");
     return skv_wal_begin_segment_locked(wal, skv_load(&state->segment) + 1, skv_load(&state->end), skv_load(&state->sequence));
 }
@@ -273,21 +292,38 @@ static void lay_out_ahead(skv_wal *wal, uint64_t end, size_t size, bool soon)
         wal->laid_out = end + wal->ahead;
 }
 
+/* Other threads close descriptors too: a write that fails where the handle is not ours any more is no error of the disk. */
+static int write_frame_locked(skv_wal *wal, const skv_frame *frame, uint64_t at)
+{
+    int status = wal->files.write(wal->files.context, wal->handle, frame->bytes, frame->size, at);
+    for (uint32_t i = 0; status && i < LOSSES && !is_own(wal, wal->handle, wal->identity); i++) {
+        int opened = ensure_handle_locked(wal);
+        if (opened)             /* of a write that was refused, nothing is there              */
+            return status == -EBADF ? opened : fail(wal, opened);
+        status = wal->files.write(wal->files.context, wal->handle, frame->bytes, frame->size, at);
+    }
+    if (status == -EBADF)
+        return status;
+    if (status) {
+        /* A part of it may be there, and the next frame shorter. */
+        int cut = is_own(wal, wal->handle, wal->identity) ? wal->files.truncate(wal->files.context, wal->handle, at) : -EBADF;
+        return cut ? fail(wal, cut) : status;
+    }
+    SKV_CRASH("wal.written");
+    return 0;
+}
+
 int skv_wal_write_locked(skv_wal *wal, skv_frame *frame, bool soon, uint64_t *position)
 {
     skv_log_state *state = wal->state;
-    int status = ready_to_write_locked(wal);
+    int status = skv_load(&state->failed) ? -EROFS : ensure_handle_lately_locked(wal);
     if (status)
         return status;
     uint64_t end = skv_load(&state->end);
     skv_frame_seal(frame, skv_load(&state->sequence) + 1, skv_load_acquire(&state->synced), wal->salt);
-    status = wal->files.write(wal->files.context, wal->handle, frame->bytes, frame->size, place_of(wal, end));
-    if (status) {
-        /* A part of it may be there, and the next frame shorter. */
-        int cut = wal->files.truncate(wal->files.context, wal->handle, place_of(wal, end));
-        return cut ? fail(wal, cut) : status;
-    }
-    SKV_CRASH("wal.written");
+    status = write_frame_locked(wal, frame, place_of(wal, end));
+    if (status)
+        return status;
     *position = end + frame->size;
     lay_out_ahead(wal, place_of(wal, *position), frame->size, soon);
     return 0;
@@ -331,7 +367,7 @@ static int sync_file(skv_wal *wal, int handle, uint64_t end)
     int status = wal->files.sync(wal->files.context, handle);
     SKV_CRASH("wal.told");
     if (status)
-        return fail(wal, status);
+        return status == -EBADF ? status : fail(wal, status);
     SKV_CRASH("wal.synced");
     /* Somebody else's sync may have been told of a failure that this one was not. */
     if (skv_load_acquire(&wal->state->failed))
@@ -377,7 +413,8 @@ static int sync_alone(skv_wal *wal)
     if (handle < 0)
         return handle;
     status = sync_file(wal, handle, end);
-    wal->files.close(wal->files.context, handle);
+    if (status != -EBADF)
+        wal->files.close(wal->files.context, handle);
     return status;
 }
 
@@ -421,7 +458,7 @@ int skv_wal_sync(skv_wal *wal, uint64_t position)
         if (skv_load_acquire(&state->failed))
             return -EROFS;
         int status = tries < LEADER_WAITS ? sync_or_wait(wal, position, round) : sync_alone(wal);
-        if (status)
+        if (status && (status != -EBADF || tries > LEADER_WAITS + LOSSES))
             return status;
     }
 }

@@ -44,6 +44,7 @@ typedef struct skv_wal {
     uint64_t base;              /* position of its first frame                                */
     uint64_t salt;
     uint64_t identity;          /* of its file                                                */
+    uint64_t asked;             /* the moment in which it was seen to be that file; 0 = none  */
     uint64_t laid_out;          /* its file has this size, as far as this process knows       */
     uint64_t ahead;             /* so many zeroes are written ahead of the end; 0 = none      */
     int sync_handle;            /* of whoever leads in this process                           */

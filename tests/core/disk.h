@@ -44,7 +44,7 @@ typedef struct disk {
     uint32_t now_count, safe_count;
     name_event events[DISK_PENDING];
     uint32_t event_count;
-    uint64_t calls, syncs;
+    uint64_t calls, syncs, moments;
     uint64_t fail_at;                   /* the call that fails; 0 = none                      */
     bool fails_on;                      /* and all after it                                   */
     int error;
@@ -288,12 +288,18 @@ static inline uint64_t disk_identity(void *context, int handle)
     return handle < 0 ? 0 : (uint64_t)handle + 1;
 }
 
+/* A moment has room for a few writes. */
+static inline uint64_t disk_moment(void *context)
+{
+    return ++((disk *)context)->moments / 4 + 1;
+}
+
 static inline skv_files files_on(disk *d)
 {
     return (skv_files){.context = d, .open = disk_open, .close = disk_close, .size = disk_size, .read = disk_read,
                        .write = disk_write, .truncate = disk_truncate, .sync = disk_sync, .rename = disk_rename,
                        .unlink = disk_unlink, .sync_folder = disk_sync_folder, .list = disk_list,
-                       .identity = disk_identity};
+                       .identity = disk_identity, .moment = disk_moment};
 }
 
 /* ---- Cutting the power -------------------------------------------------------------------------------- */

@@ -506,6 +506,44 @@ static skv_status put_two(skv *s, uint64_t id, size_t len)
     return status;
 }
 
+static void put_thousands(skv *s, uint32_t count)
+{
+    skv_item *items = calloc(count, sizeof *items);
+    key_text *texts = calloc(count, sizeof *texts);
+    REQUIRE(items && texts, "no memory");
+    for (uint32_t i = 0; i < count; i++)
+        items[i] = (skv_item){.key = key_for(s, i, &texts[i]), .value = "v", .value_len = 1, .type = SKV_T_BYTES};
+    skv_status status;
+    INSIST(status, wait, skv_put_many(s, items, count, &wait));
+    REQUIRE_OK(status);
+    free(items);
+    free(texts);
+}
+
+/* The arrays of a batch stay for the next one, unless they are very long. */
+static void arrays_of_batches(void)
+{
+    box b;
+    make_box(&b, 16 * MIB, 0);
+    put_thousands(b.store, 1000);
+    const skv_scratch *kept = skv_load(&b.store->scratch);
+    REQUIRE(kept && kept->room >= kept->used, "of %zu bytes %zu were used", kept->room, kept->used);
+    put_thousands(b.store, 1000);
+    put_thousands(b.store, 10);
+    REQUIRE(skv_load(&b.store->scratch) == kept, "the same again");
+    put_thousands(b.store, 20000);
+    REQUIRE(skv_load(&b.store->scratch) == NULL, "too long to be kept");
+    put_thousands(b.store, 10);
+    put_thousands(b.store, 1000);
+    kept = skv_load(&b.store->scratch);
+    REQUIRE(kept && kept->room >= kept->used && kept->room <= SKV_SCRATCH_MOST, "made longer where it was too short");
+    skv_wait wait = patient();
+    REQUIRE_OK(skv_clear(b.store, &wait));
+    REQUIRE(skv_count_items(b.store) == 0, "all gone");
+    require_no_leaks(b.store);
+    remove_box(&b);
+}
+
 static void full_of(uint64_t size, size_t len)
 {
     box b;
@@ -861,6 +899,7 @@ static const test tests[] = {
     {"several_overwrites", several_overwrites},
     {"growth", growth},
     {"overwrites_then_compact", overwrites_then_compact},
+    {"arrays_of_batches", arrays_of_batches},
     {"full", full},
     {"full_of_another_size", full_of_another_size},
     {"tables_of_a_batch_without_room", tables_of_a_batch_without_room},

@@ -657,6 +657,142 @@ static void group_commit(void)
     disk_free(d);
 }
 
+/* ---- A descriptor that user code closes ---------------------------------------------------------------------------------- */
+
+static int lost = -1;                   /* its number stands for nothing                          */
+static uint64_t moment_now, questions, refused_writes;
+
+static int open_anew(void *context, const char *name, enum skv_open how)
+{
+    int handle = disk_open(context, name, how);
+    if (handle >= 0)
+        lost = -1;
+    return handle;
+}
+
+static int write_unless_lost(void *context, int handle, const void *from, size_t len, uint64_t at)
+{
+    refused_writes += handle == lost;
+    return handle == lost ? -EBADF : disk_write(context, handle, from, len, at);
+}
+
+static uint64_t identity_unless_lost(void *context, int handle)
+{
+    questions++;
+    return handle == lost ? 0 : disk_identity(context, handle);
+}
+
+static uint64_t slow_moment(void *context)
+{
+    (void)context;
+    return moment_now;
+}
+
+static int sync_unless_lost(void *context, int handle)
+{
+    refused_writes += handle == lost;
+    return handle == lost ? -EBADF : disk_sync(context, handle);
+}
+
+static void with_losses(journal *j, disk *d)
+{
+    REQUIRE(open_journal(j, d) == 0, "the folder");
+    j->wal.files.open = open_anew, j->wal.files.write = write_unless_lost, j->wal.files.sync = sync_unless_lost;
+    j->wal.files.identity = identity_unless_lost, j->wal.files.moment = slow_moment;
+    lost = -1;
+    moment_now = 1;
+    questions = refused_writes = 0;
+}
+
+static void require_frames(disk *d, uint64_t frames)
+{
+    journal again = {0};
+    REQUIRE(open_journal(&again, d) == 0 && again.appended == frames, "%" PRIu64 " frames, not %" PRIu64, again.appended, frames);
+    close_journal(&again);
+}
+
+/* Within a moment nobody asks whether the handle is still ours; a write that finds it closed opens the file anew. */
+static void a_lost_handle(void)
+{
+    journal j = {0};
+    uint64_t position;
+    disk *d = disk_new();
+    with_losses(&j, d);
+    for (uint32_t i = 0; i < 100; i++) {
+        if (i % 10 == 0)
+            moment_now++;
+        if (i == 55 || i == 60) {       /* in the middle of a moment, and where one begins        */
+            lost = j.wal.handle;
+            REQUIRE(refused_writes == (i == 60), "nothing was refused before");
+        }
+        REQUIRE(append_one(&j, &position) == 0, "append %u", i);
+    }
+    REQUIRE(refused_writes == 1 && lost == -1, "the one that was not asked about was found by its write, and opened");
+    REQUIRE(questions < 25, "%" PRIu64 " questions in 10 moments", questions);
+    lost = j.wal.handle;
+    d->error = EIO;
+    d->fail_at = d->calls + 1;
+    REQUIRE(append_one(&j, &position) == -EIO && !skv_load(&j.state.failed), "the file cannot be opened: told, nothing lost");
+    REQUIRE(lost == j.wal.handle && append_one(&j, &position) == 0 && lost == -1, "it is opened the next time");
+    REQUIRE(sync_all(&j) == 0 && append_one(&j, &position) == 0, "it goes on");
+    lost = j.wal.sync_handle;
+    REQUIRE(lost >= 0 && sync_all(&j) == 0 && lost == -1 && !skv_load(&j.state.failed), "the leader opens it as well");
+    close_journal(&j);
+    require_frames(d, 102);
+    disk_free(d);
+}
+
+static journal *closing;
+
+/* Closed between the question and the sync. */
+static int sync_that_loses(void *context, int handle)
+{
+    if (closing) {
+        lost = handle;
+        closing = NULL;
+    }
+    return sync_unless_lost(context, handle);
+}
+
+static void a_handle_that_is_lost_at_once(void)
+{
+    journal j = {0};
+    uint64_t position;
+    disk *d = disk_new();
+    with_losses(&j, d);
+    j.wal.files.sync = sync_that_loses;
+    closing = &j;
+    REQUIRE(append_one(&j, &position) == 0 && sync_all(&j) == 0, "synced by the second try");
+    REQUIRE(!closing && refused_writes == 1 && !skv_load(&j.state.failed), "the first one was refused, which says nothing of the disk");
+    closing = &j;
+    REQUIRE(skv_wal_rotate_locked(&j.wal) == -EBADF && !skv_load(&j.state.failed), "not now");
+    REQUIRE(skv_wal_rotate_locked(&j.wal) == 0 && append_one(&j, &position) == 0 && sync_all(&j) == 0, "it goes on");
+    close_journal(&j);
+    require_frames(d, 2);
+    disk_free(d);
+}
+
+/* In one and the same moment another process begins a segment. */
+static void a_segment_that_others_begin(void)
+{
+    journal j = {0};
+    uint64_t position;
+    disk *d = disk_new();
+    with_losses(&j, d);
+    skv_wal other;
+    skv_wal_init(&other, j.wal.files, skv_private_turns(), &j.state, uuid);
+    for (uint32_t i = 0; i < 20; i++) {
+        REQUIRE(append_one(&j, &position) == 0, "append %u", i);
+        if (i % 5 == 4)
+            REQUIRE(skv_wal_rotate_locked(&other) == 0, "rotate");
+    }
+    REQUIRE(j.wal.number + 1 == skv_load(&j.state.segment), "the last one is empty");
+    skv_wal_close(&other);
+    close_journal(&j);
+    require_frames(d, 20);
+    disk_free(d);
+}
+
 /* ---- One of two syncs fails ------------------------------------------------------------------------------------------------ */
 
 static skv_wal beside;                  /* of another process, over the same state                */
@@ -769,6 +905,9 @@ static const test tests[] = {
     {"frames_out_of_order", frames_out_of_order},
     {"files_that_do_not_belong", files_that_do_not_belong},
     {"group_commit", group_commit},
+    {"a_lost_handle", a_lost_handle},
+    {"a_handle_that_is_lost_at_once", a_handle_that_is_lost_at_once},
+    {"a_segment_that_others_begin", a_segment_that_others_begin},
     {"a_failure_beside_a_sync", a_failure_beside_a_sync},
     {"a_group_that_fails", a_group_that_fails},
 };

@@ -11,6 +11,7 @@
 #define LONG_BATCH 16u
 
 typedef struct batch {
+    skv_scratch *scratch;       /* has both arrays                                            */
     skv_item *items;
     skv_encoded *values;        /* put_many only; never moved, see codec.h                     */
     uint32_t count;
@@ -18,24 +19,24 @@ typedef struct batch {
     uint64_t bytes, largest;    /* values' bytes: in all, of one                               */
 } batch;
 
-static bool batch_init(batch *to, size_t room, bool with_values)
+static bool batch_init(Handle *self, batch *to, size_t room, bool with_values)
 {
-    *to = (batch){.items = PyMem_Malloc((room ? room : 1) * sizeof *to->items)};
-    if (with_values && to->items)
-        to->values = PyMem_Malloc((room ? room : 1) * sizeof *to->values);
-    if (to->items && (to->values || !with_values))
-        return true;
-    PyMem_Free(to->items);
-    PyErr_NoMemory();
-    return false;
+    const size_t items = room * sizeof *to->items, values = with_values ? room * sizeof *to->values : 0;
+    *to = (batch){.scratch = skv_scratch_take(&self->scratch, skv_scratch_size(items) + skv_scratch_size(values))};
+    if (!to->scratch) {
+        PyErr_NoMemory();
+        return false;
+    }
+    to->items = skv_scratch_part(to->scratch, items);
+    to->values = with_values ? skv_scratch_part(to->scratch, values) : NULL;
+    return true;
 }
 
-static void batch_free(batch *done)
+static void batch_free(Handle *self, batch *done)
 {
     for (uint32_t i = 0; done->values && i < done->count; i++)
         skv_encoded_clear(&done->values[i]);
-    PyMem_Free(done->values);
-    PyMem_Free(done->items);
+    skv_scratch_give(&self->scratch, done->scratch);
 }
 
 /* The seed is the store's, so keys are hashed inside. */
@@ -123,13 +124,13 @@ static int put_all(Handle *self, batch *all)
 static int put_pairs(Handle *self, const item_pairs *pairs, uint64_t ttl_ms)
 {
     batch all;
-    if (!batch_init(&all, pairs->count, true))
+    if (!batch_init(self, &all, pairs->count, true))
         return SKV_RAISED;
     bool good = true;
     for (size_t i = 0; good && i < pairs->count; i++)
         good = add_item(self, &all, pairs->objects[2 * i], pairs->objects[2 * i + 1], NULL, ttl_ms);
     int status = good ? put_all(self, &all) : SKV_RAISED;
-    batch_free(&all);
+    batch_free(self, &all);
     return status;
 }
 
@@ -169,12 +170,12 @@ PyObject *handle_put_items(Handle *self, PyObject *items)
         return NULL;
     batch all;
     int status = SKV_RAISED;
-    if (batch_init(&all, (size_t)PySequence_Fast_GET_SIZE(tuples), true)) {
+    if (batch_init(self, &all, (size_t)PySequence_Fast_GET_SIZE(tuples), true)) {
         bool good = true;
         for (Py_ssize_t i = 0; good && i < PySequence_Fast_GET_SIZE(tuples); i++)
             good = add_tuple(self, &all, PySequence_Fast_ITEMS(tuples)[i]);
         status = good ? put_all(self, &all) : SKV_RAISED;
-        batch_free(&all);
+        batch_free(self, &all);
     }
     Py_DECREF(tuples);
     if (status != SKV_OK)
@@ -229,9 +230,9 @@ PyObject *handle_delete_many(Handle *self, PyObject *const *args, Py_ssize_t nar
         return NULL;
     batch all;
     int status = SKV_RAISED;
-    if (batch_init(&all, (size_t)PySequence_Fast_GET_SIZE(sequence), false)) {
+    if (batch_init(self, &all, (size_t)PySequence_Fast_GET_SIZE(sequence), false)) {
         status = add_keys(self, &all, sequence) ? delete_all(self, &all) : SKV_RAISED;
-        batch_free(&all);
+        batch_free(self, &all);
     }
     Py_DECREF(sequence);
     return status == SKV_OK ? PyLong_FromUnsignedLong(all.removed) : NULL;

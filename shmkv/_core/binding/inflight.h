@@ -19,6 +19,8 @@
 
 #include "binding.h"
 
+#include "../scratch.h"
+
 enum codec_mode { CODEC_SAFE, CODEC_PICKLE, CODEC_JSON, CODEC_OBJECT };
 
 typedef struct Handle {
@@ -34,6 +36,7 @@ typedef struct Handle {
     _Atomic bool closed;            /* also before __init__                                    */
     _Atomic uint32_t in_flight;
     double lock_timeout;            /* seconds; may be infinite                                */
+    skv_scratch_kept scratch;       /* the arrays of a batch                                   */
     struct Handle *next, **link;    /* list of all handles; guarded by inflight.c's mutex      */
 } Handle;
 
