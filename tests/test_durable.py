@@ -570,6 +570,26 @@ def test_stores_that_lose_their_descriptors_do_not_take_each_others(tmp_path: Pa
             assert dict(again) == {f"{i}:{turn}": turn for turn in range(60)}
 
 
+def test_another_folder_under_the_name_is_not_taken(folder: Path, tmp_path: Path) -> None:
+    """Who has lost the descriptor of the folder finds it by its path, or says that it does not."""
+    store = Store.open(folder, size="16MiB")
+    store["before"] = 1
+
+    def work() -> None:
+        os.closerange(3, 20_000)
+        folder.rename(tmp_path / "elsewhere")
+        folder.mkdir()
+        with pytest.raises(LogFailedError, match="nothing was changed"):
+            store["lost"] = 1
+        folder.rmdir()
+        (tmp_path / "elsewhere").rename(folder)
+        store["after"] = 1
+
+    assert in_child(work) == 0
+    assert dict(store) == {"before": 1, "after": 1}
+    store.close()
+
+
 def test_a_thread_that_closes_all_descriptors_while_others_write(folder: Path) -> None:
     """That is no failure of the disk: a call may say that it could not write, but the store goes on."""
     store = Store.open(folder, size="16MiB", sync="always")

@@ -30,18 +30,35 @@ typedef struct folder {
     char path[PATH_MAX];
 } folder;
 
+static bool is_at_its_path(const folder *f)
+{
+    struct stat facts;
+    return stat(f->path, &facts) == 0 && facts.st_dev == f->dev && facts.st_ino == f->ino;
+}
+
+/* Other threads may close it again at once: bounded. */
+static int open_folder(const folder *f)
+{
+    for (uint32_t i = 0; i < 100; i++) {
+        int fd = open(f->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (fd < 0 || skv_fd_is(fd, f->dev, f->ino))
+            return fd;
+        if (!is_at_its_path(f)) {
+            close(fd);
+            errno = ESTALE;
+            return -1;
+        }
+    }
+    errno = EBADF;
+    return -1;
+}
+
 static int folder_of(void *context)
 {
     folder *f = context;
     skv_fork_lock();
-    if (!skv_fd_is(f->fd, f->dev, f->ino)) {
-        f->fd = open(f->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        if (f->fd >= 0 && !skv_fd_is(f->fd, f->dev, f->ino)) {
-            close(f->fd);
-            f->fd = -1;
-            errno = ESTALE;
-        }
-    }
+    if (!skv_fd_is(f->fd, f->dev, f->ino))
+        f->fd = open_folder(f);
     int fd = f->fd;
     skv_fork_unlock();
     return fd;

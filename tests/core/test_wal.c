@@ -620,6 +620,14 @@ static int slow_sync(void *context, int handle)
     return status;
 }
 
+static int open_alone(void *context, const char *name, enum skv_open how)
+{
+    pthread_mutex_lock(&appending);
+    int handle = disk_open(context, name, how);
+    pthread_mutex_unlock(&appending);
+    return handle;
+}
+
 static void *append_and_wait(void *unused)
 {
     (void)unused;
@@ -647,6 +655,7 @@ static void group_commit(void)
     shared = (journal){0};
     REQUIRE(open_journal(&shared, d) == 0, "an empty folder");
     shared.wal.files.sync = slow_sync;
+    shared.wal.files.open = open_alone;
     for (uint32_t i = 0; i < THREADS; i++)
         REQUIRE(pthread_create(&threads[i], NULL, append_and_wait, NULL) == 0, "pthread_create");
     for (uint32_t i = 0; i < THREADS; i++)
@@ -711,6 +720,12 @@ static void require_frames(disk *d, uint64_t frames)
     close_journal(&again);
 }
 
+static int refuse(void *context, int handle, const void *from, size_t len, uint64_t at)
+{
+    (void)context, (void)handle, (void)from, (void)len, (void)at;
+    return -EBADF;
+}
+
 /* Within a moment nobody asks whether the handle is still ours; a write that finds it closed opens the file anew. */
 static void a_lost_handle(void)
 {
@@ -734,6 +749,9 @@ static void a_lost_handle(void)
     d->fail_at = d->calls + 1;
     REQUIRE(append_one(&j, &position) == -EIO && !skv_load(&j.state.failed), "the file cannot be opened: told, nothing lost");
     REQUIRE(lost == j.wal.handle && append_one(&j, &position) == 0 && lost == -1, "it is opened the next time");
+    j.wal.files.write = refuse;
+    REQUIRE(append_one(&j, &position) == -EBADF && !skv_load(&j.state.failed), "closed again and again: told, nothing lost");
+    j.wal.files.write = write_unless_lost;
     REQUIRE(sync_all(&j) == 0 && append_one(&j, &position) == 0, "it goes on");
     lost = j.wal.sync_handle;
     REQUIRE(lost >= 0 && sync_all(&j) == 0 && lost == -1 && !skv_load(&j.state.failed), "the leader opens it as well");
@@ -882,6 +900,7 @@ static void a_group_that_fails(void)
     shared = (journal){0};
     REQUIRE(open_journal(&shared, d) == 0, "an empty folder");
     shared.wal.files.sync = sync_that_fails;
+    shared.wal.files.open = open_alone;
     errors_told = 0;
     syncs_left = GOOD_SYNCS;
     for (uint32_t i = 0; i < THREADS; i++)
