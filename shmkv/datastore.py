@@ -647,8 +647,10 @@ class _Syncer:
             if self._stopped.wait(SYNC_SECONDS):
                 return
             self._grown.clear()
-            with contextlib.suppress(OSError):  # the log has failed then, and the next change says so
+            try:
                 self._log.sync(self._log.end)
+            except OSError:  # a log that has failed refuses the next one at once, and the next change says so
+                self._grown.set()
 
 
 def _let_go(folder: int, claim: _Claim, syncer: _Syncer | None) -> None:

@@ -17,6 +17,7 @@ typedef struct writing {
     skv_segment segment;
     char name[SKV_NAME_ROOM], tmp[TMP_ROOM];
     int handle;
+    uint64_t identity;                  /* of its file: user code may close the handle        */
     uint64_t at, synced, sequence, items, salt;
     skv_frame frame;
 } writing;
@@ -35,6 +36,7 @@ static int begin_file(writing *w)
     }
     if (w->handle < 0)
         return w->handle;
+    w->identity = w->files.identity(w->files.context, w->handle);
     SKV_CRASH("checkpoint.made");
     skv_segment_encode(&w->segment, head);
     w->salt = skv_segment_salt(&w->segment);
@@ -54,6 +56,8 @@ static int sync_on_the_way(writing *w)
 static int write_frame(writing *w)
 {
     skv_frame_seal(&w->frame, ++w->sequence, 0, w->salt);
+    if (!skv_files_own(&w->files, w->handle, w->identity))
+        return -EBADF;
     int status = w->files.write(w->files.context, w->handle, w->frame.bytes, w->frame.size, w->at);
     w->at += w->frame.size;
     SKV_CRASH("checkpoint.frame");
@@ -104,7 +108,7 @@ static int end_file(writing *w)
     if (status == 0)
         status = w->files.sync(w->files.context, w->handle);
     SKV_CRASH("checkpoint.synced");
-    return status;
+    return status ? status : skv_files_own(&w->files, w->handle, w->identity) ? 0 : -EBADF;
 }
 
 /* ---- Names -------------------------------------------------------------------------------------------- */
@@ -198,7 +202,7 @@ static skv_status make_locked(skv *store, skv_checkpoint *out, skv_wait *wait)
     if (status)
         return status;
     status = write_snapshot(&w);
-    if (w.handle >= 0)
+    if (skv_files_own(&w.files, w.handle, w.identity))
         w.files.close(w.files.context, w.handle);
     skv_frame_free(&w.frame);
     if (status) {

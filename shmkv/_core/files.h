@@ -39,4 +39,11 @@ typedef struct skv_files {
     void (*done)(void *context);
 } skv_files;
 
+/* Is the handle still open for the file that had this identity when it was opened?  After an operation that succeeded: it
+ * was that file, as no two handles have one identity. */
+static inline bool skv_files_own(const skv_files *files, int handle, uint64_t identity)
+{
+    return handle >= 0 && identity && files->identity(files->context, handle) == identity;
+}
+
 #endif

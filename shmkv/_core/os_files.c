@@ -109,7 +109,7 @@ static int marked(int fd)
 }
 
 /* Of this process, whatever the store: another one's new file may have the number of a handle that was closed.  Counted
- * before there is a number. */
+ * when it has its number, so that a question of before does not count any more. */
 static _Atomic uint32_t opened;
 
 static int file_open(void *context, const char *name, enum skv_open how)
@@ -117,8 +117,11 @@ static int file_open(void *context, const char *name, enum skv_open how)
     static const int flags[] = {
         [SKV_OPEN_READ] = O_RDONLY, [SKV_OPEN_WRITE] = O_RDWR, [SKV_OPEN_NEW] = O_RDWR | O_CREAT | O_EXCL};
     int folder = folder_of(context);
+    if (folder < 0)
+        return -errno;
+    int handle = moved_up(openat(folder, name, flags[how] | O_CLOEXEC | O_NOFOLLOW, 0600));
     atomic_fetch_add(&opened, 1);
-    return folder < 0 ? -errno : result(marked(moved_up(openat(folder, name, flags[how] | O_CLOEXEC | O_NOFOLLOW, 0600))));
+    return result(marked(handle));
 }
 
 /* An error of close would be that of an earlier write, which sync has told. */

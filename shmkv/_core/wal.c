@@ -22,7 +22,7 @@ void skv_wal_init(skv_wal *wal, skv_files files, skv_turns turns, skv_log_state 
 
 static bool is_own(const skv_wal *wal, int handle, uint64_t identity)
 {
-    return handle >= 0 && identity && wal->files.identity(wal->files.context, handle) == identity;
+    return skv_files_own(&wal->files, handle, identity);
 }
 
 /* Only what is still ours: somebody else's file may have the number by now. */
@@ -53,18 +53,22 @@ static skv_segment segment_of(const skv_wal *wal, uint64_t number, uint64_t base
     return segment;
 }
 
-/* False: user code has closed it already, and there is none. */
-static bool take_handle(skv_wal *wal, int handle, const skv_segment *segment)
+static uint64_t identity_of(const skv_wal *wal, int handle)
+{
+    return wal->files.identity(wal->files.context, handle);
+}
+
+/* `identity` is what it had before anything was done with it. */
+static void take_handle(skv_wal *wal, int handle, uint64_t identity, const skv_segment *segment)
 {
     close_handle(wal, &wal->handle, wal->identity);
-    wal->identity = wal->files.identity(wal->files.context, handle);
-    wal->handle = wal->identity ? handle : -1;
+    wal->handle = handle;
+    wal->identity = identity;
     wal->asked = 0;
     wal->laid_out = 0;
     wal->number = segment->number;
     wal->base = segment->base;
     wal->salt = skv_segment_salt(segment);
-    return wal->identity != 0;
 }
 
 /* -EBADF: user code has closed it under us. */
@@ -75,14 +79,17 @@ static int open_handle_locked(skv_wal *wal, uint64_t number)
     int handle = open_log(wal, number, SKV_OPEN_WRITE);
     if (handle < 0)
         return handle;
+    const uint64_t identity = identity_of(wal, handle);
     int64_t got = wal->files.read(wal->files.context, handle, head, sizeof head, 0);
+    if (!is_own(wal, handle, identity))
+        return -EBADF;
     if (got < 0 || skv_segment_decode(head, (size_t)got, &segment) != SKV_SEGMENT_OK || segment.number != number
         || memcmp(segment.uuid, wal->uuid, sizeof segment.uuid) != 0) {
-        if (got != -EBADF)
-            wal->files.close(wal->files.context, handle);
+        wal->files.close(wal->files.context, handle);
         return got < 0 ? (int)got : -EBADMSG;
     }
-    return take_handle(wal, handle, &segment) ? 0 : -EBADF;
+    take_handle(wal, handle, identity, &segment);
+    return 0;
 }
 
 /* The segment that others may have begun meanwhile. */
@@ -129,9 +136,9 @@ static void raise_synced(skv_log_state *state, uint64_t position)
 }
 
 /* The number comes last: whoever dies before it leaves the segment before, which ends at the same position. */
-static void publish_segment(skv_wal *wal, int handle, const skv_segment *segment, uint64_t end, uint64_t sequence)
+static void publish_segment(skv_wal *wal, int handle, uint64_t identity, const skv_segment *segment, uint64_t end, uint64_t sequence)
 {
-    take_handle(wal, handle, segment);
+    take_handle(wal, handle, identity, segment);
     skv_store(&wal->state->sequence, sequence);
     skv_store_release(&wal->state->end, end);
     raise_synced(wal->state, end);
@@ -169,13 +176,16 @@ int skv_wal_begin_segment_locked(skv_wal *wal, uint64_t number, uint64_t base, u
     if (handle < 0)
         return handle;
     SKV_CRASH("wal.made");
+    const uint64_t identity = identity_of(wal, handle);
     int status = write_head(wal, handle, &segment);
+    if (!is_own(wal, handle, identity))
+        status = -EBADF;
     if (status) {
-        wal->files.close(wal->files.context, handle);
+        close_handle(wal, &handle, identity);
         wal->files.unlink(wal->files.context, name);
         return status;
     }
-    publish_segment(wal, handle, &segment, base, sequence);
+    publish_segment(wal, handle, identity, &segment, base, sequence);
     SKV_CRASH("wal.begun");
     return 0;
 }
@@ -189,16 +199,19 @@ int skv_wal_resume_locked(skv_wal *wal, const skv_segment *segment, uint64_t syn
     int handle = open_log(wal, segment->number, SKV_OPEN_WRITE);
     if (handle < 0)
         return handle;
+    const uint64_t identity = identity_of(wal, handle);
     status = wal->files.truncate(wal->files.context, handle, SKV_SEGMENT_HEAD + end - segment->base);
     SKV_CRASH("wal.cut");
     if (status == 0)
         status = wal->files.sync(wal->files.context, handle);
+    if (!is_own(wal, handle, identity))
+        status = -EBADF;
     if (status) {
-        wal->files.close(wal->files.context, handle);
+        close_handle(wal, &handle, identity);
         return status;
     }
     SKV_CRASH("wal.resumed");
-    publish_segment(wal, handle, segment, end, sequence);
+    publish_segment(wal, handle, identity, segment, end, sequence);
     return 0;
 }
 
@@ -223,8 +236,10 @@ int skv_wal_rotate_locked(skv_wal *wal)
     SKV_CRASH("wal.shortened");
     if (status == 0)
         status = wal->files.sync(wal->files.context, wal->handle);
+    if (!is_own(wal, wal->handle, wal->identity))
+        return -EBADF;
     if (status)
-        return status == -EBADF ? status : fail(wal, status);
+        return fail(wal, status);
     SKV_CRASH("wal.rotating");
     return skv_wal_begin_segment_locked(wal, skv_load(&state->segment) + 1, skv_load(&state->end), skv_load(&state->sequence));
 }
@@ -296,16 +311,18 @@ static void lay_out_ahead(skv_wal *wal, uint64_t end, size_t size, bool soon)
 static int write_frame_locked(skv_wal *wal, const skv_frame *frame, uint64_t at)
 {
     int status = wal->files.write(wal->files.context, wal->handle, frame->bytes, frame->size, at);
+    bool torn = status && status != -EBADF;             /* a part of it may be there          */
     for (uint32_t i = 0; status && i < LOSSES && !is_own(wal, wal->handle, wal->identity); i++) {
         int opened = ensure_handle_locked(wal);
-        if (opened)             /* of a write that was refused, nothing is there              */
-            return status == -EBADF ? opened : fail(wal, opened);
+        if (opened)
+            return torn ? fail(wal, opened) : opened;
         status = wal->files.write(wal->files.context, wal->handle, frame->bytes, frame->size, at);
+        torn = torn || (status && status != -EBADF);
     }
-    if (status == -EBADF)
+    if (status && !torn)
         return status;
     if (status) {
-        /* A part of it may be there, and the next frame shorter. */
+        /* The next frame may be shorter. */
         int cut = is_own(wal, wal->handle, wal->identity) ? wal->files.truncate(wal->files.context, wal->handle, at) : -EBADF;
         return cut ? fail(wal, cut) : status;
     }
@@ -361,13 +378,15 @@ static int open_current(skv_wal *wal, uint64_t *number)
 }
 
 /* `end` was loaded before the segment was looked up: what is below it lies in that one, or in earlier ones, synced. */
-static int sync_file(skv_wal *wal, int handle, uint64_t end)
+static int sync_file(skv_wal *wal, int handle, uint64_t identity, uint64_t end)
 {
     SKV_CRASH("wal.leading");
     int status = wal->files.sync(wal->files.context, handle);
     SKV_CRASH("wal.told");
+    if (!is_own(wal, handle, identity))         /* whatever it was that has been synced        */
+        return -EBADF;
     if (status)
-        return status == -EBADF ? status : fail(wal, status);
+        return fail(wal, status);
     SKV_CRASH("wal.synced");
     /* Somebody else's sync may have been told of a failure that this one was not. */
     if (skv_load_acquire(&wal->state->failed))
@@ -384,9 +403,9 @@ static int sync_as_leader(skv_wal *wal)
         wal->sync_handle = open_current(wal, &wal->sync_number);
         if (wal->sync_handle < 0)
             return wal->sync_handle;
-        wal->sync_identity = wal->files.identity(wal->files.context, wal->sync_handle);
+        wal->sync_identity = identity_of(wal, wal->sync_handle);
     }
-    return sync_file(wal, wal->sync_handle, end);
+    return sync_file(wal, wal->sync_handle, wal->sync_identity, end);
 }
 
 /* What no sync was believed for, up to `end`, which was loaded before: a segment that is not the last one was synced. */
@@ -412,9 +431,9 @@ static int sync_alone(skv_wal *wal)
     int handle = open_current(wal, &number);
     if (handle < 0)
         return handle;
-    status = sync_file(wal, handle, end);
-    if (status != -EBADF)
-        wal->files.close(wal->files.context, handle);
+    const uint64_t identity = identity_of(wal, handle);
+    status = sync_file(wal, handle, identity, end);
+    close_handle(wal, &handle, identity);
     return status;
 }
 

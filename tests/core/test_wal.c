@@ -760,16 +760,23 @@ static void a_lost_handle(void)
     disk_free(d);
 }
 
-static journal *closing;
+static uint32_t lose_in;                /* so many syncs; 0 = never                               */
 
 /* Closed between the question and the sync. */
 static int sync_that_loses(void *context, int handle)
 {
-    if (closing) {
+    if (lose_in && --lose_in == 0)
         lost = handle;
-        closing = NULL;
-    }
     return sync_unless_lost(context, handle);
+}
+
+/* A part of it, and then there is neither room nor a handle. */
+static int write_half(void *context, int handle, const void *from, size_t len, uint64_t at)
+{
+    disk_write(context, handle, from, len / 2, at);
+    lost = handle;
+    ((journal *)((disk *)context)->context)->wal.files.write = write_unless_lost;
+    return -ENOSPC;
 }
 
 static void a_handle_that_is_lost_at_once(void)
@@ -779,15 +786,41 @@ static void a_handle_that_is_lost_at_once(void)
     disk *d = disk_new();
     with_losses(&j, d);
     j.wal.files.sync = sync_that_loses;
-    closing = &j;
+    lose_in = 1;
     REQUIRE(append_one(&j, &position) == 0 && sync_all(&j) == 0, "synced by the second try");
-    REQUIRE(!closing && refused_writes == 1 && !skv_load(&j.state.failed), "the first one was refused, which says nothing of the disk");
-    closing = &j;
-    REQUIRE(skv_wal_rotate_locked(&j.wal) == -EBADF && !skv_load(&j.state.failed), "not now");
+    REQUIRE(!lose_in && refused_writes == 1 && !skv_load(&j.state.failed), "the first one was refused, which says nothing of the disk");
+    for (uint32_t at = 1; at <= 2; at++) {      /* the old segment's sync, and that of the new one's head */
+        lose_in = at;
+        REQUIRE(skv_wal_rotate_locked(&j.wal) == -EBADF && !skv_load(&j.state.failed), "not now");
+        lost = -1;
+        REQUIRE(append_one(&j, &position) == 0, "it goes on in the segment before");
+    }
     REQUIRE(skv_wal_rotate_locked(&j.wal) == 0 && append_one(&j, &position) == 0 && sync_all(&j) == 0, "it goes on");
     close_journal(&j);
-    require_frames(d, 2);
+    require_frames(d, 4);
     disk_free(d);
+}
+
+/* What was torn is written over by the next try; where there is none, nothing may follow it. */
+static void a_torn_write_to_a_lost_handle(void)
+{
+    for (uint32_t opens = 0; opens < 2; opens++) {
+        journal j = {0};
+        uint64_t position;
+        disk *d = disk_new();
+        with_losses(&j, d);
+        REQUIRE(append_one(&j, &position) == 0, "append");
+        d->context = &j;
+        j.wal.files.write = write_half;
+        d->error = EMFILE;
+        d->fail_at = opens ? 0 : d->calls + 2;
+        REQUIRE(append_one(&j, &position) == (opens ? 0 : -EMFILE), "the file is opened %u times", opens);
+        REQUIRE((skv_load(&j.state.failed) != 0) == !opens, "it has failed if the rest of the frame cannot be cut off");
+        lost = -1;
+        close_journal(&j);
+        require_frames(d, 1 + opens);
+        disk_free(d);
+    }
 }
 
 /* In one and the same moment another process begins a segment. */
@@ -926,6 +959,7 @@ static const test tests[] = {
     {"group_commit", group_commit},
     {"a_lost_handle", a_lost_handle},
     {"a_handle_that_is_lost_at_once", a_handle_that_is_lost_at_once},
+    {"a_torn_write_to_a_lost_handle", a_torn_write_to_a_lost_handle},
     {"a_segment_that_others_begin", a_segment_that_others_begin},
     {"a_failure_beside_a_sync", a_failure_beside_a_sync},
     {"a_group_that_fails", a_group_that_fails},
