@@ -125,6 +125,16 @@ static int fail(skv_wal *wal, int error)
     return error;
 }
 
+/* What a sync (or the cut before it) has shown.  -EBADF: nothing, user code has closed the handle, and what succeeded or was
+ * refused may have been another file's.  An error of the disk counts all the same: it is told once. */
+static int judge_sync(skv_wal *wal, int status, int handle, uint64_t identity)
+{
+    const bool lost = !is_own(wal, handle, identity);
+    if (status && !(lost && (status == -EBADF || status == -EINVAL)))
+        return fail(wal, status);
+    return lost ? -EBADF : 0;
+}
+
 /* ---- Segments ------------------------------------------------------------------------------------ */
 
 static void raise_synced(skv_log_state *state, uint64_t position)
@@ -236,10 +246,9 @@ int skv_wal_rotate_locked(skv_wal *wal)
     SKV_CRASH("wal.shortened");
     if (status == 0)
         status = wal->files.sync(wal->files.context, wal->handle);
-    if (!is_own(wal, wal->handle, wal->identity))
-        return -EBADF;
+    status = judge_sync(wal, status, wal->handle, wal->identity);
     if (status)
-        return fail(wal, status);
+        return status;
     SKV_CRASH("wal.rotating");
     return skv_wal_begin_segment_locked(wal, skv_load(&state->segment) + 1, skv_load(&state->end), skv_load(&state->sequence));
 }
@@ -383,10 +392,9 @@ static int sync_file(skv_wal *wal, int handle, uint64_t identity, uint64_t end)
     SKV_CRASH("wal.leading");
     int status = wal->files.sync(wal->files.context, handle);
     SKV_CRASH("wal.told");
-    if (!is_own(wal, handle, identity))         /* whatever it was that has been synced        */
-        return -EBADF;
+    status = judge_sync(wal, status, handle, identity);
     if (status)
-        return fail(wal, status);
+        return status;
     SKV_CRASH("wal.synced");
     /* Somebody else's sync may have been told of a failure that this one was not. */
     if (skv_load_acquire(&wal->state->failed))

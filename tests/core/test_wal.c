@@ -770,6 +770,36 @@ static int sync_that_loses(void *context, int handle)
     return sync_unless_lost(context, handle);
 }
 
+/* By the time it returns, the handle is another's: what it says is no success of ours, but a failure is one. */
+static int sync_and_lose(void *context, int handle)
+{
+    int status = disk_sync(context, handle);
+    lost = lose_in ? handle : lost;
+    lose_in = 0;
+    return status;
+}
+
+static void a_sync_whose_handle_is_lost(void)
+{
+    for (uint32_t fails = 0; fails < 2; fails++) {
+        journal j = {0};
+        uint64_t position;
+        disk *d = disk_new();
+        with_losses(&j, d);
+        j.wal.files.sync = sync_and_lose;
+        REQUIRE(append_one(&j, &position) == 0 && sync_all(&j) == 0 && append_one(&j, &position) == 0, "append");
+        const uint64_t syncs = d->syncs;
+        lose_in = 1;
+        d->error = EIO;
+        d->fail_at = fails ? d->calls + 1 : 0;
+        REQUIRE(sync_all(&j) == (fails ? -EIO : 0) && (skv_load(&j.state.failed) != 0) == fails, "what the disk said counts");
+        REQUIRE(d->syncs == syncs + (fails ? 1 : 2), "it is synced again if that may have been another file");
+        lost = -1;
+        close_journal(&j);
+        disk_free(d);
+    }
+}
+
 /* A part of it, and then there is neither room nor a handle. */
 static int write_half(void *context, int handle, const void *from, size_t len, uint64_t at)
 {
@@ -959,6 +989,7 @@ static const test tests[] = {
     {"group_commit", group_commit},
     {"a_lost_handle", a_lost_handle},
     {"a_handle_that_is_lost_at_once", a_handle_that_is_lost_at_once},
+    {"a_sync_whose_handle_is_lost", a_sync_whose_handle_is_lost},
     {"a_torn_write_to_a_lost_handle", a_torn_write_to_a_lost_handle},
     {"a_segment_that_others_begin", a_segment_that_others_begin},
     {"a_failure_beside_a_sync", a_failure_beside_a_sync},
