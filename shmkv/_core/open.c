@@ -188,7 +188,7 @@ void skv_close(skv *store)
     skv_journal_close(store);
     pthread_mutex_destroy(&store->register_mutex);
     pthread_mutex_destroy(&store->batch_mutex);
-    free(skv_load(&store->scratch));
+    skv_scratch_free(skv_load(&store->scratch));
     free(store);
 }
 

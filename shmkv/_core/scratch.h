@@ -13,6 +13,7 @@
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #define SKV_SCRATCH_MOST  (1u << 20)    /* bytes; longer ones are not kept                   */
 #define SKV_SCRATCH_ALIGN 16u
@@ -31,14 +32,21 @@ static inline size_t skv_scratch_size(size_t bytes)
     return (bytes + SKV_SCRATCH_ALIGN - 1) / SKV_SCRATCH_ALIGN * SKV_SCRATCH_ALIGN;
 }
 
+/* A mapping of its own: in the heap, what is kept would keep all below it. */
+static inline void skv_scratch_free(skv_scratch *scratch)
+{
+    if (scratch)
+        munmap(scratch, sizeof *scratch + scratch->room);
+}
+
 /* NULL: no memory. */
 static inline skv_scratch *skv_scratch_take(skv_scratch_kept *kept, size_t room)
 {
     skv_scratch *scratch = atomic_exchange_explicit(kept, NULL, memory_order_acquire);
     if (!scratch || scratch->room < room) {
-        free(scratch);
-        scratch = malloc(sizeof *scratch + room);
-        if (!scratch)
+        skv_scratch_free(scratch);
+        scratch = mmap(NULL, sizeof *scratch + room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (scratch == MAP_FAILED)
             return NULL;
         scratch->room = room;
     }
@@ -59,7 +67,7 @@ static inline void skv_scratch_give(skv_scratch_kept *kept, skv_scratch *scratch
 {
     if (scratch && scratch->room <= SKV_SCRATCH_MOST)
         scratch = atomic_exchange_explicit(kept, scratch, memory_order_acq_rel);
-    free(scratch);
+    skv_scratch_free(scratch);
 }
 
 #endif

@@ -130,7 +130,7 @@ static void handle_dealloc(Handle *self)
     PyObject_GC_UnTrack(self);
     handle_list_remove(self);
     handle_clear_references(self);
-    free(atomic_load(&self->scratch));
+    skv_scratch_free(atomic_load(&self->scratch));
     type->tp_free(self);
     Py_DECREF(type);
 }
