@@ -23,7 +23,7 @@ typedef enum skv_status {
     SKV_STALE,          /* the region belongs to another boot                                 */
     SKV_NO_SLOT,        /* the process table is full                                          */
     SKV_READ_ONLY,      /* a write through a read-only mapping                                */
-    SKV_NO_MEMORY,      /* malloc failed in this process                                      */
+    SKV_NO_MEMORY,      /* no memory for this process itself                                   */
     SKV_OS_ERROR,       /* a system call failed, errno tells                                  */
     SKV_FORKED,         /* this process could not register after a fork                       */
     SKV_DISK_FULL,      /* of a durable store's log; nothing changed                          */

@@ -88,9 +88,15 @@ int fallocate(int fd, int mode, off_t offset, off_t len)
     return FAILS(FAIL_FALLOCATE) ? -1 : (int)syscall(SYS_fallocate, fd, mode, offset, len);
 }
 
+/* Memory of the process's own is memory, whichever call it comes from; what maps a region is not. */
+static int kind_of_mapping(int prot, int flags)
+{
+    return (prot & PROT_WRITE) && (flags & MAP_PRIVATE) ? FAIL_MALLOC : FAIL_MMAP;
+}
+
 void *mmap(void *at, size_t n, int prot, int flags, int fd, off_t offset)
 {
-    return FAILS(FAIL_MMAP) ? MAP_FAILED : (void *)syscall(SYS_mmap, at, n, prot, flags, fd, offset);
+    return FAILS(kind_of_mapping(prot, flags)) ? MAP_FAILED : (void *)syscall(SYS_mmap, at, n, prot, flags, fd, offset);
 }
 
 int madvise(void *at, size_t n, int advice)

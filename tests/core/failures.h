@@ -63,6 +63,12 @@ static inline bool fails(enum failing kind)
     return true;
 }
 
+/* Memory of the process's own is memory, whichever call it comes from; what maps a region is not. */
+static inline enum failing kind_of_mapping(int prot, int flags)
+{
+    return (prot & PROT_WRITE) && (flags & MAP_PRIVATE) ? FAIL_MALLOC : FAIL_MMAP;
+}
+
 #define WRAP(kind, result, failure, name, parameters, arguments)                                 \
     result __real_##name parameters;                                                             \
     result __wrap_##name parameters;                                                             \
@@ -73,8 +79,8 @@ WRAP(FAIL_MALLOC, void *, NULL, calloc, (size_t n, size_t size), (n, size))
 WRAP(FAIL_MALLOC, void *, NULL, realloc, (void *p, size_t n), (p, n))
 WRAP(FAIL_MALLOC, void *, NULL, aligned_alloc, (size_t alignment, size_t n), (alignment, n))
 WRAP(FAIL_FALLOCATE, int, -1, fallocate, (int fd, int mode, off_t offset, off_t len), (fd, mode, offset, len))
-WRAP(FAIL_MMAP, void *, MAP_FAILED, mmap, (void *at, size_t n, int prot, int flags, int fd, off_t offset),
-     (at, n, prot, flags, fd, offset))
+WRAP(kind_of_mapping(prot, flags), void *, MAP_FAILED, mmap,
+     (void *at, size_t n, int prot, int flags, int fd, off_t offset), (at, n, prot, flags, fd, offset))
 WRAP(FAIL_MADVISE, int, -1, madvise, (void *at, size_t n, int advice), (at, n, advice))
 WRAP(FAIL_FTRUNCATE, int, -1, ftruncate, (int fd, off_t size), (fd, size))
 WRAP(FAIL_FSTAT, int, -1, fstat, (int fd, struct stat *st), (fd, st))
