@@ -2,7 +2,7 @@
 
 What: `resolve` turns the `codec` argument of a store into what the C extension calls.
 How:  `bytes`, `str`, `int`, `float`, `bool` and `None` never come here: every handle stores them natively.
-      "safe" is wholly in C (`_core/binding/codec.c`); "pickle" and "json" are here; a codec object is the
+      "safe" is wholly in C (`_core/binding/encode.c`, `decode.c`); "pickle" and "json" are here; a codec object is the
       user's, and what it raises reaches the user as it is.
 
 A codec gives back what it was given, equal and of the same type, or refuses it with `CodecError`.

@@ -45,7 +45,7 @@ from shmkv.errors import (
     StoreFullError,
     StoreLockedError,
 )
-from shmkv.folder import SETTINGS_FILE, open_folder
+from shmkv.folder import SETTINGS_FILE, close_own, identity_of, open_folder
 from shmkv.walking import sorted_items
 
 if TYPE_CHECKING:
@@ -113,28 +113,27 @@ class DataStore:
         self._sync = sync
         self._closed = False
         self._changing = threading.Lock()
-        self._folder = open_folder(self._path, "a DataStore")
+        folder = open_folder(self._path, "a DataStore")
         try:
-            if SETTINGS_FILE in os.listdir(self._folder):
+            if SETTINGS_FILE in os.listdir(folder):
                 raise ShmkvError(f"{self._path} holds a durable store, no DataStore: say Store.open(path)")
-            self._claim = _Claim(self._folder, self._path)
+            self._claim = _Claim(folder, self._path)
             try:
                 self._index = _Index()
-                self._log = _core.Log(self._folder)
+                self._log = _core.Log(folder)
                 self._files = _Files()
                 self._cursor = _Cursor()
                 self._owed = 0  # bytes of the oldest segment that are to be looked at
                 self._removed = 0  # number of the last segment that was, or is about to be
-                self._recover()
+                self._recover(folder)
             except BaseException:
                 self._claim.release()
                 raise
-        except BaseException:
-            os.close(self._folder)
-            raise
+        finally:
+            os.close(folder)
         self._syncer = _Syncer(self._log) if sync == "interval" else None
         # Where nobody calls close(), the end of the process is as good as a kill: nothing is lost.
-        self._finalizer = weakref.finalize(self, _let_go, self._folder, self._claim, self._syncer)
+        self._finalizer = weakref.finalize(self, _let_go, self._claim, self._syncer)
 
     @property
     def path(self) -> Path:
@@ -313,8 +312,8 @@ class DataStore:
 
     # ---- Recovery ----------------------------------------------------------------------------------
 
-    def _recover(self) -> None:
-        on_disk = self._numbers_on_disk()
+    def _recover(self, folder: int) -> None:
+        on_disk = self._numbers_on_disk(folder)
         for number in on_disk:  # also those without a record
             self._files.add(number)
         found = self._log.recover(self._apply)
@@ -336,10 +335,11 @@ class DataStore:
                 self._log.remove(number)
                 self._files.remove(number)
         for number in self._files.numbers():
-            self._files.grow(number, os.stat(_segment_name(number), dir_fd=self._folder).st_size)
+            self._files.grow(number, os.stat(_segment_name(number), dir_fd=folder).st_size)
 
-    def _numbers_on_disk(self) -> list[int]:
-        names = (_SEGMENT_FILE.fullmatch(name) for name in os.listdir(self._folder))
+    @staticmethod
+    def _numbers_on_disk(folder: int) -> list[int]:
+        names = (_SEGMENT_FILE.fullmatch(name) for name in os.listdir(folder))
         return sorted(int(match[1]) for match in names if match)
 
     def _apply(self, segment: int, offset: int, size: int, operations: list[tuple[int, Any, None, int]]) -> None:
@@ -429,6 +429,9 @@ class DataStore:
     def _gather(self, most: int) -> None:
         """Append again what counts in the next `most` bytes of the oldest segment; remove it at its end."""
         oldest = self._files.oldest()
+        if oldest <= self._removed:  # all of it was moved, and an error came before or after its name went
+            self._remove(oldest)
+            return
         if oldest == self._log.segment:
             self._rotate()
         cursor = self._cursor
@@ -610,6 +613,7 @@ class _Claim:
                 raise StoreLockedError(
                     f"{path} is open in another process (pid {holder}): a DataStore is for one process at a time"
                 ) from None
+            self._file = identity_of(self._fd)
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
             self._mine[self._identity] = os.getpid()
@@ -618,7 +622,7 @@ class _Claim:
         with self._guard:
             if self._mine.get(self._identity) == os.getpid():
                 del self._mine[self._identity]
-                os.close(self._fd)
+                close_own(self._fd, self._file)
 
 
 class _Syncer:
@@ -653,11 +657,10 @@ class _Syncer:
                 self._grown.set()
 
 
-def _let_go(folder: int, claim: _Claim, syncer: _Syncer | None) -> None:
+def _let_go(claim: _Claim, syncer: _Syncer | None) -> None:
     if syncer:
         syncer.stop()
     claim.release()
-    os.close(folder)
 
 
 # ---- Small parts ---------------------------------------------------------------------------------------

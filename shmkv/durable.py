@@ -48,6 +48,7 @@ from shmkv.folder import (
     LOCK_FILE,
     SETTINGS_FILE,
     ByteLock,
+    close_own,
     holder_of,
     identity_of,
     note_holder,
@@ -187,8 +188,7 @@ class Durable:
                 each._keeper.restart()
 
     def _close(self) -> None:
-        if identity_of(self._folder) == self._identity:
-            os.close(self._folder)
+        close_own(self._folder, self._identity)
         self._identity = (-1, -1)
         self._presence.close()
 

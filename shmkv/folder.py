@@ -21,6 +21,7 @@ __all__ = [
     "LOCK_FILE",
     "SETTINGS_FILE",
     "ByteLock",
+    "close_own",
     "holder_of",
     "identity_of",
     "note_holder",
@@ -62,6 +63,13 @@ def identity_of(fd: int) -> tuple[int, int] | None:
     except OSError:
         return None
     return facts.st_dev, facts.st_ino
+
+
+def close_own(fd: int, identity: tuple[int, int] | None) -> None:
+    """Close what had this identity when it was opened: user code that closes all descriptors may have closed it, and
+    another file have its number."""
+    if identity is not None and identity_of(fd) == identity:
+        os.close(fd)
 
 
 def replace_file(folder: int, name: str, content: bytes) -> None:
@@ -110,9 +118,8 @@ class ByteLock:
 
     def close(self) -> None:
         """Give it back, once every process that shares the description has done so."""
-        if self.is_open():
-            fd, self._fd = self._fd, -1  # the number is soon another lock's, on the same file
-            os.close(fd)
+        fd, self._fd = self._fd, -1  # the number is soon another lock's, on the same file
+        close_own(fd, self._identity)
 
     def is_open(self) -> bool:
         """User code that closes all descriptors may have closed it, and another file have its number."""

@@ -144,6 +144,19 @@ def in_fork(function: Callable[..., Any], *args: Any, timeout: float = 60.0) -> 
     return Forked(function, *args).result(timeout)
 
 
+def in_child(work: Callable[[], object]) -> int:
+    """Run it in a forked child, which ends at once after it and may close all its descriptors; its wait status."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        except BaseException as error:
+            os.write(2, f"{error!r}\n".encode())  # sys.stderr may be closed, and raise
+            os._exit(99)
+        os._exit(0)
+    return os.waitpid(pid, 0)[1]
+
+
 def killed(work: Callable[[], object]) -> None:
     """Do it in a forked child that is killed right after it."""
     child = Forked(lambda: (work(), os.kill(os.getpid(), signal.SIGKILL)))

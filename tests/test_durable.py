@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import Forked, killed, lose_memory
+from helpers import Forked, in_child, killed, lose_memory
 
 import shmkv
 from shmkv import KeyValueStore, Store, _core, region
@@ -53,19 +53,6 @@ def has_memory(path: Path) -> bool:
     facts = path.stat()
     name = region.durable_name(facts.st_dev, facts.st_ino)
     return name in {info.name for info in shmkv.list_stores()}
-
-
-def in_child(work: Callable[[], object]) -> int:
-    """Run it in a forked child, which ends at once after it; its wait status."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            work()
-        except BaseException as error:
-            os.write(2, f"{error!r}\n".encode())  # sys.stderr may be closed, and raise
-            os._exit(99)
-        os._exit(0)
-    return os.waitpid(pid, 0)[1]
 
 
 def files(path: Path, ending: str) -> list[Path]:
@@ -523,110 +510,6 @@ def _require_synced(store: Store) -> None:
 def _is_synced(store: Store) -> bool:
     state = _core.durable_state(store._opened())
     return bool(state["synced"] == state["end"])
-
-
-def test_user_code_that_closes_all_descriptors(folder: Path, tmp_path: Path) -> None:
-    """A daemon does; then other files have the numbers, and must not be written to."""
-    store = Store.open(folder, size="16MiB")
-    store["before"] = 1
-
-    def work() -> None:
-        os.closerange(3, 20_000)
-        others = [open(tmp_path / f"other{i}", "w+b") for i in range(30)]  # noqa: SIM115  # they stay open
-        for i in range(200):
-            store[f"after{i}"] = i
-        store.sync()
-        store.snapshot()
-        os.closerange(3, 3 + 5)
-        others += [open(tmp_path / f"more{i}", "w+b") for i in range(5)]  # noqa: SIM115  # they stay open
-        store.close()
-        assert all(os.fstat(other.fileno()).st_size == 0 for other in others[5:])
-
-    assert in_child(work) == 0
-    assert store["after199"] == 199
-    store.close()
-    with Store.open(folder) as again:
-        assert len(again) == 201
-
-
-def test_stores_that_lose_their_descriptors_do_not_take_each_others(tmp_path: Path) -> None:
-    """What one of them opens anew must not have the number under which the other one still writes."""
-    folders = [tmp_path / f"store{i}" for i in range(3)]
-    stores = [Store.open(each, size="16MiB") for each in folders]
-
-    def work() -> None:
-        for turn in range(60):
-            os.closerange(3, 20_000)
-            for i in random.Random(turn).sample(range(3), 3):
-                stores[i][f"{i}:{turn}"] = turn
-        for store in stores:
-            store.sync()
-
-    assert in_child(work) == 0
-    for i, (folder, store) in enumerate(zip(folders, stores, strict=True)):
-        copy = shutil.copytree(folder, tmp_path / f"copy{i}")  # what the log says, not what memory has
-        store.close()
-        with Store.open(copy) as again:
-            assert dict(again) == {f"{i}:{turn}": turn for turn in range(60)}
-
-
-def test_another_folder_under_the_name_is_not_taken(folder: Path, tmp_path: Path) -> None:
-    """Who has lost the descriptor of the folder finds it by its path, or says that it does not."""
-    store = Store.open(folder, size="16MiB")
-    store["before"] = 1
-
-    def work() -> None:
-        os.closerange(3, 20_000)
-        folder.rename(tmp_path / "elsewhere")
-        folder.mkdir()
-        with pytest.raises(LogFailedError, match="nothing was changed"):
-            store["lost"] = 1
-        folder.rmdir()
-        (tmp_path / "elsewhere").rename(folder)
-        store["after"] = 1
-
-    assert in_child(work) == 0
-    assert dict(store) == {"before": 1, "after": 1}
-    store.close()
-
-
-def test_a_thread_that_closes_all_descriptors_while_others_write(folder: Path) -> None:
-    """That is no failure of the disk: a call may say that it could not write, but the store goes on."""
-    store = Store.open(folder, size="16MiB", sync="always")
-
-    def work() -> None:
-        ended, refused = threading.Event(), dict[str, str]()
-
-        def close_all() -> None:
-            while not ended.wait(0.0002):
-                os.closerange(3, 20_000)
-
-        def write(name: str) -> None:
-            for i in range(400):
-                try:
-                    store[f"{name}:{i}"] = i
-                except OSError as error:
-                    refused[f"{name}:{i}"] = str(error)
-
-        closer = threading.Thread(target=close_all)
-        writers = [threading.Thread(target=write, args=(name,)) for name in "ab"]
-        for thread in (closer, *writers):
-            thread.start()
-        for thread in writers:
-            thread.join()
-        ended.set()
-        closer.join()
-        assert all("nothing was changed" in error or "Bad file desc" in error for error in refused.values()), refused
-        store.put("refused", sorted(refused))
-
-    assert in_child(work) == 0
-    refused = store["refused"]
-    assert len(refused) < 400
-    assert {*store} == {"refused", *(f"{name}:{i}" for name in "ab" for i in range(400))} - {*refused}
-    copy = shutil.copytree(folder, folder.parent / "copy")
-    with Store.open(copy) as again:
-        assert dict(again) == dict(store)
-    store.close()
 
 
 # ---- Stable storage --------------------------------------------------------------------------------

@@ -10,6 +10,7 @@
 typedef struct rewriting {
     skv_files files;
     int handle;
+    uint64_t identity;          /* of its file: user code may close the handle                */
     uint8_t *bytes;             /* of frames that follow each other                           */
     size_t filled;
     uint64_t at;                /* their place in the file                                    */
@@ -50,6 +51,17 @@ static int write_frames(rewriting *w, skv_reader *reader, uint64_t end)
     return status ? status : flush(w);
 }
 
+/* Whatever was written, or refused, may have been another file's where the handle is not ours at the end. */
+static int write_to_own(rewriting *w, skv_reader *reader, uint64_t end)
+{
+    w->identity = w->files.identity(w->files.context, w->handle);
+    int status = write_frames(w, reader, end);
+    if (!skv_files_own(&w->files, w->handle, w->identity))
+        return -EBADF;
+    w->files.close(w->files.context, w->handle);
+    return status;
+}
+
 static int rewrite(rewriting *w, skv_reader *reader, uint64_t number, uint64_t from, uint64_t end)
 {
     char name[SKV_NAME_ROOM];
@@ -62,9 +74,7 @@ static int rewrite(rewriting *w, skv_reader *reader, uint64_t number, uint64_t f
     w->at = reader->at;
     w->bytes = malloc(AT_ONCE);
     w->handle = w->bytes ? w->files.open(w->files.context, name, SKV_OPEN_WRITE) : -ENOMEM;
-    int status = w->handle < 0 ? w->handle : write_frames(w, reader, end);
-    if (w->handle >= 0)
-        w->files.close(w->files.context, w->handle);
+    int status = w->handle < 0 ? w->handle : write_to_own(w, reader, end);
     free(w->bytes);
     return status;
 }

@@ -19,7 +19,7 @@
 #include "segment.h"
 
 /* The frames of segment `number` from position `from`, where one begins (or any before the segment), to `end`.  0, or
- * minus an errno; -EIO: one is not whole any more. */
+ * minus an errno; -EIO: one is not whole any more; -EBADF: user code closed a handle meanwhile, which tells nothing. */
 int skv_write_again(skv_files files, uint64_t number, uint64_t from, uint64_t end);
 
 #endif

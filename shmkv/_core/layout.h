@@ -304,7 +304,7 @@ typedef struct skv_record {
 
 static_assert(sizeof(skv_record) == 16, "16 bytes before expiry, key and value");
 
-/* ---- Value types: the first level of the "safe" codec (binding/codec.c) --------------- */
+/* ---- Value types: the first level of the "safe" codec (binding/codec_format.h) -------- */
 
 enum skv_type {
     SKV_T_BYTES = 1,            /* the bytes                                                  */

@@ -85,14 +85,27 @@ enum skv_segment_fault skv_segment_decode(const uint8_t *head, size_t len, skv_s
 
 /* ---- Reading --------------------------------------------------------------------------------- */
 
+static bool is_own(const skv_reader *reader)
+{
+    return skv_files_own(&reader->files, reader->handle, reader->identity);
+}
+
+/* What was read of another file must not count as the end, or the damage, of this one. */
+static int64_t read_own(const skv_reader *reader, void *to, size_t len, uint64_t at)
+{
+    int64_t got = reader->files.read(reader->files.context, reader->handle, to, len, at);
+    return is_own(reader) ? got : -EBADF;
+}
+
 int skv_reader_open(skv_reader *reader, skv_files files, const char *name, enum skv_segment_fault *fault)
 {
     uint8_t head[SKV_SEGMENT_HEAD];
     *reader = (skv_reader){.files = files, .handle = files.open(files.context, name, SKV_OPEN_READ)};
     if (reader->handle < 0)
         return reader->handle;
+    reader->identity = files.identity(files.context, reader->handle);
     int64_t size = files.size(files.context, reader->handle);
-    int64_t got = size < 0 ? size : files.read(files.context, reader->handle, head, sizeof head, 0);
+    int64_t got = size < 0 ? size : read_own(reader, head, sizeof head, 0);
     if (got < 0)
         return (int)got;
     *fault = skv_segment_decode(head, (size_t)got, &reader->segment);
@@ -111,7 +124,7 @@ uint64_t skv_reader_position(const skv_reader *reader)
 
 void skv_reader_close(skv_reader *reader)
 {
-    if (reader->handle >= 0)
+    if (is_own(reader))
         reader->files.close(reader->files.context, reader->handle);
     free(reader->bytes);
     reader->bytes = NULL;
@@ -152,7 +165,7 @@ static enum skv_read_result read_more(skv_reader *reader, uint64_t from)
     }
     reader->bytes_at = from;
     reader->filled = kept;
-    int64_t got = reader->files.read(reader->files.context, reader->handle, reader->bytes + kept, more, from + kept);
+    int64_t got = read_own(reader, reader->bytes + kept, more, from + kept);
     if (got < 0) {
         reader->error = (int)got;
         return SKV_READ_ERROR;

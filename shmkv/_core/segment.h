@@ -61,6 +61,7 @@ enum skv_read_result {
 typedef struct skv_reader {
     skv_files files;
     int handle;
+    uint64_t identity;          /* of its file: user code may close the handle                */
     skv_segment segment;
     uint64_t salt;
     uint64_t file_size;
@@ -75,7 +76,8 @@ typedef struct skv_reader {
 } skv_reader;
 
 /* Opens `name` and reads its head into reader->segment.  0, or minus an errno; *fault tells about the head, and
- * nothing is to be read unless it is OK.  skv_reader_close in every case. */
+ * nothing is to be read unless it is OK.  -EBADF, here and later: the handle was closed, which tells nothing about the
+ * file.  skv_reader_close in every case. */
 int skv_reader_open(skv_reader *reader, skv_files files, const char *name, enum skv_segment_fault *fault);
 /* The next frame; it is valid until the next call.  After another result than FRAME, the same again. */
 enum skv_read_result skv_reader_next(skv_reader *reader, skv_frame_view *view);

@@ -272,17 +272,20 @@ static int read_last(skv_wal *wal, skv_frame_view *view, bool *whole)
     return got < 0 ? (int)got : 0;
 }
 
-int skv_wal_repair_locked(skv_wal *wal, bool (*accept)(void *context), void *context)
+/* -EBADF: user code has closed the handle meanwhile, and nothing is decided. */
+static int repair_once_locked(skv_wal *wal, bool (*accept)(void *context), void *context)
 {
     skv_log_state *state = wal->state;
     skv_frame_view view;
-    int status = skv_load(&state->failed) ? -EROFS : ensure_handle_locked(wal);
-    if (status)
-        return status == -EROFS ? status : fail(wal, status);
     bool whole = false;
-    status = accept ? read_last(wal, &view, &whole) : 0;
+    int status = ensure_handle_locked(wal);
     if (status)
-        return fail(wal, status);
+        return status;
+    status = accept ? read_last(wal, &view, &whole) : 0;
+    if (!is_own(wal, wal->handle, wal->identity))
+        return -EBADF;
+    if (status)
+        return status;
     /* `sequence` is moved on before `end` is. */
     if (whole && view.sequence - skv_load(&state->sequence) <= 1 && accept(context)) {
         skv_store(&state->sequence, view.sequence);
@@ -291,6 +294,16 @@ int skv_wal_repair_locked(skv_wal *wal, bool (*accept)(void *context), void *con
     }
     SKV_CRASH("wal.voided");
     status = wal->files.truncate(wal->files.context, wal->handle, place_of(wal, skv_load(&state->end)));
+    return is_own(wal, wal->handle, wal->identity) ? status : -EBADF;
+}
+
+int skv_wal_repair_locked(skv_wal *wal, bool (*accept)(void *context), void *context)
+{
+    if (skv_load(&wal->state->failed))
+        return -EROFS;
+    int status = -EBADF;
+    for (uint32_t i = 0; status == -EBADF && i < LOSSES; i++)
+        status = repair_once_locked(wal, accept, context);
     return status ? fail(wal, status) : 0;
 }
 
@@ -421,11 +434,12 @@ static int write_again(skv_wal *wal, uint64_t end)
 {
     const skv_log_state *state = wal->state;
     uint64_t number;
+    uint32_t losses = 0;
     int status;
     do {
         number = skv_load_acquire(&state->segment);
         status = skv_write_again(wal->files, number, skv_load_acquire(&state->synced), end);
-    } while (status == -ENOENT && skv_load_acquire(&state->segment) != number);
+    } while ((status == -ENOENT && skv_load_acquire(&state->segment) != number) || (status == -EBADF && ++losses < LOSSES));
     return status;
 }
 

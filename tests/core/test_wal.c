@@ -647,19 +647,24 @@ static void *append_and_wait(void *unused)
     return NULL;
 }
 
+static void run_in_threads(void *(*body)(void *))
+{
+    pthread_t threads[THREADS];
+    for (uint32_t i = 0; i < THREADS; i++)
+        REQUIRE(pthread_create(&threads[i], NULL, body, NULL) == 0, "pthread_create");
+    for (uint32_t i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+}
+
 /* One syncs for all who wait: far fewer syncs than appends. */
 static void group_commit(void)
 {
-    pthread_t threads[THREADS];
     disk *d = disk_new();
     shared = (journal){0};
     REQUIRE(open_journal(&shared, d) == 0, "an empty folder");
     shared.wal.files.sync = slow_sync;
     shared.wal.files.open = open_alone;
-    for (uint32_t i = 0; i < THREADS; i++)
-        REQUIRE(pthread_create(&threads[i], NULL, append_and_wait, NULL) == 0, "pthread_create");
-    for (uint32_t i = 0; i < THREADS; i++)
-        pthread_join(threads[i], NULL);
+    run_in_threads(append_and_wait);
     REQUIRE(synced_appends == THREADS * PUTS, "all of them");
     REQUIRE(d->syncs < THREADS * PUTS / 2, "%" PRIu64 " syncs for %d appends", d->syncs, THREADS * PUTS);
     close_journal(&shared);
@@ -724,6 +729,12 @@ static int refuse(void *context, int handle, const void *from, size_t len, uint6
 {
     (void)context, (void)handle, (void)from, (void)len, (void)at;
     return -EBADF;
+}
+
+static int refuse_to_open(void *context, const char *name, enum skv_open how)
+{
+    (void)context, (void)name, (void)how;
+    return -EMFILE;
 }
 
 /* Within a moment nobody asks whether the handle is still ours; a write that finds it closed opens the file anew. */
@@ -853,6 +864,129 @@ static void a_torn_write_to_a_lost_handle(void)
     }
 }
 
+static uint32_t taken;                  /* the how manieth call finds another file under its number; 0 = none */
+static int other_tells;                 /* when it is read: 0, it is empty, or that it cannot be  */
+static uint32_t reads, written;
+
+static bool is_taken(int handle)
+{
+    if (taken == 0 || --taken)
+        return handle == lost;
+    lost = handle;
+    return true;
+}
+
+static int64_t read_unless_taken(void *context, int handle, void *to, size_t len, uint64_t at)
+{
+    reads++;
+    return is_taken(handle) ? other_tells : disk_read(context, handle, to, len, at);
+}
+
+static int write_unless_taken(void *context, int handle, const void *from, size_t len, uint64_t at)
+{
+    if (is_taken(handle))
+        return 0;
+    written++;
+    return disk_write(context, handle, from, len, at);
+}
+
+static int cut_unless_taken(void *context, int handle, uint64_t size)
+{
+    return is_taken(handle) ? 0 : disk_truncate(context, handle, size);
+}
+
+static bool accept_it(void *context)
+{
+    (void)context;
+    return true;
+}
+
+/* A writer died: behind its whole frame, which is read, or its half, which is cut off. */
+static void a_repair_whose_handle_is_lost(void)
+{
+    for (uint32_t whole = 0; whole < 2; whole++) {
+        journal j = {0};
+        uint64_t position;
+        disk *d = disk_new();
+        with_losses(&j, d);
+        j.wal.files.read = read_unless_taken, j.wal.files.truncate = cut_unless_taken;
+        REQUIRE(append_one(&j, &position) == 0, "append");
+        const uint64_t end = skv_load(&j.state.end);
+        fill_frame(&j.frame, 2);
+        REQUIRE(skv_wal_write_locked(&j.wal, &j.frame, false, &position) == 0, "a frame that nobody has accepted");
+        d->files[0].now_size -= whole ? 0 : 8;
+        taken = 1;
+        other_tells = -EISDIR;
+        REQUIRE(skv_wal_repair_locked(&j.wal, whole ? accept_it : NULL, NULL) == 0 && taken == 0, "repair");
+        other_tells = 0;
+        REQUIRE(!skv_load(&j.state.failed) && lost == -1, "a descriptor is no disk");
+        REQUIRE(skv_load(&j.state.end) == (whole ? position : end), "it counts if it is whole");
+        REQUIRE(d->files[0].now_size == SKV_SEGMENT_HEAD + skv_load(&j.state.end), "nothing is behind it");
+        j.wal.files.open = refuse_to_open;
+        lost = j.wal.handle;
+        REQUIRE(skv_wal_repair_locked(&j.wal, NULL, NULL) == -EMFILE && skv_load(&j.state.failed) == EMFILE, "what cannot be cut off poisons");
+        lost = -1;
+        close_journal(&j);
+        require_frames(d, 1 + whole);
+        disk_free(d);
+    }
+}
+
+/* Who takes the lead of a dead leader writes again what that one was to sync: all of it, and to this file. */
+static void a_lead_whose_handle_is_lost(void)
+{
+    for (uint32_t of_write = 0; of_write < 2; of_write++) {
+        journal j = {0};
+        uint64_t position;
+        disk *d = disk_new();
+        with_losses(&j, d);
+        j.wal.files.read = of_write ? disk_read : read_unless_taken;
+        j.wal.files.write = write_unless_taken;
+        for (uint32_t i = 0; i < 10; i++)
+            REQUIRE(append_one(&j, &position) == 0, "append");
+        for (uint32_t at = 1; at <= 2; at++) {
+            taken = of_write ? 1 : at;
+            written = 0;
+            REQUIRE(skv_wal_repair_lead(&j.wal) == 0 && taken == 0 && written == 1, "%u writes", written);
+            REQUIRE(!skv_load(&j.state.failed) && lost == -1, "a descriptor is no disk");
+        }
+        REQUIRE(sync_all(&j) == 0, "sync");
+        close_journal(&j);
+        require_frames(d, 10);
+        disk_free(d);
+    }
+}
+
+/* Another file, which is empty, is not the end of a log. */
+static void a_recovery_whose_handle_is_lost(void)
+{
+    journal j = {0};
+    uint64_t position;
+    disk *d = disk_new();
+    with_losses(&j, d);
+    for (uint32_t i = 0; i < 10; i++)
+        REQUIRE(append_one(&j, &position) == 0 && sync_all(&j) == 0, "append");
+    skv_files files = j.wal.files;
+    files.read = read_unless_taken;
+    close_journal(&j);
+    uint32_t refused = 0;
+    for (uint32_t at = 1, again = 1; again; at++) {
+        seen s = {0};
+        skv_recovered found;
+        reads = 0;
+        taken = at;
+        int status = skv_recover(files, false, judge_frame, &s, &found);
+        again = taken == 0;
+        taken = 0;
+        REQUIRE(status == (again ? -EBADF : 0), "read %u of %u: %s", at, reads, strerror(-status));
+        REQUIRE(again || (found.sequence == 10 && found.cut == 0), "%" PRIu64 " frames", found.sequence);
+        refused += again;
+        lost = -1;
+    }
+    REQUIRE(refused >= 2, "the head and the frames");
+    disk_free(d);
+}
+
 /* In one and the same moment another process begins a segment. */
 static void a_segment_that_others_begin(void)
 {
@@ -957,7 +1091,6 @@ static void *append_until_told(void *unused)
 /* All who wait for a sync that fails are told, and all who come later. */
 static void a_group_that_fails(void)
 {
-    pthread_t threads[THREADS];
     disk *d = disk_new();
     d->error = EIO;
     shared = (journal){0};
@@ -966,10 +1099,7 @@ static void a_group_that_fails(void)
     shared.wal.files.open = open_alone;
     errors_told = 0;
     syncs_left = GOOD_SYNCS;
-    for (uint32_t i = 0; i < THREADS; i++)
-        REQUIRE(pthread_create(&threads[i], NULL, append_until_told, NULL) == 0, "pthread_create");
-    for (uint32_t i = 0; i < THREADS; i++)
-        pthread_join(threads[i], NULL);
+    run_in_threads(append_until_told);
     REQUIRE(errors_told == THREADS, "%u of %u were told", errors_told, THREADS);
     close_journal(&shared);
     disk_free(d);
@@ -991,6 +1121,9 @@ static const test tests[] = {
     {"a_handle_that_is_lost_at_once", a_handle_that_is_lost_at_once},
     {"a_sync_whose_handle_is_lost", a_sync_whose_handle_is_lost},
     {"a_torn_write_to_a_lost_handle", a_torn_write_to_a_lost_handle},
+    {"a_repair_whose_handle_is_lost", a_repair_whose_handle_is_lost},
+    {"a_lead_whose_handle_is_lost", a_lead_whose_handle_is_lost},
+    {"a_recovery_whose_handle_is_lost", a_recovery_whose_handle_is_lost},
     {"a_segment_that_others_begin", a_segment_that_others_begin},
     {"a_failure_beside_a_sync", a_failure_beside_a_sync},
     {"a_group_that_fails", a_group_that_fails},

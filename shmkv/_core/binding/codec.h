@@ -1,7 +1,8 @@
 /* codec.h: the "safe" codec: Python objects to a type byte and payload bytes, and back.
  *
- * See codec.c for the format.  Both directions run outside any bucket lock: a value is encoded
- * before the engine is entered, and decoded from a private copy after it has been left.
+ * codec_format.h has the format, encode.c and decode.c the two directions.  Both run outside any
+ * bucket lock: a value is encoded before the engine is entered, and decoded from a private copy
+ * after it has been left.
  */
 #ifndef SKV_CODEC_H
 #define SKV_CODEC_H
@@ -24,7 +25,8 @@ typedef struct skv_encoded {
 } skv_encoded;
 
 /* Once per process, before all else.  -1 with an exception set. */
-int skv_codec_init(void);
+int skv_encode_init(void);
+int skv_decode_init(void);
 
 /* Needs the GIL (or an attached thread state); the caller holds `value`.  -1 with an exception
  * set and nothing to clear: TypeError (refused), ValueError (too large), RuntimeError (a

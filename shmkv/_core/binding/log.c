@@ -19,11 +19,14 @@
 #include "args.h"
 #include "durable.h"
 
+#define LOSSES 100u             /* descriptors that user code closes in a row                */
+
 typedef struct open_segment {
     uint64_t number, salt;
     int handle;
+    uint64_t identity;          /* of its file: user code may close the handle                */
     uint32_t readers;
-    bool gone;                  /* its name is removed: closed after the last reader          */
+    bool gone;                  /* from the list: closed after the last reader                */
 } open_segment;
 
 typedef struct Log {
@@ -64,6 +67,18 @@ static bool is_begun(const Log *self)
 
 /* ---- Life -------------------------------------------------------------------------------------- */
 
+static bool is_own(const Log *self, const open_segment *segment)
+{
+    return skv_files_own(&self->files, segment->handle, segment->identity);
+}
+
+static void close_segment(Log *self, open_segment *segment)
+{
+    if (is_own(self, segment))
+        self->files.close(self->files.context, segment->handle);
+    free(segment);
+}
+
 static PyObject *log_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"folder", NULL};
@@ -91,10 +106,8 @@ static void log_dealloc(Log *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     skv_wal_close(&self->wal);
-    for (size_t i = 0; i < self->count; i++) {
-        self->files.close(self->files.context, self->segments[i]->handle);
-        free(self->segments[i]);
-    }
+    for (size_t i = 0; i < self->count; i++)
+        close_segment(self, self->segments[i]);
     free(self->segments);
     skv_frame_free(&self->frame);
     free(self->state);
@@ -288,14 +301,21 @@ static int open_to_read(Log *self, uint64_t number, open_segment **out)
     int handle = self->files.open(self->files.context, name, SKV_OPEN_READ);
     if (handle < 0)
         return handle;
-    int64_t got = self->files.read(self->files.context, handle, head, sizeof head, 0);
-    int status = got < 0 ? (int)got : skv_segment_decode(head, (size_t)got, &segment) == SKV_SEGMENT_OK ? 0 : -EBADMSG;
-    open_segment *made = status ? NULL : malloc(sizeof *made);
+    open_segment *made = malloc(sizeof *made);
     if (!made) {
         self->files.close(self->files.context, handle);
-        return status ? status : -ENOMEM;
+        return -ENOMEM;
     }
-    *made = (open_segment){.number = number, .handle = handle, .salt = skv_segment_salt(&segment)};
+    *made = (open_segment){.number = number, .handle = handle, .identity = self->files.identity(self->files.context, handle)};
+    int64_t got = self->files.read(self->files.context, handle, head, sizeof head, 0);
+    int status = !is_own(self, made) ? -EBADF : got < 0 ? (int)got : 0;
+    if (status == 0 && skv_segment_decode(head, (size_t)got, &segment) != SKV_SEGMENT_OK)
+        status = -EBADMSG;
+    if (status) {
+        close_segment(self, made);
+        return status;
+    }
+    made->salt = skv_segment_salt(&segment);
     *out = made;
     return 0;
 }
@@ -338,26 +358,56 @@ static void leave_segment(Log *self, open_segment *segment)
     pthread_mutex_lock(&self->opening);
     bool last = --segment->readers == 0 && segment->gone;
     pthread_mutex_unlock(&self->opening);
-    if (last) {
-        self->files.close(self->files.context, segment->handle);
-        free(segment);
+    if (last)
+        close_segment(self, segment);
+}
+
+/* The next reader opens it anew, if it is there. */
+static void forget_segment(Log *self, uint64_t number)
+{
+    open_segment *closed = NULL;
+    pthread_mutex_lock(&self->opening);
+    for (size_t i = 0; i < self->count; i++) {
+        if (self->segments[i]->number != number)
+            continue;
+        open_segment *segment = self->segments[i];
+        self->segments[i] = self->segments[--self->count];
+        segment->gone = true;
+        closed = segment->readers ? NULL : segment;
+        break;
     }
+    pthread_mutex_unlock(&self->opening);
+    if (closed)
+        close_segment(self, closed);
+}
+
+/* -EBADF: user code has closed the handle. */
+static int read_frame_once(Log *self, uint64_t number, uint64_t offset, size_t size, uint8_t *bytes, skv_frame_view *view)
+{
+    open_segment *segment;
+    int status = enter_segment(self, number, &segment);
+    if (status)
+        return status;
+    int64_t got = self->files.read(self->files.context, segment->handle, bytes, size, offset);
+    if (got < 0)
+        status = (int)got;
+    else if (skv_frame_read(bytes, (uint64_t)got, segment->salt, view) != SKV_FRAME_OK)
+        status = -EBADMSG;
+    if (status && !is_own(self, segment)) {
+        forget_segment(self, number);
+        status = -EBADF;
+    }
+    leave_segment(self, segment);
+    return status;
 }
 
 /* The bytes of a frame, checked; *bytes is the caller's to free. */
 static int read_frame(Log *self, uint64_t number, uint64_t offset, size_t size, uint8_t **bytes, skv_frame_view *view)
 {
-    open_segment *segment;
     *bytes = malloc(size ? size : 1);
-    int status = *bytes ? enter_segment(self, number, &segment) : -ENOMEM;
-    if (status)
-        return status;
-    int64_t got = self->files.read(self->files.context, segment->handle, *bytes, size, offset);
-    if (got < 0)
-        status = (int)got;
-    else if (skv_frame_read(*bytes, (uint64_t)got, segment->salt, view) != SKV_FRAME_OK)
-        status = -EBADMSG;
-    leave_segment(self, segment);
+    int status = *bytes ? -EBADF : -ENOMEM;
+    for (uint32_t i = 0; status == -EBADF && i < LOSSES; i++)
+        status = read_frame_once(self, number, offset, size, *bytes, view);
     return status;
 }
 
@@ -429,26 +479,6 @@ static PyObject *log_frames(Log *self, PyObject *args)
 
 /* ---- Removing -------------------------------------------------------------------------------------------------- */
 
-static void forget_segment(Log *self, uint64_t number)
-{
-    open_segment *closed = NULL;
-    pthread_mutex_lock(&self->opening);
-    for (size_t i = 0; i < self->count; i++) {
-        if (self->segments[i]->number != number)
-            continue;
-        open_segment *segment = self->segments[i];
-        self->segments[i] = self->segments[--self->count];
-        segment->gone = true;
-        closed = segment->readers ? NULL : segment;
-        break;
-    }
-    pthread_mutex_unlock(&self->opening);
-    if (closed) {
-        self->files.close(self->files.context, closed->handle);
-        free(closed);
-    }
-}
-
 static PyObject *log_remove(Log *self, PyObject *arg)
 {
     char name[SKV_NAME_ROOM];
@@ -460,7 +490,7 @@ static PyObject *log_remove(Log *self, PyObject *arg)
     Py_BEGIN_ALLOW_THREADS
     forget_segment(self, number);
     status = self->files.unlink(self->files.context, name);
-    if (status == 0)
+    if (status == 0 || status == -ENOENT)
         status = self->files.sync_folder(self->files.context);
     Py_END_ALLOW_THREADS
     if (status)
@@ -507,7 +537,7 @@ static PyMethodDef log_methods[] = {
     SKV_METHOD("frames", log_frames, METH_VARARGS,
                "frames(segment, at, sequence, most)\n--\n\n([(offset, size, operations), ...], at, sequence): frames of up to "
                "`most` bytes, from `at` on (0 = the first), and where to go on; none at its end."),
-    SKV_METHOD("remove", log_remove, METH_O, "remove(segment)\n--\n\nRemove the file of a segment."),
+    SKV_METHOD("remove", log_remove, METH_O, "remove(segment)\n--\n\nRemove the file of a segment, if it is there."),
     {NULL, NULL, 0, NULL},
 };
 

@@ -281,7 +281,9 @@ static int module_exec(PyObject *module)
         PyErr_NoMemory();
         return -1;
     }
-    if (!args_init() || skv_codec_init() < 0 || load_errors(state) < 0 || add_types(module, state) < 0)
+    if (!args_init() || skv_encode_init() < 0 || skv_decode_init() < 0)
+        return -1;
+    if (load_errors(state) < 0 || add_types(module, state) < 0)
         return -1;
     if (PyModule_AddIntConstant(module, "LAYOUT_VERSION", (long)SKV_LAYOUT_VERSION) < 0)
         return -1;
@@ -317,7 +319,7 @@ static void module_free(void *module)
 
 static PyModuleDef_Slot slots[] = {
     {Py_mod_exec, module_exec},
-#ifdef Py_mod_multiple_interpreters     /* codec.c's caches and the counters belong to one GIL   */
+#ifdef Py_mod_multiple_interpreters     /* the codec's caches and the counters belong to one GIL   */
     {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
 #endif
 #ifdef Py_mod_gil
