@@ -110,7 +110,12 @@ class Page:
         button = next(button for button in self.all(f"{rows} .key") if button.get_property("textContent") == name)
         self.script("arguments[0].scrollIntoView({block: 'center'})", button)
         button.click()
-        self.until(lambda: self.text("value-note") != "Loading", f"the value of {name!r}")
+        note = self.find("value-note")
+        # The sheet fades in: what is in it counts as hidden until then, and hidden text as none.
+        self.until(
+            lambda: self.find("sheet").is_displayed() and note.get_property("textContent") != "Loading",
+            f"the value of {name!r}",
+        )
 
     def view(self, name: str) -> str:
         """The value as "text", "json" or "hex"."""

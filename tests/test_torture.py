@@ -16,7 +16,7 @@ def figures(tmp_path_factory: pytest.TempPathFactory, seed: int) -> Figures:
         pytest.skip(f"needs the Debian packages {' '.join(CAMPAIGN.missing())}")
     scratch: Path = tmp_path_factory.mktemp("torture")
     try:
-        return torture(scratch, seed, plain=18, points=9, python=6)
+        return torture(scratch, seed, plain=18, points=9, python=9)
     except CannotBuildError as error:
         pytest.skip(str(error))
 
