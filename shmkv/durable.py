@@ -104,7 +104,9 @@ class Durable:
 
     _all: ClassVar[weakref.WeakSet[Durable]] = weakref.WeakSet()
 
-    def __init__(self, path: Path, folder: int, presence: ByteLock, sync: str, exclusive: bool) -> None:
+    def __init__(
+        self, path: Path, folder: int, presence: ByteLock, *, sync: str, exclusive: bool, timeout: float
+    ) -> None:
         self.path = path
         self.sync_mode = sync
         self.exclusive = exclusive
@@ -112,6 +114,7 @@ class Durable:
         self._folder = folder
         self._identity = identity_of(folder)
         self._presence = presence
+        self._timeout = timeout
         self._keeper: Keeper | None = None
         self._leaving = threading.RLock()  # a signal handler may close what is just being closed
         self._all.add(self)
@@ -150,7 +153,7 @@ class Durable:
         try:
             os.stat(LOCK_FILE, dir_fd=self._usable_folder())
             _core.durable_sync(regions[0])
-            with ByteLock.held(self._usable_folder(), OPENING):
+            with ByteLock.held(self._usable_folder(), OPENING, self._timeout):
                 last = regions[0].alone
                 if last:
                     _write_last_snapshot(regions[0], self.path)
@@ -159,6 +162,8 @@ class Durable:
                     with contextlib.suppress(ShmkvError):
                         region.unlink_same(target, identity)
                     self._presence.release()  # the next one would look for the region that is gone
+        except LockTimeoutError:  # all is synced, and who is stopped in there, or the next one who opens, does the rest
+            pass
         except FileNotFoundError:  # the directory was removed: nobody else will look for its region
             if regions[0].alone:
                 with contextlib.suppress(ShmkvError):
@@ -214,7 +219,8 @@ def open_durable(
     """The region of a directory, with its log, and this handle's part in it.
 
     Raises:
-        StoreLockedError, CorruptStoreError, LogFailedError, StoreFullError, StoreExistsError, NotADirectoryError.
+        StoreLockedError, CorruptStoreError, LogFailedError, StoreFullError, StoreExistsError, NotADirectoryError,
+        LockTimeoutError.
     """
     if sync not in SYNC_MODES:
         raise ValueError(f"sync is 'interval', 'always' or 'none', not {sync!r}")
@@ -226,9 +232,9 @@ def open_durable(
     except BaseException:
         os.close(folder)
         raise
-    part = Durable(absolute, folder, presence, sync, exclusive)
+    part = Durable(absolute, folder, presence, sync=sync, exclusive=exclusive, timeout=timeout)
     try:
-        with ByteLock.held(folder, OPENING):
+        with ByteLock.held(folder, OPENING, timeout):
             _enter(part, folder, presence)
             opened = _attach_or_rebuild(part, folder, presence, want, repair, timeout)
             note_holder(folder, bytes(opened.region.uuid))

@@ -17,6 +17,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from shmkv.errors import LockTimeoutError
+from shmkv.processes import STOPPED, Process, seen
+
 __all__ = [
     "LOCK_FILE",
     "SETTINGS_FILE",
@@ -33,6 +36,9 @@ __all__ = [
 LOCK_FILE = "lock"
 SETTINGS_FILE = "store.json"  # of a durable store; a DataStore has none
 _PID_BYTES = 20
+_UUID_TEXT = 32  # bytes
+_TAKER_AT = _PID_BYTES + _UUID_TEXT
+_TAKER_BYTES = 64
 _FLOCK = struct.Struct("hhqqi4x")
 
 
@@ -127,18 +133,47 @@ class ByteLock:
 
     @classmethod
     @contextlib.contextmanager
-    def held(cls, folder: int, byte: int) -> Iterator[None]:
-        """Wait for the byte and have it to oneself; children that are forked meanwhile included."""
+    def held(cls, folder: int, byte: int, timeout: float) -> Iterator[None]:
+        """Wait for the byte and have it to oneself; children that are forked meanwhile included.
+
+        However long whoever has it is at work, it is waited for.
+
+        Args:
+            timeout: seconds to wait for a process that is stopped.
+
+        Raises:
+            LockTimeoutError: it is stopped.
+        """
         lock = cls(folder, byte)
         try:
-            nap = 0.001
+            nap, until = 0.001, time.monotonic() + timeout
             while not lock.take(shared=False):
+                if time.monotonic() >= until:
+                    lock._require_going(timeout)
                 time.sleep(nap)
                 nap = min(nap * 2, 0.05)
+            lock._note_taker()
             yield
         finally:
             lock.release()  # a child that was forked meanwhile has the description too
             lock.close()
+
+    def _note_taker(self) -> None:
+        text = " ".join(map(str, Process.this())).ljust(_TAKER_BYTES)
+        with contextlib.suppress(OSError):  # a disk without room for it: only a message needs it
+            os.pwrite(self._fd, text.encode(), _TAKER_AT)
+
+    def _require_going(self, timeout: float) -> None:
+        try:
+            taker = Process(*map(int, os.pread(self._fd, _TAKER_BYTES, _TAKER_AT).split()))
+        except (TypeError, ValueError):  # it has not said yet who it is
+            return
+        found = seen(taker)
+        if found and found[1] in STOPPED:
+            raise LockTimeoutError(
+                f"process {taker.pid} ({', '.join(found)}) has been opening or closing the store for longer than "
+                f"lock_timeout ({timeout:g} s), nothing was changed: let it go on (SIGCONT), or end it"
+            )
 
 
 def note_holder(folder: int, region: bytes) -> None:
@@ -157,7 +192,7 @@ def noted_region(folder: int) -> bytes:
     """The uuid of the region that the log goes on with; empty if nobody noted one."""
     fd = os.open(LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
     try:
-        raw = os.pread(fd, 32, _PID_BYTES)
+        raw = os.pread(fd, _UUID_TEXT, _PID_BYTES)
     finally:
         os.close(fd)
     try:

@@ -20,10 +20,10 @@ from collections import Counter
 from typing import Final, NamedTuple
 
 from shmkv import region
+from shmkv.processes import Process, seen
 
 DEAD: Final = "dead"
 UNSEEN: Final = "unseen"
-STOPPED: Final = frozenset({"stopped", "tracing-stop"})  # as psutil says
 
 _SLOTS: Final = 1023
 _ROW: Final = struct.Struct("=I I I I Q Q 288x")  # state, generation, pid, -, start, namespace
@@ -59,8 +59,8 @@ def attached(store: str | int) -> list[Attached]:
     ...     [(one.pid == os.getpid(), one.alive) for one in attached(store.name)]
     [(True, True)]
     """
-    with _Region(store) as seen:
-        return seen.attached()
+    with _Region(store) as shown:
+        return shown.attached()
 
 
 def locks_held(store: str | int) -> Counter[tuple[int, str]]:
@@ -71,8 +71,8 @@ def locks_held(store: str | int) -> Counter[tuple[int, str]]:
     ...     locks_held(store.name)
     Counter()
     """
-    with _Region(store) as seen:
-        return seen.locks_held()
+    with _Region(store) as shown:
+        return shown.locks_held()
 
 
 def _open(store: str | int) -> int:
@@ -107,7 +107,8 @@ class _Region:
         for slot, (state, _, pid, _, start, namespace) in enumerate(_ROW.iter_unpack(table)):
             if state == _USED:
                 alive = self._is_alive(slot)
-                found.append(Attached(slot, pid, alive, *_name_and_status(pid, start, namespace, alive=alive)))
+                name, status = (seen(Process(pid, start, namespace)) if alive else (None, DEAD)) or (None, UNSEEN)
+                found.append(Attached(slot, pid, alive, name, status))
         return found
 
     def locks_held(self) -> Counter[tuple[int, str]]:
@@ -129,17 +130,3 @@ class _Region:
         question = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, at, 1, 0)
         answer = fcntl.fcntl(self._fd, fcntl.F_OFD_GETLK, question)
         return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
-
-
-def _name_and_status(pid: int, start: int, namespace: int, *, alive: bool) -> tuple[str | None, str]:
-    if not alive:
-        return None, DEAD
-    if namespace != region.pid_namespace() or region.process_start(pid) != start:
-        return None, UNSEEN
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        return process.name(), str(process.status())
-    except psutil.Error:
-        return None, UNSEEN

@@ -40,6 +40,7 @@ from shmkv.errors import (
     StoreNotFoundError,
     TooManyProcessesError,
 )
+from shmkv.processes import namespace, pid_namespace, process_start
 
 if TYPE_CHECKING:
     from multiprocessing.shared_memory import SharedMemory
@@ -284,7 +285,7 @@ def _check_identity(fixed: bytes, name: str) -> bool:
 def _refuse_stale(header: Header, name: str) -> None:
     if header.boot_id != _boot_id():
         raise StaleStoreError(f"{name!r} is left over from before a reboot: unlink it")
-    if header.time_namespace != _namespace("time"):
+    if header.time_namespace != namespace("time"):
         raise StaleStoreError(f"{name!r} belongs to another time namespace, whose clocks differ from this one's")
 
 
@@ -292,19 +293,6 @@ def _refuse_stale(header: Header, name: str) -> None:
 def _boot_id() -> bytes:
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         return bytes.fromhex(file.read().strip().replace("-", ""))
-
-
-def _namespace(kind: str) -> int:
-    """The inode of one of this process's namespaces; 0 where the kernel has none of this kind."""
-    try:
-        return os.stat(f"/proc/self/ns/{kind}").st_ino
-    except OSError:
-        return 0
-
-
-def pid_namespace() -> int:
-    """The inode of this process's pid namespace."""
-    return _namespace("pid")
 
 
 # ---- Objects -------------------------------------------------------------------------------
@@ -801,9 +789,9 @@ def remove_dead_private() -> int:
         match = _PRIVATE.fullmatch(name) if owner == uid else None
         if not match:
             continue
-        pid, start, namespace = int(match[1]), int(match[2]), int(match[3])
+        pid, start, where = int(match[1]), int(match[2]), int(match[3])
         target = object_name(name, uid)
-        if process_start(pid) != start if namespace == here else _is_abandoned(target):
+        if process_start(pid) != start if where == here else _is_abandoned(target):
             with contextlib.suppress(ShmkvError, OSError):
                 unlink(target)
                 removed += 1
@@ -824,20 +812,6 @@ def _is_abandoned(target: str) -> bool:
         return bool(struct.unpack("hhqqi4x", answer)[0] == fcntl.F_UNLCK)
     finally:
         os.close(fd)
-
-
-def process_start(pid: int) -> int | None:
-    """When a live process started, in clock ticks since boot; None if there is no such process.
-
-    Together with the pid it names a process for good, as pids are used again.  psutil tells the time of
-    day, which moves when the clock is set.
-    """
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
 # ---- As multiprocessing.shared_memory ------------------------------------------------------

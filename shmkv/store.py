@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from shmkv import _core, codecs, region
 from shmkv._core import Handle, Region
 from shmkv.errors import BatchTooLargeError, ClosedStoreError, ReadOnlyStoreError, ShmkvError, StoreNotFoundError
+from shmkv.processes import Process, seen
 from shmkv.walking import sorted_items
 
 if TYPE_CHECKING:
@@ -329,6 +330,8 @@ class Store(Handle, MutableMapping[Key, Any]):
             StoreFullError: the data need more than `size`, or there is no room in /dev/shm or on the disk.
             LogFailedError: the disk did not write, and processes that know so have it open.
             StoreExistsError: it is open with another size than explicitly given.
+            LockTimeoutError: a process that is opening or closing it is stopped.  While one is at work there, a first
+                one's recovery included, it is waited for.
             NotADirectoryError: `path` is a file.
 
         >>> import tempfile
@@ -786,10 +789,11 @@ class Store(Handle, MutableMapping[Key, Any]):
         """
         from shmkv.reports import ProcessInfo
 
-        return [
-            ProcessInfo(slot, pid, *_name_and_status(pid, start_time, namespace), this)
-            for slot, pid, namespace, start_time, this in self._processes()
-        ]
+        found = []
+        for slot, pid, namespace, start_time, this in self._processes():
+            name, status = seen(Process(pid, start_time, namespace)) or (None, None)
+            found.append(ProcessInfo(slot, pid, name, status, this))
+        return found
 
     def check(self) -> CheckReport:
         """Walk the whole store and check every invariant; never changes data.
@@ -883,35 +887,3 @@ def _pairs(other: Any) -> Iterable[tuple[Key, Any]]:
         return ((key, other[key]) for key in other.keys())  # noqa: SIM118  # as dict.update does it
     pairs: Iterable[tuple[Key, Any]] = other
     return pairs
-
-
-# ---- Processes, for people -----------------------------------------------------------------
-
-
-def _name_and_status(pid: int, start_time: int, pid_namespace: int) -> tuple[str | None, str | None]:
-    """What psutil knows of a process; None, None if it cannot be seen from this namespace or is gone."""
-    if pid_namespace != region.pid_namespace() or region.process_start(pid) != start_time:
-        return None, None
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        return process.name(), str(process.status())
-    except psutil.Error:
-        return None, None
-
-
-def _describe_process(pid: int, start_time: int, pid_namespace: int) -> str:
-    """What people want to know of a process besides its pid, for the C extension's messages.
-
-    Args:
-        start_time: clock ticks since boot.
-        pid_namespace: inode of the namespace that `pid` belongs to.
-
-    >>> _describe_process(1, 0, 0)
-    'in another pid namespace, 0'
-    """
-    if pid_namespace != region.pid_namespace():
-        return f"in another pid namespace, {pid_namespace}"
-    name, status = _name_and_status(pid, start_time, pid_namespace)
-    return f"{name}, {status}" if name else "it has ended"

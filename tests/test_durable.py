@@ -20,14 +20,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import Forked, in_child, killed, lose_memory
+from helpers import Forked, in_child, killed, lose_memory, wait_until
 
 import shmkv
 from shmkv import KeyValueStore, Store, _core, region
+from shmkv.durable import OPENING
 from shmkv.errors import (
     ClosedStoreError,
     CorruptStoreError,
     LayoutVersionError,
+    LockTimeoutError,
     LogFailedError,
     ShmkvError,
     StoreExistsError,
@@ -35,6 +37,7 @@ from shmkv.errors import (
     StoreLockedError,
     StoreNotFoundError,
 )
+from shmkv.folder import ByteLock
 
 MIB = 1 << 20
 FORK = multiprocessing.get_context("fork")
@@ -351,12 +354,10 @@ def test_a_file_that_is_missing(folder: Path) -> None:
 
 def test_a_fork_while_another_thread_opens(folder: Path) -> None:
     """The child has the descriptions that were open then, and must not keep the others out."""
-    from shmkv.folder import ByteLock
-
     with Store.open(folder, size="16MiB") as store:
         store["a"] = 1
         descriptor = os.open(folder, os.O_RDONLY)
-        with ByteLock.held(descriptor, 0):
+        with ByteLock.held(descriptor, 0, timeout=5):
             pid = os.fork()
             if pid == 0:
                 time.sleep(60)
@@ -463,6 +464,35 @@ def test_openers_that_are_killed(folder: Path) -> None:
         assert len(store) == 30_000
         assert store["k77"] == 77
         assert store.check().ok
+
+
+def test_an_opener_that_is_stopped(folder: Path, tmp_path: Path) -> None:
+    """Who opens is told who holds them up, and who closes leaves the rest to that process."""
+    begin, held = tmp_path / "begin", tmp_path / "held"
+    Store.open(folder, size="16MiB").close()
+
+    def open_slowly() -> dict[str, int]:
+        wait_until(begin.exists)
+        descriptor = os.open(folder, os.O_RDONLY)
+        with ByteLock.held(descriptor, OPENING, timeout=5):
+            held.touch()
+            time.sleep(0.2)
+        with Store.open(folder) as store:
+            return dict(store)
+
+    child = Forked(open_slowly)
+    with Store.open(folder) as store:
+        begin.touch()
+        wait_until(held.exists)
+        child.stop()
+        with pytest.raises(LockTimeoutError, match=rf"process {child.pid} .*stopped.*lock_timeout \(0\.1 s\)"):
+            Store.open(folder, lock_timeout=0.1)
+        store["a"] = 1
+        store._durable._timeout = 0.1
+    assert has_memory(folder), "whether it was the last one is for the child to find out"
+    child.resume()
+    assert child.result() == {"a": 1}
+    assert not has_memory(folder)
 
 
 def test_dropped_without_close(folder: Path) -> None:

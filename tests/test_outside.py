@@ -10,7 +10,8 @@ import pytest
 from helpers import PATIENCE, Forked, SharedInts, finish, start_python, wait_until
 
 from shmkv import Store, StoreNotFoundError
-from shmkv.outside import DEAD, STOPPED, UNSEEN, attached, locks_held
+from shmkv.outside import DEAD, UNSEEN, attached, locks_held
+from shmkv.processes import STOPPED
 
 
 def attach_and_wait(store: Store, ready: SharedInts) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from shmkv import outside, region
 from shmkv.cli.render import format_bytes
 from shmkv.errors import ShmkvError
+from shmkv.processes import STOPPED
 from shmkv.store import Store
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def _dead(name: str, option: str, processes: Sequence[Attached]) -> Iterator[Fin
 
 
 def _stopped(name: str, processes: Sequence[Attached]) -> Iterator[Finding]:
-    stopped = {one.slot: one for one in processes if one.status in outside.STOPPED}
+    stopped = {one.slot: one for one in processes if one.status in STOPPED}
     if not stopped:
         return
     held = outside.locks_held(name)

@@ -21,11 +21,11 @@ static blamed read_blamed(skv *store, uint32_t slot)
                     slot == skv_load(&store->slot)};
 }
 
-/* " (words of shmkv.store about the process)", or "": it is only for a message. */
+/* " (words about the process)", or "": it is only for a message. */
 static PyObject *describe_process(const blamed *who)
 {
-    PyObject *module = PyImport_ImportModule("shmkv.store");
-    PyObject *words = module ? PyObject_CallMethod(module, "_describe_process", "IKK", (unsigned int)who->pid,
+    PyObject *module = PyImport_ImportModule("shmkv.processes");
+    PyObject *words = module ? PyObject_CallMethod(module, "describe", "IKK", (unsigned int)who->pid,
                                                    (unsigned long long)who->start_time,
                                                    (unsigned long long)who->pid_namespace)
                              : NULL;

@@ -1,0 +1,79 @@
+"""Processes, as the kernel and psutil tell of them: which one it is, and whether it is stopped.
+
+What: a process is named for good by its pid, the moment it started and the pid namespace of its pid.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final, NamedTuple
+
+__all__ = ["STOPPED", "Process", "describe", "namespace", "pid_namespace", "process_start", "seen"]
+
+STOPPED: Final = frozenset({"stopped", "tracing-stop"})  # as psutil says
+
+
+class Process(NamedTuple):
+    """A process of this or another pid namespace."""
+
+    pid: int
+    start: int  # clock ticks since boot
+    namespace: int  # inode of the namespace that `pid` belongs to
+
+    @classmethod
+    def this(cls) -> Process:
+        pid = os.getpid()
+        return cls(pid, process_start(pid) or 0, pid_namespace())
+
+
+def namespace(kind: str) -> int:
+    """The inode of one of this process's namespaces; 0 where the kernel has none of this kind."""
+    try:
+        return os.stat(f"/proc/self/ns/{kind}").st_ino
+    except OSError:
+        return 0
+
+
+def pid_namespace() -> int:
+    """The inode of this process's pid namespace."""
+    return namespace("pid")
+
+
+def process_start(pid: int) -> int | None:
+    """When a live process started, in clock ticks since boot; None if there is no such process.
+
+    Together with the pid it names a process for good, as pids are used again.  psutil tells the time of
+    day, which moves when the clock is set.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def seen(process: Process) -> tuple[str, str] | None:
+    """Its name and its status ("running", "stopped", ... as psutil says); None: it has ended, or cannot be seen from
+    this namespace."""
+    if process.namespace != pid_namespace() or process_start(process.pid) != process.start:
+        return None
+    import psutil
+
+    try:
+        found = psutil.Process(process.pid)
+        return found.name(), str(found.status())
+    except psutil.Error:
+        return None
+
+
+def describe(pid: int, start: int, namespace: int) -> str:
+    """What people want to know of a process besides its pid, for messages, the C extension's too.
+
+    >>> describe(1, 0, 0)
+    'in another pid namespace, 0'
+    """
+    if namespace != pid_namespace():
+        return f"in another pid namespace, {namespace}"
+    found = seen(Process(pid, start, namespace))
+    return ", ".join(found) if found else "it has ended"
