@@ -925,11 +925,34 @@ static void a_repair_whose_handle_is_lost(void)
         j.wal.files.open = refuse_to_open;
         lost = j.wal.handle;
         REQUIRE(skv_wal_repair_locked(&j.wal, NULL, NULL) == -EMFILE && skv_load(&j.state.failed) == EMFILE, "what cannot be cut off poisons");
+        REQUIRE(skv_wal_repair_locked(&j.wal, NULL, NULL) == -EROFS, "for good");
         lost = -1;
         close_journal(&j);
         require_frames(d, 1 + whole);
         disk_free(d);
     }
+}
+
+static int64_t bad_read(void *context, int handle, void *to, size_t len, uint64_t at)
+{
+    (void)context, (void)handle, (void)to, (void)len, (void)at;
+    return -EIO;
+}
+
+/* A frame that may be whole, and cannot be read: nobody knows whether it counts. */
+static void a_repair_that_fails(void)
+{
+    journal j = {0};
+    uint64_t position;
+    disk *d = disk_new();
+    with_losses(&j, d);
+    fill_frame(&j.frame, 1);
+    REQUIRE(skv_wal_write_locked(&j.wal, &j.frame, false, &position) == 0, "a frame that nobody has accepted");
+    j.wal.files.read = bad_read;
+    REQUIRE(skv_wal_repair_locked(&j.wal, accept_it, NULL) == -EIO && skv_load(&j.state.failed) == EIO, "that poisons");
+    close_journal(&j);
+    require_frames(d, 1);
+    disk_free(d);
 }
 
 /* Who takes the lead of a dead leader writes again what that one was to sync: all of it, and to this file. */
@@ -1122,6 +1145,7 @@ static const test tests[] = {
     {"a_sync_whose_handle_is_lost", a_sync_whose_handle_is_lost},
     {"a_torn_write_to_a_lost_handle", a_torn_write_to_a_lost_handle},
     {"a_repair_whose_handle_is_lost", a_repair_whose_handle_is_lost},
+    {"a_repair_that_fails", a_repair_that_fails},
     {"a_lead_whose_handle_is_lost", a_lead_whose_handle_is_lost},
     {"a_recovery_whose_handle_is_lost", a_recovery_whose_handle_is_lost},
     {"a_segment_that_others_begin", a_segment_that_others_begin},
