@@ -64,6 +64,7 @@ TTL_SECONDS = 10_000_000_000
 LIMIT = 1_000_000_000  # bytes of all files together
 SEGMENT = 4_000_000
 LOCK_BYTES = 64  # the lock file is never longer
+CLAIM_SECONDS = 0.01
 # Kept free, so that a segment can be emptied when nothing else has room, and as much again for deletions.
 RESERVE = 2 * SEGMENT
 # Bytes of the oldest segment that are looked at for each byte written: with three quarters in use, what frees one byte.
@@ -114,6 +115,7 @@ class DataStore:
         self._closed = False
         self._changing = threading.Lock()
         folder = open_folder(self._path, "a DataStore")
+        its_identity = identity_of(folder)
         try:
             if SETTINGS_FILE in os.listdir(folder):
                 raise ShmkvError(f"{self._path} holds a durable store, no DataStore: say Store.open(path)")
@@ -130,7 +132,7 @@ class DataStore:
                 self._claim.release()
                 raise
         finally:
-            os.close(folder)
+            close_own(folder, its_identity)
         self._syncer = _Syncer(self._log) if sync == "interval" else None
         # Where nobody calls close(), the end of the process is as good as a kill: nothing is lost.
         self._finalizer = weakref.finalize(self, _let_go, self._claim, self._syncer)
@@ -158,12 +160,14 @@ class DataStore:
             InvalidKeyError, InvalidValueError, InvalidTTLError: see above.
             StoreFullError: the files may not grow, and nothing in them can be dropped; or the disk is full.
             LogFailedError: the disk does not write any more.
+            StoreLockedError: code in this process closed all descriptors, and another process has opened it since.
         """
         _check_key(key)
         text = _encode(value)
         lifetime = _milliseconds(ttl)
         self._check_open()
         with self._changing:
+            self._claim.require()
             now = _now_ms()
             self._refuse_live(key, now)
             self._make_room(_frame_bytes(key, len(text)), LIMIT - RESERVE)
@@ -200,6 +204,7 @@ class DataStore:
                 if error.errno == errno.ENOENT and place != before:
                     before = place
                     continue
+                self._claim.require()
                 raise self._told(error, place) from error
             if operation[1] != key:
                 raise self._told(OSError(errno.EBADMSG, ""), place)
@@ -215,10 +220,12 @@ class DataStore:
             MissingKeyError: there is none, or it has expired.
             InvalidKeyError: no key can be so.
             LogFailedError: the disk does not write any more.
+            StoreLockedError: code in this process closed all descriptors, and another process has opened it since.
         """
         _check_key(key)
         self._check_open()
         with self._changing:
+            self._claim.require()
             self._make_room(_frame_bytes(key, 0), LIMIT - SEGMENT)
             place = self._index.get(key)
             if place is None or _is_expired(place, _now_ms()):
@@ -482,6 +489,7 @@ class DataStore:
 # ---- Segments, index, claim, syncer -----------------------------------------------------------------
 
 _SEGMENT_HEAD = 64
+_LOCK_FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 _SEGMENT_FILE = re.compile(r"([0-9]{20})\.log")
 
 
@@ -591,6 +599,9 @@ class _Claim:
     A record lock (fcntl) is given back by the system when the process ends, however it does, and is not inherited by
     its children: a child that lives on does not keep the directory.  It does not hold between two parts of one
     process, so those that this process has are noted.
+
+    The lock is gone as soon as any descriptor of its file is closed in this process, by whatever code: so it is taken
+    again, CLAIM_SECONDS after the last time at most, and whether somebody else had it meanwhile is to be read in it.
     """
 
     _mine: ClassVar[dict[tuple[int, int], int]] = {}  # device and inode of a directory: pid
@@ -599,28 +610,77 @@ class _Claim:
     def __init__(self, folder: int, path: Path) -> None:
         facts = os.fstat(folder)
         self._identity = (facts.st_dev, facts.st_ino)
+        self._path = path
+        self._pid = os.getpid()
         with self._guard:
             if self._mine.get(self._identity) == os.getpid():
                 raise StoreLockedError(f"{path} is open already, in this process ({os.getpid()}): use that DataStore")
-            self._fd = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=folder)
-            try:
-                fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                holder = os.pread(self._fd, LOCK_BYTES, 0).decode("ascii", "replace").strip() or "unknown"
-                os.close(self._fd)
-                if error.errno not in (errno.EACCES, errno.EAGAIN):
-                    raise
-                raise StoreLockedError(
-                    f"{path} is open in another process (pid {holder}): a DataStore is for one process at a time"
-                ) from None
+            self._fd = os.open("lock", _LOCK_FLAGS | os.O_CREAT, 0o600, dir_fd=folder)
             self._file = identity_of(self._fd)
-            os.ftruncate(self._fd, 0)
-            os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+            try:
+                if not self._take():
+                    raise StoreLockedError(
+                        f"{path} is open in another process (pid {self._holder()}): "
+                        "a DataStore is for one process at a time"
+                    )
+                os.ftruncate(self._fd, 0)
+                os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+            except BaseException:
+                close_own(self._fd, self._file)
+                raise
+            self._sure_until = time.monotonic() + CLAIM_SECONDS
             self._mine[self._identity] = os.getpid()
 
-    def release(self) -> None:
+    def _take(self) -> bool:
+        if identity_of(self._fd) != self._file:
+            raise OSError(errno.EBADF, "user code has closed the descriptor of the lock", str(self._path / "lock"))
+        try:
+            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise
+            return False
+        return True
+
+    def _holder(self) -> str:
+        return os.pread(self._fd, LOCK_BYTES, 0).decode("ascii", "replace").strip() or "unknown"
+
+    def require(self) -> None:
+        """Before a change: the directory is still this process's.
+
+        Raises:
+            StoreLockedError: another process has opened it since the lock was lost.
+        """
+        if time.monotonic() < self._sure_until:
+            return
         with self._guard:
-            if self._mine.get(self._identity) == os.getpid():
+            if identity_of(self._fd) != self._file:
+                self._open_again()
+            if not self._take() or self._holder() != str(os.getpid()):
+                raise StoreLockedError(
+                    f"the lock of {self._path} was lost (code in this process closed all descriptors, or read the file "
+                    f"'lock'), and process {self._holder()} has opened the DataStore since, nothing was changed: "
+                    "close this one"
+                )
+            self._sure_until = time.monotonic() + CLAIM_SECONDS
+
+    def _open_again(self) -> None:
+        try:
+            fd = os.open(self._path / "lock", _LOCK_FLAGS)
+        except FileNotFoundError:
+            fd = -1
+        if identity_of(fd) != self._file:
+            raise StoreLockedError(
+                f"code in this process closed all descriptors, and {self._path} is not what it was, nothing was "
+                "changed: close this DataStore, and open it where it is now"
+            )
+        self._fd = fd
+
+    def release(self) -> None:
+        if os.getpid() != self._pid:
+            return  # in a forked child, where the guard may be held for ever
+        with self._guard:
+            if self._mine.get(self._identity) == self._pid:
                 del self._mine[self._identity]
                 close_own(self._fd, self._file)
 

@@ -153,7 +153,11 @@ class Durable:
         try:
             os.stat(LOCK_FILE, dir_fd=self._usable_folder())
             _core.durable_sync(regions[0])
-            with ByteLock.held(self._usable_folder(), OPENING, self._timeout):
+            with contextlib.ExitStack() as held:
+                try:
+                    held.enter_context(ByteLock.held(self._usable_folder(), OPENING, self._timeout))
+                except LockTimeoutError:  # all is synced; who is stopped in there, or opens next, finds the memory
+                    return
                 last = regions[0].alone
                 if last:
                     _write_last_snapshot(regions[0], self.path)
@@ -162,8 +166,6 @@ class Durable:
                     with contextlib.suppress(ShmkvError):
                         region.unlink_same(target, identity)
                     self._presence.release()  # the next one would look for the region that is gone
-        except LockTimeoutError:  # all is synced, and who is stopped in there, or the next one who opens, does the rest
-            pass
         except FileNotFoundError:  # the directory was removed: nobody else will look for its region
             if regions[0].alone:
                 with contextlib.suppress(ShmkvError):

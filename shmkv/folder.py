@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import math
 import os
 import struct
 import time
@@ -18,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from shmkv.errors import LockTimeoutError
-from shmkv.processes import STOPPED, Process, seen
+from shmkv.processes import STOPPED, locking, seen
 
 __all__ = [
     "LOCK_FILE",
@@ -36,9 +37,7 @@ __all__ = [
 LOCK_FILE = "lock"
 SETTINGS_FILE = "store.json"  # of a durable store; a DataStore has none
 _PID_BYTES = 20
-_UUID_TEXT = 32  # bytes
-_TAKER_AT = _PID_BYTES + _UUID_TEXT
-_TAKER_BYTES = 64
+_LOOK_SECONDS = 0.1
 _FLOCK = struct.Struct("hhqqi4x")
 
 
@@ -103,12 +102,14 @@ class ByteLock:
     def take(self, *, shared: bool) -> bool:
         """False: somebody else has it, and nothing was changed."""
         kind = fcntl.F_RDLCK if shared else fcntl.F_WRLCK
+        self._require_open()
         try:
             fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, self._byte, 1, 0))
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 return False
             raise
+        self._require_open()
         return True
 
     def others(self) -> bool:
@@ -139,41 +140,44 @@ class ByteLock:
         However long whoever has it is at work, it is waited for.
 
         Args:
-            timeout: seconds to wait for a process that is stopped.
+            timeout: seconds to wait for a process that is stopped all that time.
 
         Raises:
-            LockTimeoutError: it is stopped.
+            LockTimeoutError: it is.
         """
         lock = cls(folder, byte)
         try:
-            nap, until = 0.001, time.monotonic() + timeout
-            while not lock.take(shared=False):
-                if time.monotonic() >= until:
-                    lock._require_going(timeout)
-                time.sleep(nap)
-                nap = min(nap * 2, 0.05)
-            lock._note_taker()
+            lock._wait(timeout)
             yield
         finally:
             lock.release()  # a child that was forked meanwhile has the description too
             lock.close()
 
-    def _note_taker(self) -> None:
-        text = " ".join(map(str, Process.this())).ljust(_TAKER_BYTES)
-        with contextlib.suppress(OSError):  # a disk without room for it: only a message needs it
-            os.pwrite(self._fd, text.encode(), _TAKER_AT)
+    def _wait(self, timeout: float) -> None:
+        nap, look_at, stopped_at = 0.001, time.monotonic() + min(timeout, _LOOK_SECONDS), math.inf
+        while not self.take(shared=False):
+            now = time.monotonic()
+            if now >= look_at:
+                look_at = now + _LOOK_SECONDS
+                stopped = self._stopped_holder()
+                stopped_at = min(stopped_at, now) if stopped else math.inf
+                if now - stopped_at >= timeout:
+                    raise LockTimeoutError(
+                        f"process {stopped} has been opening or closing the store, for longer than lock_timeout "
+                        f"({timeout:g} s), nothing was changed: let it go on (SIGCONT), or end it"
+                    )
+            time.sleep(nap)
+            nap = min(nap * 2, 0.05)
 
-    def _require_going(self, timeout: float) -> None:
-        try:
-            taker = Process(*map(int, os.pread(self._fd, _TAKER_BYTES, _TAKER_AT).split()))
-        except (TypeError, ValueError):  # it has not said yet who it is
-            return
-        found = seen(taker)
-        if found and found[1] in STOPPED:
-            raise LockTimeoutError(
-                f"process {taker.pid} ({', '.join(found)}) has been opening or closing the store for longer than "
-                f"lock_timeout ({timeout:g} s), nothing was changed: let it go on (SIGCONT), or end it"
-            )
+    def _stopped_holder(self) -> str:
+        """Its pid, name and status; empty if it is at work, or cannot be seen from here."""
+        found = [(process.pid, seen(process)) for process in locking(os.fstat(self._fd), self._byte)]
+        stopped = [f"{pid} ({', '.join(facts)})" for pid, facts in found if facts and facts[1] in STOPPED]
+        return stopped[0] if stopped and len(stopped) == len(found) else ""
+
+    def _require_open(self) -> None:
+        if not self.is_open():
+            raise OSError(errno.EBADF, "user code has closed the descriptor of a lock", LOCK_FILE)
 
 
 def note_holder(folder: int, region: bytes) -> None:
@@ -192,7 +196,7 @@ def noted_region(folder: int) -> bytes:
     """The uuid of the region that the log goes on with; empty if nobody noted one."""
     fd = os.open(LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
     try:
-        raw = os.pread(fd, _UUID_TEXT, _PID_BYTES)
+        raw = os.pread(fd, 32, _PID_BYTES)
     finally:
         os.close(fd)
     try:

@@ -5,10 +5,12 @@ What: a process is named for good by its pid, the moment it started and the pid 
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-__all__ = ["STOPPED", "Process", "describe", "namespace", "pid_namespace", "process_start", "seen"]
+__all__ = ["STOPPED", "Process", "describe", "locking", "namespace", "pid_namespace", "process_start", "seen"]
 
 STOPPED: Final = frozenset({"stopped", "tracing-stop"})  # as psutil says
 
@@ -19,11 +21,6 @@ class Process(NamedTuple):
     pid: int
     start: int  # clock ticks since boot
     namespace: int  # inode of the namespace that `pid` belongs to
-
-    @classmethod
-    def this(cls) -> Process:
-        pid = os.getpid()
-        return cls(pid, process_start(pid) or 0, pid_namespace())
 
 
 def namespace(kind: str) -> int:
@@ -65,6 +62,36 @@ def seen(process: Process) -> tuple[str, str] | None:
         return found.name(), str(found.status())
     except psutil.Error:
         return None
+
+
+def locking(file: os.stat_result, byte: int) -> list[Process]:
+    """The processes of this pid namespace that have a byte of a file locked by an open file description, for writing;
+    forked children that share the description included, processes of other users not.
+
+    Found in /proc/[pid]/fdinfo (proc(5)): F_OFD_GETLK tells no pid, as a description may have many processes.
+    """
+    found = []
+    for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()):
+        start = process_start(pid)
+        if start is not None and any(_locks(info, byte) for info in _infos(pid, file)):
+            found.append(Process(pid, start, pid_namespace()))
+    return found
+
+
+def _infos(pid: int, file: os.stat_result) -> Iterator[str]:
+    """What fdinfo says of each descriptor of that file."""
+    with contextlib.suppress(OSError):  # of another user, or it has ended
+        for number in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):  # it was closed meanwhile
+                if os.path.samestat(os.stat(f"/proc/{pid}/fd/{number}"), file):
+                    with open(f"/proc/{pid}/fdinfo/{number}", encoding="ascii") as info:
+                        yield info.read()
+
+
+def _locks(info: str, byte: int) -> bool:
+    """Has it a line like "lock:  1: OFDLCK ADVISORY  WRITE -1 fe:00:2146315 0 0" for that byte?"""
+    lines = (line.split() for line in info.splitlines() if line.startswith("lock:"))
+    return any(words[2] == "OFDLCK" and words[4] == "WRITE" and words[-2] == str(byte) for words in lines)
 
 
 def describe(pid: int, start: int, namespace: int) -> str:

@@ -958,8 +958,8 @@ LOG = (
         "again-to-another",
         "frames count as written again though their descriptor may have been another file's",
         "again.c",
-        "if (!skv_files_own(&w->files, w->handle, w->identity))",
-        "if (false)",
+        "    if (!is_own(w))\n",
+        "    if (false)\n",
         WAL,
     ),
     mutant(

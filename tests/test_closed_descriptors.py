@@ -8,16 +8,17 @@ import os
 import random
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import in_child, lose_memory
+from helpers import in_child, lose_memory, wait_until
 
 import shmkv.datastore as module
 from shmkv import DataStore, MissingKeyError, Store
-from shmkv.errors import LogFailedError, ShmkvError
+from shmkv.errors import LogFailedError, ShmkvError, StoreLockedError
 
 
 @pytest.fixture
@@ -29,13 +30,19 @@ def folder(tmp_path: Path) -> Iterator[Path]:
             lose_memory(each)
 
 
-def beside_a_closer(work: Callable[[str], object], every: float) -> None:
-    """`work("a")` and `work("b")` in threads, and one that closes all descriptors every so many seconds."""
+def beside_a_closer(work: Callable[[str], object], every: float, place: Path) -> None:
+    """`work("a")` and `work("b")` in threads, and one that closes all descriptors every so many seconds, and has files
+    of its own under their numbers then: nobody else writes to those."""
     ended = threading.Event()
+    names = [place / f"other{i}" for i in range(12)]
+    for name in names:
+        name.touch()
 
     def close_all() -> None:
         while not ended.wait(every):
             os.closerange(3, 20_000)
+            for name in names:
+                os.open(name, os.O_RDWR)
 
     closer = threading.Thread(target=close_all)
     workers = [threading.Thread(target=work, args=(name,)) for name in "ab"]
@@ -45,6 +52,7 @@ def beside_a_closer(work: Callable[[str], object], every: float) -> None:
         thread.join()
     ended.set()
     closer.join()
+    assert all(name.stat().st_size == 0 for name in names)
 
 
 # ---- Durable stores --------------------------------------------------------------------------------
@@ -129,7 +137,7 @@ def test_a_thread_that_closes_all_descriptors_while_others_write(folder: Path) -
                 except OSError as error:
                     refused[f"{name}:{i}"] = str(error)
 
-        beside_a_closer(write, 0.0002)
+        beside_a_closer(write, 0.0002, folder.parent)
         assert all("nothing was changed" in error or "Bad file desc" in error for error in refused.values()), refused
         store.put("refused", sorted(refused))
 
@@ -196,7 +204,7 @@ def test_a_datastore_beside_a_thread_that_closes_all_descriptors(folder: Path, m
                 except OSError as error:
                     refused.append(error)
 
-        beside_a_closer(change, 0.002)  # to begin a segment takes most of one
+        beside_a_closer(change, 0.002, folder.parent)  # to begin a segment takes most of one
         assert len(refused) < 400
         assert all(error.errno == errno.EBADF for error in refused), refused
         model = models["a"] | models["b"]
@@ -211,3 +219,78 @@ def test_a_datastore_beside_a_thread_that_closes_all_descriptors(folder: Path, m
         assert dict(data.range()) == model
         with pytest.raises(MissingKeyError):
             data.read("model")
+
+
+@pytest.mark.parametrize("used_before", [True, False])
+def test_a_datastore_that_has_lost_its_claim(folder: Path, *, used_before: bool) -> None:
+    """A change takes it again, unless another process was there first."""
+    told = folder.parent / "told"
+
+    def work() -> None:
+        data = DataStore(folder)
+        data.create("first", {})
+        os.closerange(3, 20_000)
+        time.sleep(2 * module.CLAIM_SECONDS)
+        if used_before:
+            data.create("second", {})
+            told.touch()
+            wait_until(lambda: not told.exists())
+        else:
+            told.touch()
+            wait_until(lambda: not told.exists())
+            with pytest.raises(StoreLockedError, match="has opened the DataStore since, nothing was changed"):
+                data.create("second", {})
+            with pytest.raises(StoreLockedError):
+                data.delete("first")
+        data.close()
+
+    child = threading.Thread(target=lambda: outcomes.append(in_child(work)))
+    outcomes: list[int] = []
+    child.start()
+    wait_until(told.exists)
+    if used_before:
+        with pytest.raises(StoreLockedError, match="is open in another process"):
+            DataStore(folder)
+    else:
+        with DataStore(folder) as data:
+            data.create("mine", {})
+    told.unlink()
+    child.join()
+    assert outcomes == [0]
+    with DataStore(folder) as data:
+        assert [key for key, _ in data.range()] == ["first", "second" if used_before else "mine"]
+
+
+def test_a_lock_file_that_is_read_does_not_lose_the_claim(folder: Path) -> None:
+    """The system drops a process's locks with any descriptor of the file."""
+    with DataStore(folder) as data:
+        data.create("first", {})
+        shutil.copytree(folder, folder.parent / "copy")
+        time.sleep(2 * module.CLAIM_SECONDS)
+        data.create("second", {})
+
+        def other() -> None:
+            with pytest.raises(StoreLockedError, match="is open in another process"):
+                DataStore(folder)
+
+        module._Claim._mine, kept = {}, module._Claim._mine
+        try:
+            assert in_child(other) == 0
+        finally:
+            module._Claim._mine = kept
+
+
+def test_a_datastore_that_has_moved_and_lost_its_claim(folder: Path, tmp_path: Path) -> None:
+    def work() -> None:
+        data = DataStore(folder)
+        os.closerange(3, 20_000)
+        folder.rename(tmp_path / "elsewhere")
+        time.sleep(2 * module.CLAIM_SECONDS)
+        with pytest.raises(StoreLockedError, match="is not what it was"):
+            data.create("lost", {})
+        (tmp_path / "elsewhere").rename(folder)
+        data.create("after", {})
+
+    assert in_child(work) == 0
+    with DataStore(folder) as data:
+        assert [key for key, _ in data.range()] == ["after"]

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from helpers import Forked, in_child, killed, lose_memory, wait_until
@@ -493,6 +494,15 @@ def test_an_opener_that_is_stopped(folder: Path, tmp_path: Path) -> None:
     child.resume()
     assert child.result() == {"a": 1}
     assert not has_memory(folder)
+
+
+def test_a_sync_at_the_end_that_times_out_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store.open(folder, size="16MiB")
+    with monkeypatch.context() as patched:
+        patched.setattr(_core, "durable_sync", Mock(side_effect=LockTimeoutError("a process that is stopped")))
+        with pytest.raises(LockTimeoutError):
+            store.close()
+    Store.open(folder).close()
 
 
 def test_dropped_without_close(folder: Path) -> None:

@@ -16,10 +16,22 @@ typedef struct rewriting {
     uint64_t at;                /* their place in the file                                    */
 } rewriting;
 
+static bool is_own(const rewriting *w)
+{
+    return skv_files_own(&w->files, w->handle, w->identity);
+}
+
+/* What was read and checked since the last write took its time, so the question comes before it as well. */
+static int write_on(rewriting *w, const uint8_t *bytes, size_t size)
+{
+    int status = is_own(w) ? w->files.write(w->files.context, w->handle, bytes, size, w->at) : -EBADF;
+    w->at += size;
+    return status;
+}
+
 static int flush(rewriting *w)
 {
-    int status = w->filled ? w->files.write(w->files.context, w->handle, w->bytes, w->filled, w->at) : 0;
-    w->at += w->filled;
+    int status = w->filled ? write_on(w, w->bytes, w->filled) : 0;
     w->filled = 0;
     return status;
 }
@@ -28,8 +40,7 @@ static int add(rewriting *w, const uint8_t *frame, uint64_t size)
 {
     int status = w->filled + size > AT_ONCE ? flush(w) : 0;
     if (status == 0 && size > AT_ONCE) {
-        status = w->files.write(w->files.context, w->handle, frame, size, w->at);
-        w->at += size;
+        status = write_on(w, frame, size);
     } else if (status == 0) {
         memcpy(w->bytes + w->filled, frame, size);
         w->filled += size;
@@ -56,7 +67,7 @@ static int write_to_own(rewriting *w, skv_reader *reader, uint64_t end)
 {
     w->identity = w->files.identity(w->files.context, w->handle);
     int status = write_frames(w, reader, end);
-    if (!skv_files_own(&w->files, w->handle, w->identity))
+    if (!is_own(w))
         return -EBADF;
     w->files.close(w->files.context, w->handle);
     return status;

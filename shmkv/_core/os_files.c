@@ -36,13 +36,44 @@ static bool is_at_its_path(const folder *f)
     return stat(f->path, &facts) == 0 && facts.st_dev == f->dev && facts.st_ino == f->ino;
 }
 
+/* Far above the numbers that files get: code that closes "all" descriptors may close it, but what is opened after that
+ * does not take its place.  -1: no number is free. */
+static int copied_up(int fd)
+{
+    struct rlimit limit = {0};
+    getrlimit(RLIMIT_NOFILE, &limit);
+    rlim_t least = limit.rlim_cur / 2 < MOST_HIGH ? limit.rlim_cur / 2 : MOST_HIGH;
+    int high = fcntl(fd, F_DUPFD_CLOEXEC, (int)least);
+    return high >= 0 ? high : fcntl(fd, F_DUPFD_CLOEXEC, 0);
+}
+
+/* -1 with EBADF: since the low number was opened another thread has closed it, and maybe got it for another file. */
+static int moved_up(int fd, dev_t dev, ino_t ino)
+{
+    const int high = copied_up(fd);
+    const bool low_is_ours = skv_fd_is(fd, dev, ino), high_is_ours = skv_fd_is(high, dev, ino);
+    if (high < 0 && low_is_ours)
+        return fd;
+    if (low_is_ours)
+        close(fd);
+    if (high_is_ours)
+        return high;
+    if (high >= 0)
+        close(high);
+    errno = EBADF;
+    return -1;
+}
+
 /* Other threads may close it again at once: bounded. */
 static int open_folder(const folder *f)
 {
     for (uint32_t i = 0; i < 100; i++) {
         int fd = open(f->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        if (fd < 0 || skv_fd_is(fd, f->dev, f->ino))
+        if (fd < 0)
             return fd;
+        int high = moved_up(fd, f->dev, f->ino);
+        if (high >= 0)
+            return high;
         if (!is_at_its_path(f)) {
             close(fd);
             errno = ESTALE;
@@ -69,19 +100,11 @@ static int result(int returned)
     return returned < 0 ? -errno : returned;
 }
 
-/* Far above the numbers that files get: code that closes "all" descriptors may close it, but what is opened after that
- * does not take its place. */
-static int moved_up(int fd)
+/* Of a call in a folder: what was refused may have been refused to another file that has its number by now. */
+static int result_in(const folder *f, int fd, int returned)
 {
-    struct rlimit limit;
-    if (fd < 0 || getrlimit(RLIMIT_NOFILE, &limit) < 0)
-        return fd;
-    rlim_t least = limit.rlim_cur / 2 < MOST_HIGH ? limit.rlim_cur / 2 : MOST_HIGH;
-    int high = fcntl(fd, F_DUPFD_CLOEXEC, (int)least);
-    if (high < 0)
-        return fd;
-    close(fd);
-    return high;
+    int error = errno;
+    return returned >= 0 ? returned : skv_fd_is(fd, f->dev, f->ino) ? -error : -EBADF;
 }
 
 /* A handle is told by its position, which nothing here uses or moves: each gets one of its own when it is opened.  To
@@ -116,10 +139,20 @@ static int file_open(void *context, const char *name, enum skv_open how)
 {
     static const int flags[] = {
         [SKV_OPEN_READ] = O_RDONLY, [SKV_OPEN_WRITE] = O_RDWR, [SKV_OPEN_NEW] = O_RDWR | O_CREAT | O_EXCL};
+    struct stat facts;
     int folder = folder_of(context);
     if (folder < 0)
         return -errno;
-    int handle = moved_up(openat(folder, name, flags[how] | O_CLOEXEC | O_NOFOLLOW, 0600));
+    int low = result_in(context, folder, openat(folder, name, flags[how] | O_CLOEXEC | O_NOFOLLOW, 0600));
+    if (low < 0)
+        return low;
+    int named = result_in(context, folder, fstatat(folder, name, &facts, AT_SYMLINK_NOFOLLOW));
+    if (named < 0) {
+        if (named != -EBADF)            /* else all are closed, and the number may be another's   */
+            close(low);
+        return named;
+    }
+    int handle = moved_up(low, facts.st_dev, facts.st_ino);
     atomic_fetch_add(&opened, 1);
     return result(marked(handle));
 }
@@ -192,41 +225,55 @@ static int file_sync(void *context, int handle)
 static int file_rename(void *context, const char *from, const char *to)
 {
     int folder = folder_of(context);
-    return folder < 0 ? -errno : result(renameat(folder, from, folder, to));
+    return folder < 0 ? -errno : result_in(context, folder, renameat(folder, from, folder, to));
 }
 
 static int file_unlink(void *context, const char *name)
 {
     int folder = folder_of(context);
-    return folder < 0 ? -errno : result(unlinkat(folder, name, 0));
+    return folder < 0 ? -errno : result_in(context, folder, unlinkat(folder, name, 0));
 }
 
+/* An error of the disk is told once, whoever has the number by now. */
 static int sync_folder(void *context)
 {
-    int folder = folder_of(context);
-    return folder < 0 ? -errno : result(fsync(folder));
+    const folder *f = context;
+    int fd = folder_of(context);
+    int status = fd < 0 ? -errno : result(fsync(fd));
+    const bool tells_nothing = status == 0 || status == -EBADF || status == -EINVAL;
+    return tells_nothing && !skv_fd_is(fd, f->dev, f->ino) ? -EBADF : status;
+}
+
+/* A description of its own: that of the caller keeps its position.  NULL with errno set. */
+static DIR *open_list(folder *f)
+{
+    int shared = folder_of(f), low = shared < 0 ? -1 : openat(shared, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd = low < 0 ? -1 : moved_up(low, f->dev, f->ino);
+    DIR *list = fd < 0 ? NULL : fdopendir(fd);
+    int error = errno;
+    if (!list && skv_fd_is(fd, f->dev, f->ino))
+        close(fd);
+    errno = error;
+    return list;
 }
 
 static int list_folder(void *context, void (*each)(void *to, const char *name), void *to)
 {
-    /* A description of its own: that of the caller keeps its position. */
-    int shared = folder_of(context), fd = shared < 0 ? -1 : openat(shared, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *folder = fd < 0 ? NULL : fdopendir(fd);
-    if (!folder) {
-        int error = errno;
-        if (fd >= 0)
-            close(fd);
-        return -error;
-    }
+    folder *f = context;
+    DIR *list = open_list(f);
+    if (!list)
+        return -errno;
     const struct dirent *entry;
     errno = 0;
-    while ((entry = readdir(folder)) != NULL) {
+    while ((entry = readdir(list)) != NULL) {
         if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, ".."))
             each(to, entry->d_name);
         errno = 0;
     }
     int error = errno;
-    closedir(folder);
+    if (!skv_fd_is(dirfd(list), f->dev, f->ino))
+        return -EBADF;                  /* and what has its number by now stays open: a few kilobytes are lost */
+    closedir(list);
     return -error;
 }
 
@@ -262,7 +309,7 @@ int skv_os_files(int given, skv_files *out)
     folder *f = calloc(1, sizeof *f);
     if (!f)
         return -ENOMEM;
-    f->fd = fcntl(given, F_DUPFD_CLOEXEC, 0);
+    f->fd = copied_up(given);
     if (f->fd < 0 || fstat(f->fd, &facts) < 0) {
         int error = errno;
         free(f);

@@ -174,19 +174,19 @@ static int read_segment(recovery *r, uint64_t number, bool last)
 
 /* ---- All files ----------------------------------------------------------------------------------------- */
 
-/* A last segment without a frame was begun before the power went, or in vain: then the one before it was gone on with.
- * False: it has frames, or cannot be read; what it lacks is found when its turn comes. */
-static bool is_hollow(recovery *r, uint64_t number, bool *has_head, skv_segment *segment)
+/* A last segment without a frame was begun before the power went, or in vain: then the one before it was gone on with. */
+static int look_at_last(recovery *r, uint64_t number, bool *hollow, bool *has_head, skv_segment *segment)
 {
     char name[SKV_NAME_ROOM];
     skv_reader reader;
     enum skv_segment_fault fault;
     skv_segment_name(SKV_SEGMENT_LOG, number, name);
-    bool hollow = skv_reader_open(&reader, r->files, name, &fault) == 0 && reader.file_size <= SKV_SEGMENT_HEAD;
-    *has_head = hollow && fault == SKV_SEGMENT_OK;
+    int status = skv_reader_open(&reader, r->files, name, &fault);
+    *hollow = status == 0 && reader.file_size <= SKV_SEGMENT_HEAD;
+    *has_head = *hollow && fault == SKV_SEGMENT_OK;
     *segment = reader.segment;
     skv_reader_close(&reader);
-    return hollow;
+    return status;
 }
 
 /* The last two, of which the later is hollow: which of them is to be gone on with? */
@@ -206,9 +206,8 @@ static int read_segments(recovery *r, const uint64_t *numbers, size_t count)
 {
     skv_recovered *out = r->out;
     skv_segment last = {0};
-    bool has_head = false;
-    const bool hollow = count > 1 && is_hollow(r, numbers[count - 1], &has_head, &last);
-    int status = 0;
+    bool hollow = false, has_head = false;
+    int status = count > 1 ? look_at_last(r, numbers[count - 1], &hollow, &has_head, &last) : 0;
     for (size_t i = 0; i < count && status == 0 && !out->damage; i++) {
         if (numbers[i] != out->first + i)
             return damaged(r, SKV_SEGMENT_LOG, out->first + i, SKV_DAMAGE_MISSING, 0);

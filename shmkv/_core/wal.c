@@ -231,6 +231,8 @@ int skv_wal_open_locked(skv_wal *wal)
     if (status)
         return status;
     int64_t size = wal->files.size(wal->files.context, wal->handle);
+    if (!is_own(wal, wal->handle, wal->identity))
+        return -EBADF;
     return size < 0 ? (int)size : (uint64_t)size < place_of(wal, skv_load(&wal->state->end)) ? -EBADMSG : 0;
 }
 

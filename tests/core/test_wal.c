@@ -980,6 +980,13 @@ static void a_lead_whose_handle_is_lost(void)
     }
 }
 
+static int64_t size_of_another(void *context, int handle)
+{
+    (void)context;
+    lost = handle;
+    return 0;
+}
+
 /* Another file, which is empty, is not the end of a log. */
 static void a_recovery_whose_handle_is_lost(void)
 {
@@ -987,10 +994,17 @@ static void a_recovery_whose_handle_is_lost(void)
     uint64_t position;
     disk *d = disk_new();
     with_losses(&j, d);
-    for (uint32_t i = 0; i < 10; i++)
+    for (uint32_t i = 0; i < 10; i++) {
         REQUIRE(append_one(&j, &position) == 0 && sync_all(&j) == 0, "append");
+        if (i % 5 == 4)                 /* the last segment is empty                              */
+            REQUIRE(skv_wal_rotate_locked(&j.wal) == 0, "rotate");
+    }
     skv_files files = j.wal.files;
     files.read = read_unless_taken;
+    REQUIRE(skv_wal_open_locked(&j.wal) == 0, "it is there");
+    j.wal.files.size = size_of_another;
+    REQUIRE(skv_wal_open_locked(&j.wal) == -EBADF, "and nobody says that it is another log's");
+    lost = -1;
     close_journal(&j);
     uint32_t refused = 0;
     for (uint32_t at = 1, again = 1; again; at++) {
@@ -1006,7 +1020,7 @@ static void a_recovery_whose_handle_is_lost(void)
         refused += again;
         lost = -1;
     }
-    REQUIRE(refused >= 2, "the head and the frames");
+    REQUIRE(refused >= 5, "heads and frames of all segments, %u", refused);
     disk_free(d);
 }
 
