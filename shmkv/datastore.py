@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import re
@@ -28,9 +27,10 @@ import threading
 import time
 import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from shmkv import _core, codecs, region
+from shmkv.claim import CLOSED, LOCK_BYTES, Claim
 from shmkv.errors import (
     ClosedStoreError,
     CorruptStoreError,
@@ -43,7 +43,6 @@ from shmkv.errors import (
     MissingKeyError,
     ShmkvError,
     StoreFullError,
-    StoreLockedError,
 )
 from shmkv.folder import SETTINGS_FILE, close_own, identity_of, open_folder
 from shmkv.walking import sorted_items
@@ -63,8 +62,6 @@ TTL_SECONDS = 10_000_000_000
 
 LIMIT = 1_000_000_000  # bytes of all files together
 SEGMENT = 4_000_000
-LOCK_BYTES = 64  # the lock file is never longer
-CLAIM_SECONDS = 0.01
 # Kept free, so that a segment can be emptied when nothing else has room, and as much again for deletions.
 RESERVE = 2 * SEGMENT
 # Bytes of the oldest segment that are looked at for each byte written: with three quarters in use, what frees one byte.
@@ -119,7 +116,7 @@ class DataStore:
         try:
             if SETTINGS_FILE in os.listdir(folder):
                 raise ShmkvError(f"{self._path} holds a durable store, no DataStore: say Store.open(path)")
-            self._claim = _Claim(folder, self._path)
+            self._claim = Claim(folder, self._path)
             try:
                 self._index = _Index()
                 self._log = _core.Log(folder)
@@ -167,7 +164,7 @@ class DataStore:
         lifetime = _milliseconds(ttl)
         self._check_open()
         with self._changing:
-            self._claim.require()
+            self._check_open()  # again: it may have been closed while this thread waited
             now = _now_ms()
             self._refuse_live(key, now)
             self._make_room(_frame_bytes(key, len(text)), LIMIT - RESERVE)
@@ -225,7 +222,7 @@ class DataStore:
         _check_key(key)
         self._check_open()
         with self._changing:
-            self._claim.require()
+            self._check_open()
             self._make_room(_frame_bytes(key, 0), LIMIT - SEGMENT)
             place = self._index.get(key)
             if place is None or _is_expired(place, _now_ms()):
@@ -297,7 +294,7 @@ class DataStore:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise ClosedStoreError("the DataStore is closed: open it again")
+            raise ClosedStoreError(CLOSED)
         if os.getpid() != self._pid:
             raise ForkedError(
                 f"this process was forked from {self._pid}, which has the DataStore open: it is for one process at a "
@@ -366,6 +363,7 @@ class DataStore:
 
     def _append(self, kind: int, key: str, text: bytes, expires: int) -> tuple[Place, int]:
         """The place of the new frame, and the position behind it."""
+        self._claim.require()
         try:
             if self._files.size(self._log.segment) + _frame_bytes(key, len(text)) > SEGMENT:
                 self._rotate()
@@ -467,6 +465,7 @@ class DataStore:
             self._removed = number
         # What was moved is on stable storage before its only other copy goes, and so is the frame that says so.
         self._make_stable(self._log.end)
+        self._claim.require()
         try:
             self._log.remove(number)
         except OSError as error:
@@ -489,7 +488,6 @@ class DataStore:
 # ---- Segments, index, claim, syncer -----------------------------------------------------------------
 
 _SEGMENT_HEAD = 64
-_LOCK_FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 _SEGMENT_FILE = re.compile(r"([0-9]{20})\.log")
 
 
@@ -593,98 +591,6 @@ class _Index:
         self._handle.close()
 
 
-class _Claim:
-    """The directory belongs to this process.
-
-    A record lock (fcntl) is given back by the system when the process ends, however it does, and is not inherited by
-    its children: a child that lives on does not keep the directory.  It does not hold between two parts of one
-    process, so those that this process has are noted.
-
-    The lock is gone as soon as any descriptor of its file is closed in this process, by whatever code: so it is taken
-    again, CLAIM_SECONDS after the last time at most, and whether somebody else had it meanwhile is to be read in it.
-    """
-
-    _mine: ClassVar[dict[tuple[int, int], int]] = {}  # device and inode of a directory: pid
-    _guard = threading.Lock()
-
-    def __init__(self, folder: int, path: Path) -> None:
-        facts = os.fstat(folder)
-        self._identity = (facts.st_dev, facts.st_ino)
-        self._path = path
-        self._pid = os.getpid()
-        with self._guard:
-            if self._mine.get(self._identity) == os.getpid():
-                raise StoreLockedError(f"{path} is open already, in this process ({os.getpid()}): use that DataStore")
-            self._fd = os.open("lock", _LOCK_FLAGS | os.O_CREAT, 0o600, dir_fd=folder)
-            self._file = identity_of(self._fd)
-            try:
-                if not self._take():
-                    raise StoreLockedError(
-                        f"{path} is open in another process (pid {self._holder()}): "
-                        "a DataStore is for one process at a time"
-                    )
-                os.ftruncate(self._fd, 0)
-                os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
-            except BaseException:
-                close_own(self._fd, self._file)
-                raise
-            self._sure_until = time.monotonic() + CLAIM_SECONDS
-            self._mine[self._identity] = os.getpid()
-
-    def _take(self) -> bool:
-        if identity_of(self._fd) != self._file:
-            raise OSError(errno.EBADF, "user code has closed the descriptor of the lock", str(self._path / "lock"))
-        try:
-            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
-                raise
-            return False
-        return True
-
-    def _holder(self) -> str:
-        return os.pread(self._fd, LOCK_BYTES, 0).decode("ascii", "replace").strip() or "unknown"
-
-    def require(self) -> None:
-        """Before a change: the directory is still this process's.
-
-        Raises:
-            StoreLockedError: another process has opened it since the lock was lost.
-        """
-        if time.monotonic() < self._sure_until:
-            return
-        with self._guard:
-            if identity_of(self._fd) != self._file:
-                self._open_again()
-            if not self._take() or self._holder() != str(os.getpid()):
-                raise StoreLockedError(
-                    f"the lock of {self._path} was lost (code in this process closed all descriptors, or read the file "
-                    f"'lock'), and process {self._holder()} has opened the DataStore since, nothing was changed: "
-                    "close this one"
-                )
-            self._sure_until = time.monotonic() + CLAIM_SECONDS
-
-    def _open_again(self) -> None:
-        try:
-            fd = os.open(self._path / "lock", _LOCK_FLAGS)
-        except FileNotFoundError:
-            fd = -1
-        if identity_of(fd) != self._file:
-            raise StoreLockedError(
-                f"code in this process closed all descriptors, and {self._path} is not what it was, nothing was "
-                "changed: close this DataStore, and open it where it is now"
-            )
-        self._fd = fd
-
-    def release(self) -> None:
-        if os.getpid() != self._pid:
-            return  # in a forked child, where the guard may be held for ever
-        with self._guard:
-            if self._mine.get(self._identity) == self._pid:
-                del self._mine[self._identity]
-                close_own(self._fd, self._file)
-
-
 class _Syncer:
     """A thread that brings the log to stable storage soon after it has grown; it sleeps while nothing happens."""
 
@@ -717,7 +623,7 @@ class _Syncer:
                 self._grown.set()
 
 
-def _let_go(claim: _Claim, syncer: _Syncer | None) -> None:
+def _let_go(claim: Claim, syncer: _Syncer | None) -> None:
     if syncer:
         syncer.stop()
     claim.release()

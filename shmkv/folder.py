@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from shmkv.errors import LockTimeoutError
+from shmkv.errors import LockTimeoutError, StoreLockedError
 from shmkv.processes import STOPPED, locking, seen
 
 __all__ = [
@@ -37,7 +37,10 @@ __all__ = [
 LOCK_FILE = "lock"
 SETTINGS_FILE = "store.json"  # of a durable store; a DataStore has none
 _PID_BYTES = 20
+# Who waits for a lock looks for who has it: first after so many seconds, then so often, for a twentieth of the time.
+_FIRST_LOOK = 0.5
 _LOOK_SECONDS = 0.1
+_LOOK_SHARE = 20
 _FLOCK = struct.Struct("hhqqi4x")
 
 
@@ -154,13 +157,14 @@ class ByteLock:
             lock.close()
 
     def _wait(self, timeout: float) -> None:
-        nap, look_at, stopped_at = 0.001, time.monotonic() + min(timeout, _LOOK_SECONDS), math.inf
+        nap, look_at, stopped_at = 0.001, time.monotonic() + min(timeout, _FIRST_LOOK), math.inf
         while not self.take(shared=False):
             now = time.monotonic()
             if now >= look_at:
-                look_at = now + _LOOK_SECONDS
+                self._refuse_record_lock()
                 stopped = self._stopped_holder()
                 stopped_at = min(stopped_at, now) if stopped else math.inf
+                look_at = now + max(_LOOK_SECONDS, _LOOK_SHARE * (time.monotonic() - now))
                 if now - stopped_at >= timeout:
                     raise LockTimeoutError(
                         f"process {stopped} has been opening or closing the store, for longer than lock_timeout "
@@ -168,6 +172,15 @@ class ByteLock:
                     )
             time.sleep(nap)
             nap = min(nap * 2, 0.05)
+
+    def _refuse_record_lock(self) -> None:
+        """A DataStore has one, of all bytes, for as long as it is open; it belongs to a process, which GETLK tells."""
+        answer = fcntl.fcntl(self._fd, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, self._byte, 1, 0))
+        kind, _, _, _, pid = _FLOCK.unpack(answer)
+        if kind != fcntl.F_UNLCK and pid > 0:
+            raise StoreLockedError(
+                f"the directory is open as a DataStore, in process {pid}: it is no store of this kind"
+            )
 
     def _stopped_holder(self) -> str:
         """Its pid, name and status; empty if it is at work, or cannot be seen from here."""

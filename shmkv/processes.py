@@ -73,19 +73,25 @@ def locking(file: os.stat_result, byte: int) -> list[Process]:
     found = []
     for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()):
         start = process_start(pid)
-        if start is not None and any(_locks(info, byte) for info in _infos(pid, file)):
+        if start is not None and any(_is(file, pid, number) for number in _locking(pid, byte)):
             found.append(Process(pid, start, pid_namespace()))
     return found
 
 
-def _infos(pid: int, file: os.stat_result) -> Iterator[str]:
-    """What fdinfo says of each descriptor of that file."""
+def _locking(pid: int, byte: int) -> Iterator[str]:
+    """Descriptors that have such a lock.  No file is asked: that of a dead mount would not answer."""
     with contextlib.suppress(OSError):  # of another user, or it has ended
-        for number in os.listdir(f"/proc/{pid}/fd"):
-            with contextlib.suppress(OSError):  # it was closed meanwhile
-                if os.path.samestat(os.stat(f"/proc/{pid}/fd/{number}"), file):
-                    with open(f"/proc/{pid}/fdinfo/{number}", encoding="ascii") as info:
-                        yield info.read()
+        for number in os.listdir(f"/proc/{pid}/fdinfo"):
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/fdinfo/{number}", encoding="ascii") as info:
+                if _locks(info.read(), byte):
+                    yield number
+
+
+def _is(file: os.stat_result, pid: int, number: str) -> bool:
+    try:
+        return os.path.samestat(os.stat(f"/proc/{pid}/fd/{number}"), file)
+    except OSError:  # it was closed meanwhile
+        return False
 
 
 def _locks(info: str, byte: int) -> bool:

@@ -33,9 +33,10 @@ END = Killer("test_bounds", "plain")
 HASH = Killer("test_hash", "plain")
 FRAME = Killer("test_frame", "plain", "1")
 WAL = Killer("test_wal", "points", "1 12")
+FILES = Killer("test_files", "plain", "")
 DURABLE = Killer("test_durable", "points", "1 4")
 # Tried in this order after the one that is expected.
-ALL = (ORDERS, STORE, RACES, CHECK, CRASH, THREADS, PROCESSES, END, HOSTILE, HASH, FRAME, WAL, DURABLE)
+ALL = (ORDERS, STORE, RACES, CHECK, CRASH, THREADS, PROCESSES, END, HOSTILE, HASH, FRAME, FILES, WAL, DURABLE)
 
 
 @dataclass(frozen=True)
@@ -969,6 +970,30 @@ LOG = (
         "return is_own(reader) ? got : -EBADF;",
         "return got;",
         WAL,
+    ),
+    mutant(
+        "opened-unnamed",
+        "what was opened is not compared with what its name says",
+        "os_files.c",
+        "if (high_is_ours)\n",
+        "if (high_is_ours || high >= 0)\n",
+        FILES,
+    ),
+    mutant(
+        "list-of-another",
+        "the names in another folder are taken for those of the log",
+        "os_files.c",
+        "low < 0 ? -1 : moved_up(low, f->dev, f->ino);",
+        "low;",
+        FILES,
+    ),
+    mutant(
+        "closes-another",
+        "a low number is closed whatever it stands for by now",
+        "os_files.c",
+        "    if (low_is_ours)\n        close(fd);\n",
+        "    if (low_is_ours || fd >= 0)\n        close(fd);\n",
+        FILES,
     ),
 )
 

@@ -20,7 +20,7 @@ CORE = PACKAGE / "_core"
 LEVELS = {
     "_core": 0, "errors": 0, "processes": 0,
     "codecs": 1, "region": 1, "deepcheck": 1, "folder": 1, "keeper": 1, "walking": 1,
-    "durable": 2, "outside": 2, "reports": 2,
+    "claim": 2, "durable": 2, "outside": 2, "reports": 2,
     "store": 3,
     "datastore": 4, "keyvalue": 4, "forms": 4,
     "workload": 5, "counting": 5, "exposition": 5,

@@ -18,7 +18,8 @@ from helpers import in_child, lose_memory, wait_until
 
 import shmkv.datastore as module
 from shmkv import DataStore, MissingKeyError, Store
-from shmkv.errors import LogFailedError, ShmkvError, StoreLockedError
+from shmkv.claim import CLAIM_SECONDS, Claim
+from shmkv.errors import ClosedStoreError, LogFailedError, ShmkvError, StoreLockedError
 
 
 @pytest.fixture
@@ -44,14 +45,23 @@ def beside_a_closer(work: Callable[[str], object], every: float, place: Path) ->
             for name in names:
                 os.open(name, os.O_RDWR)
 
+    problems = list[BaseException]()
+
+    def work_on(name: str) -> None:
+        try:
+            work(name)
+        except BaseException as error:
+            problems.append(error)
+
     closer = threading.Thread(target=close_all)
-    workers = [threading.Thread(target=work, args=(name,)) for name in "ab"]
+    workers = [threading.Thread(target=work_on, args=(name,)) for name in "ab"]
     for thread in (closer, *workers):
         thread.start()
     for thread in workers:
         thread.join()
     ended.set()
     closer.join()
+    assert not problems, problems
     assert all(name.stat().st_size == 0 for name in names)
 
 
@@ -230,7 +240,7 @@ def test_a_datastore_that_has_lost_its_claim(folder: Path, *, used_before: bool)
         data = DataStore(folder)
         data.create("first", {})
         os.closerange(3, 20_000)
-        time.sleep(2 * module.CLAIM_SECONDS)
+        time.sleep(2 * CLAIM_SECONDS)
         if used_before:
             data.create("second", {})
             told.touch()
@@ -240,6 +250,8 @@ def test_a_datastore_that_has_lost_its_claim(folder: Path, *, used_before: bool)
             wait_until(lambda: not told.exists())
             with pytest.raises(StoreLockedError, match="has opened the DataStore since, nothing was changed"):
                 data.create("second", {})
+            told.touch()
+            wait_until(lambda: not told.exists())
             with pytest.raises(StoreLockedError):
                 data.delete("first")
         data.close()
@@ -254,6 +266,9 @@ def test_a_datastore_that_has_lost_its_claim(folder: Path, *, used_before: bool)
     else:
         with DataStore(folder) as data:
             data.create("mine", {})
+        told.unlink()
+        wait_until(told.exists)
+        DataStore(folder).close()  # who was refused does not keep it
     told.unlink()
     child.join()
     assert outcomes == [0]
@@ -266,18 +281,18 @@ def test_a_lock_file_that_is_read_does_not_lose_the_claim(folder: Path) -> None:
     with DataStore(folder) as data:
         data.create("first", {})
         shutil.copytree(folder, folder.parent / "copy")
-        time.sleep(2 * module.CLAIM_SECONDS)
+        time.sleep(2 * CLAIM_SECONDS)
         data.create("second", {})
 
         def other() -> None:
             with pytest.raises(StoreLockedError, match="is open in another process"):
                 DataStore(folder)
 
-        module._Claim._mine, kept = {}, module._Claim._mine
+        Claim._mine, kept = {}, Claim._mine
         try:
             assert in_child(other) == 0
         finally:
-            module._Claim._mine = kept
+            Claim._mine = kept
 
 
 def test_a_datastore_that_has_moved_and_lost_its_claim(folder: Path, tmp_path: Path) -> None:
@@ -285,7 +300,7 @@ def test_a_datastore_that_has_moved_and_lost_its_claim(folder: Path, tmp_path: P
         data = DataStore(folder)
         os.closerange(3, 20_000)
         folder.rename(tmp_path / "elsewhere")
-        time.sleep(2 * module.CLAIM_SECONDS)
+        time.sleep(2 * CLAIM_SECONDS)
         with pytest.raises(StoreLockedError, match="is not what it was"):
             data.create("lost", {})
         (tmp_path / "elsewhere").rename(folder)
@@ -294,3 +309,41 @@ def test_a_datastore_that_has_moved_and_lost_its_claim(folder: Path, tmp_path: P
     assert in_child(work) == 0
     with DataStore(folder) as data:
         assert [key for key, _ in data.range()] == ["after"]
+
+
+def test_a_datastore_whose_claim_another_one_of_the_same_pid_had(folder: Path) -> None:
+    """In another container both may be number 1."""
+    with DataStore(folder) as data:
+        data.create("first", {})
+        (folder / "lock").write_text(f"{os.getpid()} {'0' * 32}\n")
+        time.sleep(2 * CLAIM_SECONDS)
+        with pytest.raises(StoreLockedError, match=f"process {os.getpid()} has opened the DataStore since"):
+            data.create("second", {})
+
+
+@pytest.mark.parametrize("call", ["create", "delete"])
+def test_a_call_that_comes_too_late_does_not_take_the_claim_again(folder: Path, call: str) -> None:
+    """It had waited while another thread closed the DataStore."""
+    data = DataStore(folder)
+    data.create("first", {})
+    calls = {"create": lambda: data.create("second", {}), "delete": lambda: data.delete("first")}
+    problems = list[BaseException]()
+
+    def change() -> None:
+        try:
+            calls[call]()
+        except BaseException as error:
+            problems.append(error)
+
+    with data._changing:
+        waiting = threading.Thread(target=change)
+        waiting.start()
+        time.sleep(0.05)  # too short only leaves nothing to be seen
+        data._closed = True
+        data._finalizer()  # as close() does
+        time.sleep(2 * CLAIM_SECONDS)
+    waiting.join()
+    assert [type(problem) for problem in problems] == [ClosedStoreError]
+    with pytest.raises(ClosedStoreError):
+        data._claim.require()
+    DataStore(folder).close()

@@ -245,6 +245,12 @@ def test_a_datastore_is_another_thing(tmp_path: Path) -> None:
 # ---- Who has it ---------------------------------------------------------------------------------
 
 
+def test_a_datastore_that_is_open(tmp_path: Path) -> None:
+    said = f"as a DataStore, in process {os.getpid()}"
+    with shmkv.DataStore(tmp_path / "data"), pytest.raises(StoreLockedError, match=said):
+        Store.open(tmp_path / "data", lock_timeout=0.01)
+
+
 def test_exclusive(folder: Path) -> None:
     with Store.open(folder, size="16MiB", exclusive=True) as store:
         store["a"] = 1

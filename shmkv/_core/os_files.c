@@ -100,13 +100,6 @@ static int result(int returned)
     return returned < 0 ? -errno : returned;
 }
 
-/* Of a call in a folder: what was refused may have been refused to another file that has its number by now. */
-static int result_in(const folder *f, int fd, int returned)
-{
-    int error = errno;
-    return returned >= 0 ? returned : skv_fd_is(fd, f->dev, f->ino) ? -error : -EBADF;
-}
-
 /* A handle is told by its position, which nothing here uses or moves: each gets one of its own when it is opened.  To
  * ask for it takes half of what a file's inode takes (117 and 252 ns).  A child goes on counting where its parent was,
  * so that what it opens differs from what it inherited. */
@@ -143,14 +136,14 @@ static int file_open(void *context, const char *name, enum skv_open how)
     int folder = folder_of(context);
     if (folder < 0)
         return -errno;
-    int low = result_in(context, folder, openat(folder, name, flags[how] | O_CLOEXEC | O_NOFOLLOW, 0600));
+    int low = openat(folder, name, flags[how] | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (low < 0)
-        return low;
-    int named = result_in(context, folder, fstatat(folder, name, &facts, AT_SYMLINK_NOFOLLOW));
-    if (named < 0) {
-        if (named != -EBADF)            /* else all are closed, and the number may be another's   */
+        return -errno;
+    if (fstatat(folder, name, &facts, AT_SYMLINK_NOFOLLOW) < 0) {
+        int error = errno;
+        if (error != EBADF)             /* else all are closed, and the number may be another's   */
             close(low);
-        return named;
+        return -error;
     }
     int handle = moved_up(low, facts.st_dev, facts.st_ino);
     atomic_fetch_add(&opened, 1);
@@ -225,23 +218,19 @@ static int file_sync(void *context, int handle)
 static int file_rename(void *context, const char *from, const char *to)
 {
     int folder = folder_of(context);
-    return folder < 0 ? -errno : result_in(context, folder, renameat(folder, from, folder, to));
+    return folder < 0 ? -errno : result(renameat(folder, from, folder, to));
 }
 
 static int file_unlink(void *context, const char *name)
 {
     int folder = folder_of(context);
-    return folder < 0 ? -errno : result_in(context, folder, unlinkat(folder, name, 0));
+    return folder < 0 ? -errno : result(unlinkat(folder, name, 0));
 }
 
-/* An error of the disk is told once, whoever has the number by now. */
 static int sync_folder(void *context)
 {
-    const folder *f = context;
-    int fd = folder_of(context);
-    int status = fd < 0 ? -errno : result(fsync(fd));
-    const bool tells_nothing = status == 0 || status == -EBADF || status == -EINVAL;
-    return tells_nothing && !skv_fd_is(fd, f->dev, f->ino) ? -EBADF : status;
+    int folder = folder_of(context);
+    return folder < 0 ? -errno : result(fsync(folder));
 }
 
 /* A description of its own: that of the caller keeps its position.  NULL with errno set. */
