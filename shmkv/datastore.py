@@ -124,6 +124,7 @@ class DataStore:
                 self._cursor = _Cursor()
                 self._owed = 0  # bytes of the oldest segment that are to be looked at
                 self._removed = 0  # number of the last segment that was, or is about to be
+                self._going = 0  # the one whose removal this process has begun last
                 self._recover(folder)
             except BaseException:
                 self._claim.release()
@@ -434,7 +435,7 @@ class DataStore:
     def _gather(self, most: int) -> None:
         """Append again what counts in the next `most` bytes of the oldest segment; remove it at its end."""
         oldest = self._files.oldest()
-        if oldest <= self._removed:  # all of it was moved, and an error came before or after its name went
+        if oldest == self._going:  # all of it was moved or dropped, and an error came before or after its name went
             self._remove(oldest)
             return
         if oldest == self._log.segment:
@@ -466,6 +467,7 @@ class DataStore:
         # What was moved is on stable storage before its only other copy goes, and so is the frame that says so.
         self._make_stable(self._log.end)
         self._claim.require()
+        self._going = number
         try:
             self._log.remove(number)
         except OSError as error:

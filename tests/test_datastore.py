@@ -736,6 +736,56 @@ def test_a_disk_that_is_full_now_and_then_loses_nothing(folder: Path, rng: rando
         assert {each: data.read(each) for each in model} == model
 
 
+def gather_until(data: DataStore, condition: Callable[[], bool]) -> None:
+    for _ in range(30):
+        if condition():
+            return
+        data._gather(1000)
+    raise AssertionError("it goes on for ever")
+
+
+@pytest.mark.usefixtures("small")
+def test_a_segment_whose_name_comes_back_with_what_has_expired(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, now: Callable[[float], None]
+) -> None:
+    """A power cut may take the removal of a name back; what was dropped instead of moved is in it."""
+    monkeypatch.setattr(module, "SEGMENT", 5_000)
+    with DataStore(folder, sync="none") as data:
+        for i in range(20):
+            data.create(f"k{i}", {"text": "x" * 1000}, ttl=None if i else 10)
+        first = segments(folder)[0]
+        kept = first.read_bytes()
+        now(20)
+        gather_until(data, lambda: not first.exists())
+    first.write_bytes(kept)
+    with DataStore(folder, sync="none") as data:
+        gather_until(data, lambda: not first.exists())
+        assert {key for key, _ in data.range()} == {f"k{i}" for i in range(1, 20)}
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_segment_whose_removal_fails_goes_later(folder: Path, monkeypatch: pytest.MonkeyPatch, *, gone: bool) -> None:
+    """Its name may be gone or not, and what is in it is expected to be there no more."""
+    monkeypatch.setattr(module, "SEGMENT", 5_000)
+    with DataStore(folder, sync="none") as data:
+        for i in range(20):
+            data.create(f"k{i}", {"text": "x" * 1000})
+        first = segments(folder)[0]
+        log = data._log
+        data._log = Failing(log, "remove", errno.EIO)  # type: ignore[assignment]
+        with pytest.raises(LogFailedError):
+            gather_until(data, lambda: False)
+        data._log = log
+        if gone:
+            first.unlink()
+        gather_until(data, lambda: not first.exists() and first.name != f"{data._files.oldest():020}.log")
+        assert {f"k{i}" for i in range(20)} == {key for key, _ in data.range()}
+        require_exact(data, folder)
+    with DataStore(folder) as data:
+        assert len(data.range()) == 20
+
+
 # ---- Damage --------------------------------------------------------------------------------
 
 
