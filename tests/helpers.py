@@ -20,12 +20,12 @@ import time
 import traceback
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
 import shmkv
-from shmkv import Store, region
+from shmkv import ShmkvError, Store, region
 
 ROOT = Path(__file__).resolve().parent.parent
 NAME_PREFIX = "shmkv-test"
@@ -169,6 +169,15 @@ def lose_memory(path: Path) -> None:
     """Remove the region of the durable store in that folder, as a reboot does."""
     facts = path.stat()
     region.unlink(region.object_name(region.durable_name(facts.st_dev, facts.st_ino)))
+
+
+def durable_folder(tmp_path: Path) -> Iterator[Path]:
+    """For a fixture: a path for a durable store, and "copy" beside it; afterwards neither has memory."""
+    path = tmp_path / "store"
+    yield path
+    for each in (path, tmp_path / "copy"):
+        with suppress(OSError, ShmkvError):
+            lose_memory(each)
 
 
 class SharedInts:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import random
@@ -14,21 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import in_child, lose_memory, wait_until
+from helpers import durable_folder, in_child, wait_until
 
 import shmkv.datastore as module
 from shmkv import DataStore, MissingKeyError, Store
 from shmkv.claim import CLAIM_SECONDS, Claim
-from shmkv.errors import ClosedStoreError, LogFailedError, ShmkvError, StoreLockedError
+from shmkv.errors import ClosedStoreError, LogFailedError, StoreLockedError
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    path = tmp_path / "store"
-    yield path
-    for each in (path, tmp_path / "copy"):
-        with contextlib.suppress(OSError, ShmkvError):
-            lose_memory(each)
+    yield from durable_folder(tmp_path)
 
 
 def beside_a_closer(work: Callable[[str], object], every: float, place: Path) -> None:
@@ -75,15 +70,15 @@ def test_user_code_that_closes_all_descriptors(folder: Path, tmp_path: Path) -> 
 
     def work() -> None:
         os.closerange(3, 20_000)
-        others = [open(tmp_path / f"other{i}", "w+b") for i in range(30)]  # noqa: SIM115  # they stay open
+        others = [os.open(tmp_path / f"other{i}", os.O_RDWR | os.O_CREAT) for i in range(30)]
         for i in range(200):
             store[f"after{i}"] = i
         store.sync()
         store.snapshot()
         os.closerange(3, 3 + 5)
-        others += [open(tmp_path / f"more{i}", "w+b") for i in range(5)]  # noqa: SIM115  # they stay open
+        others += [os.open(tmp_path / f"more{i}", os.O_RDWR | os.O_CREAT) for i in range(5)]
         store.close()
-        assert all(os.fstat(other.fileno()).st_size == 0 for other in others[5:])
+        assert all(os.fstat(other).st_size == 0 for other in others[5:])
 
     assert in_child(work) == 0
     assert store["after199"] == 199
@@ -173,9 +168,9 @@ def test_a_datastore_opens_its_files_again(folder: Path, tmp_path: Path) -> None
         os.closerange(3, 20_000)
         assert data.read("before") == {"n": 0}
         os.closerange(3, 20_000)
-        others = [open(tmp_path / "other", "w+b")]  # noqa: SIM115  # they stay open
+        other = os.open(tmp_path / "other", os.O_RDWR | os.O_CREAT)
         for number in range(10, highest + 1):
-            os.dup2(others[0].fileno(), number)
+            os.dup2(other, number)
         assert data.read("before") == {"n": 0}
         data.create("after", {"n": 1})
         assert data.read("after") == {"n": 1}

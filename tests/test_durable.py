@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import multiprocessing
@@ -21,7 +20,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from helpers import Forked, in_child, killed, lose_memory, wait_until
+from helpers import Forked, durable_folder, in_child, killed, lose_memory, wait_until
 
 import shmkv
 from shmkv import KeyValueStore, Store, _core, region
@@ -46,11 +45,7 @@ FORK = multiprocessing.get_context("fork")
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    path = tmp_path / "store"
-    yield path
-    for each in (path, tmp_path / "copy"):
-        with contextlib.suppress(OSError, ShmkvError):
-            lose_memory(each)
+    yield from durable_folder(tmp_path)
 
 
 def has_memory(path: Path) -> bool:
