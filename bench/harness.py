@@ -274,16 +274,13 @@ def region_blocks(store_name: str) -> int:
 
 
 def private_bytes() -> int:
-    """Bytes of this process's own memory: private pages of every mapping but those of regions.
+    """Bytes of this process's own memory: anonymous pages, in whatever mapping.
 
-    A region's page that only this process has mapped counts as private in /proc/self/smaps; it is counted
-    by `region_blocks`.
+    Not "Private_Dirty" and "Private_Clean", which change as others come and go: a page that a forked child or
+    another user of the same library has mapped too counts as shared there until that one has ended, and a
+    region's page that nobody else has mapped as private.  Regions are counted by `region_blocks`.
     """
-    total, counted = 0, True
-    for line in Path("/proc/self/smaps").read_text().splitlines():
-        name, _, rest = line.partition(" ")
-        if not name.endswith(":"):
-            counted = "/dev/shm/" not in rest
-        elif counted and name in ("Private_Clean:", "Private_Dirty:"):
-            total += int(rest.split()[0]) * 1024
-    return total
+    for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
+        if line.startswith("Anonymous:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("/proc/self/smaps_rollup does not tell the anonymous memory")

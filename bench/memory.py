@@ -4,7 +4,7 @@
 
 One process creates a store of 1 GiB (scaled with --keys), puts new pairs (`user:%08d`, 16 bytes) one after
 the other, and at each step adds up everything: the blocks of the region in /dev/shm (st_blocks), and the
-growth of its own private memory since before the store was made.  The bytes of keys and values are taken
+growth of its own (anonymous) memory since before the store was made.  The bytes of keys and values are taken
 off, the rest is divided by the number of entries.  `put_many` of 1,000, as single puts fill the same pages.
 
 What this does not say: the figure holds for these sizes of keys and values.  A record is rounded up to 16
