@@ -12,6 +12,7 @@ import os
 import pickle
 import re
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import shmkv
-from shmkv import ShmkvError, Store, region
+from shmkv import ShmkvError, Store, _core, region
 
 ROOT = Path(__file__).resolve().parent.parent
 NAME_PREFIX = "shmkv-test"
@@ -163,6 +164,31 @@ def killed(work: Callable[[], object]) -> None:
     if child.wait() == 0:
         child.result()  # raises what went wrong
     assert child.exit == -signal.SIGKILL
+
+
+def has_memory(path: Path) -> bool:
+    """Is the region of the durable store in that folder there?"""
+    facts = path.stat()
+    name = region.durable_name(facts.st_dev, facts.st_ino)
+    return name in {info.name for info in shmkv.list_stores()}
+
+
+def files_of(path: Path, ending: str) -> list[Path]:
+    return sorted(each for each in path.iterdir() if each.name.endswith(ending))
+
+
+def copy_of(path: Path) -> Path:
+    """Of a folder, beside it: what would be left on the disk if the machine stopped now."""
+    copy = path.parent / "copy"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(path, copy)
+    return copy
+
+
+def is_synced(store: Store) -> bool:
+    """Is all that a durable store has logged on stable storage?"""
+    state = _core.durable_state(store._opened())
+    return bool(state["synced"] == state["end"])
 
 
 def lose_memory(path: Path) -> None:

@@ -33,10 +33,11 @@ END = Killer("test_bounds", "plain")
 HASH = Killer("test_hash", "plain")
 FRAME = Killer("test_frame", "plain", "1")
 WAL = Killer("test_wal", "points", "1 12")
+HANDLES = Killer("test_handles", "plain")
 FILES = Killer("test_files", "plain", "")
 DURABLE = Killer("test_durable", "points", "1 4")
 # Tried in this order after the one that is expected.
-ALL = (ORDERS, STORE, RACES, CHECK, CRASH, THREADS, PROCESSES, END, HOSTILE, HASH, FRAME, FILES, WAL, DURABLE)
+ALL = (ORDERS, STORE, RACES, CHECK, CRASH, THREADS, PROCESSES, END, HOSTILE, HASH, FRAME, FILES, HANDLES, WAL, DURABLE)
 
 
 @dataclass(frozen=True)
@@ -152,21 +153,21 @@ MEMORY = (
     mutant(
         "free-relaxed",
         "a block is freed without a release",
-        "pages.c",
+        "free.c",
         "~bit, memory_order_release) & ~bit;",
         "~bit, memory_order_relaxed) & ~bit;",
     ),
     mutant(
         "take-relaxed",
         "a block is taken without an acquire",
-        "pages.c",
+        "lease.c",
         "atomic_fetch_or_explicit(bits, taken, memory_order_acquire);",
         "atomic_fetch_or_explicit(bits, taken, memory_order_relaxed);",
     ),
     mutant(
         "grow-relaxed",
         "the region's growth is published without a release",
-        "pages.c",
+        "grow.c",
         "skv_store_release(&store->header->committed_pages, from + step);",
         "skv_store(&store->header->committed_pages, from + step);",
     ),
@@ -281,7 +282,7 @@ STEPS = (
     mutant(
         "descriptors-last",
         "the region's end moves before its pages are allocated",
-        "pages.c",
+        "grow.c",
         '    SKV_CRASH("grow.descriptors");\n',
         '    skv_store_release(&store->header->committed_pages, from + step);\n    SKV_CRASH("grow.descriptors");\n',
     ),
@@ -467,7 +468,7 @@ REPAIR = (
         "tails-not-repaired",
         "a takeover of the allocator leaves the tails of a run",
         "pages.c",
-        "                set_word(store, page + i, skv_pw_make(SKV_PAGE_TAIL, 0, 0, 0, i));\n"
+        "                skv_page_set_word(store, page + i, skv_pw_make(SKV_PAGE_TAIL, 0, 0, 0, i));\n"
         "                skv_store(&store->kinds[page + i], SKV_KIND_RUN);\n            }\n        } else",
         "                skv_store(&store->kinds[page + i], SKV_KIND_RUN);\n            }\n        } else",
         CRASH,
@@ -551,7 +552,7 @@ BOUNDS = (
     mutant(
         "units-overlap",
         "a block of units is one unit too short",
-        "pages.c",
+        "lease.c",
         "    uint32_t at = find_units(skv_load(&desc->bitmap[0]), n);",
         "    n -= n > 1;\n    uint32_t at = find_units(skv_load(&desc->bitmap[0]), n);",
         STORE,
@@ -559,7 +560,7 @@ BOUNDS = (
     mutant(
         "punched-by-kind",
         "a page is taken for one that was given back because its kind says so",
-        "pages.c",
+        "grow.c",
         "        if (skv_pw_state(skv_load(&store->pages[page].word)) == SKV_PAGE_PUNCHED)\n            return page;",
         "        if (page < end)\n            return page;",
         STORE,
@@ -567,7 +568,7 @@ BOUNDS = (
     mutant(
         "grown-is-room",
         "a growth that others used up counts as room",
-        "pages.c",
+        "alloc.c",
         "    if (status)\n        *reason = status;\n    return status;",
         "    *reason = status;\n    return status;",
         RACES,
@@ -589,6 +590,8 @@ BOUNDS = (
         "        if (g->needed && !g->wanted) {\n"
         "            use_spare_locked(b, g);\n"
         "            note_need_locked(b, g);\n"
+        "            if (b->freed_count)\n"
+        "                skv_free(b->store, b->freed[--b->freed_count]);\n"
         "        }\n"
         "        ready",
         STORE,
@@ -881,7 +884,7 @@ LOG = (
         "wal.c",
         "status && i < LOSSES && !is_own(wal, wal->handle, wal->identity)",
         "status && i < LOSSES && false",
-        WAL,
+        HANDLES,
     ),
     mutant(
         "lost-handle-forever",
@@ -889,7 +892,7 @@ LOG = (
         "wal.c",
         "wal->handle >= 0 && wal->asked == now && ",
         "wal->handle >= 0 && wal->asked && ",
-        WAL,
+        HANDLES,
     ),
     mutant(
         "segment-asked-lately",
@@ -897,7 +900,7 @@ LOG = (
         "wal.c",
         "wal->asked == now && wal->number == skv_load(&wal->state->segment)))\n",
         "wal->asked == now))\n",
-        WAL,
+        HANDLES,
     ),
     mutant(
         "lost-sync-fails",
@@ -905,7 +908,7 @@ LOG = (
         "wal.c",
         "(lost && (status == -EBADF || status == -EINVAL))",
         "(lost && false)",
-        WAL,
+        HANDLES,
     ),
     mutant(
         "sync-failure-lost",
@@ -913,7 +916,7 @@ LOG = (
         "wal.c",
         "(lost && (status == -EBADF || status == -EINVAL))",
         "lost",
-        WAL,
+        HANDLES,
     ),
     mutant(
         "lost-sync-counts",
@@ -921,7 +924,7 @@ LOG = (
         "wal.c",
         "    return lost ? -EBADF : 0;\n",
         "    return 0;\n",
-        WAL,
+        HANDLES,
     ),
     mutant(
         "lost-repair-fails",
@@ -929,7 +932,7 @@ LOG = (
         "wal.c",
         "status == -EBADF && i < LOSSES; i++)\n        status = repair_once_locked",
         "status == -EBADF && i < 1; i++)\n        status = repair_once_locked",
-        WAL,
+        HANDLES,
     ),
     mutant(
         "repaired-from-another",
@@ -937,7 +940,7 @@ LOG = (
         "wal.c",
         "(!is_own(wal, wal->handle, wal->identity))\n        return -EBADF;\n    if (status)",
         "(false)\n        return -EBADF;\n    if (status)",
-        WAL,
+        HANDLES,
     ),
     mutant(
         "cut-of-another",
@@ -945,7 +948,7 @@ LOG = (
         "wal.c",
         "return is_own(wal, wal->handle, wal->identity) ? status : -EBADF;",
         "return status;",
-        WAL,
+        HANDLES,
     ),
     mutant(
         "lost-lead-fails",
@@ -953,7 +956,7 @@ LOG = (
         "wal.c",
         "(status == -EBADF && ++losses < LOSSES)",
         "(status == -EBADF && ++losses < 1)",
-        WAL,
+        HANDLES,
     ),
     mutant(
         "again-to-another",
@@ -961,7 +964,7 @@ LOG = (
         "again.c",
         "    if (!is_own(w))\n",
         "    if (false)\n",
-        WAL,
+        HANDLES,
     ),
     mutant(
         "read-of-another",
@@ -969,7 +972,7 @@ LOG = (
         "segment.c",
         "return is_own(reader) ? got : -EBADF;",
         "return got;",
-        WAL,
+        HANDLES,
     ),
     mutant(
         "opened-unnamed",

@@ -47,6 +47,17 @@ def test_results_are_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     again = results.load(one)
     again.add({"kills": 3}, 1.5)
     assert (again.parts_done, again.seconds, again.figures) == (2, 3.0, {"kills": 5})
+    assert sum(again.commits.values()) == 2
+
+
+def test_the_page_tells_which_commits_were_tested(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = results.Result()
+    for commit in ("first", "second", "second"):
+        monkeypatch.setattr(results, "_commit", lambda commit=commit: commit)
+        done.add({"kills": 1}, 1.0)
+        told = page.page([(campaign(), done)])
+        assert ("commit `first`;" in told) == (done.parts_done == 1)
+    assert "1 of `first`, 2 of `second`" in told
 
 
 def test_the_page_shows_what_is_short_and_what_was_violated() -> None:

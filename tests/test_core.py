@@ -53,6 +53,8 @@ RUNS = [
     Run("test_frame", "plain", "{seed}"),
     Run("test_frame", "asan", "{seed}"),
     Run("test_files", "plain"),
+    Run("test_handles", "plain"),
+    Run("test_handles", "asan"),
     Run("test_wal", "points", "{seed} 12", 120),
     Run("test_wal", "asan", "{seed} 3", 120),
     Run("test_wal", "tsan", "{seed} 1 group_commit"),

@@ -12,6 +12,7 @@
  */
 #include <stdlib.h>
 
+#include "alloc.h"
 #include "intent.h"
 #include "journal.h"
 #include "repair.h"

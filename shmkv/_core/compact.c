@@ -19,11 +19,15 @@
 
 #include <stdlib.h>
 
+#include "alloc.h"
 #include "evacuate.h"
+#include "grow.h"
 #include "intent.h"
+#include "lease.h"
 #include "lock.h"
 #include "procs.h"
 #include "repair.h"
+#include "runs.h"
 #include "spare.h"
 #include "sweep.h"
 

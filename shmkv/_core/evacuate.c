@@ -11,6 +11,7 @@
  */
 #include "evacuate.h"
 
+#include "alloc.h"
 #include "repair.h"
 #include "write.h"
 

@@ -60,6 +60,7 @@ bool skv_lock_take_from(skv *store, _Atomic uint32_t *lock, uint32_t dead_slot, 
         if ((word & SKV_LOCK_OWNER_MASK) != dead_slot + 1)
             return false;
         mine = skv_lock_name(store) | SKV_LOCK_RECOVERING | (word & SKV_LOCK_WAITERS);
+        SKV_CRASH("repair.seen");
     } while (!atomic_compare_exchange_weak_explicit(lock, &word, mine, memory_order_acquire, memory_order_relaxed));
     SKV_CRASH("repair.taken");
     if (repair)

@@ -3,13 +3,13 @@
  * Concurrency: skv_format runs under the creation byte (os.c); skv_open and skv_close run while
  * no other thread of this process uses the handle.
  */
+#include "lease.h"
 #include "read.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "journal.h"
-#include "pages.h"
 #include "spare.h"
 
 /* ---- Layout ----------------------------------------------------------------------------- */

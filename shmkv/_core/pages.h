@@ -1,4 +1,4 @@
-/* pages.h: blocks, pages and runs: where records, tables and intents lie.
+/* pages.h: pages of blocks, and their descriptors: where records, tables and intents lie.
  *
  * What: an allocator of blocks of 32 bytes to 64 KiB, and of runs of pages beyond.
  *       Sizes up to 128 go in steps of 16, then 8 to a doubling up to 8 KiB (waste < 12.5 %),
@@ -9,8 +9,9 @@
  *       and there is no ABA.  Pages without an owner are shared: who holds pages_lock may
  *       allocate in them, which is what small stores and late-comers do, so that a crowd of
  *       idle processes can never keep more than a sixteenth of the store to itself.
+ *       alloc.h is what others call; lease.h, runs.h and grow.h are its parts.
  *
- * Concurrency: skv_alloc and skv_free must not be called with a bucket's lock held (I9).
+ * Concurrency: a descriptor's word changes under pages_lock, except that an owner gives its own page up.
  *       Nothing here knows what a block contains; `table.h` knows nothing of pages.
  */
 #ifndef SKV_PAGES_H
@@ -93,10 +94,48 @@ static inline uint32_t skv_committed_pages(const skv *store)
     return pages > store->page_count ? store->page_count : (uint32_t)pages;
 }
 
+/* ---- Bitmaps ---- */
+
+static inline uint32_t skv_popcount(uint64_t x)
+{
+    return (uint32_t)__builtin_popcountll(x);
+}
+
+/* Valid bits of bitmap word `w` in a page of `blocks` blocks. */
+static inline uint64_t skv_bitmap_mask(uint32_t blocks, uint32_t w)
+{
+    uint32_t left = blocks - w * 64;
+    return left >= 64 ? ~UINT64_C(0) : (UINT64_C(1) << left) - 1;
+}
+
+static inline uint32_t skv_bitmap_words(uint32_t blocks)
+{
+    return (blocks + 63) / 64;
+}
+
+/* Units of the block that starts at unit `at`, bounded by the page. */
+static inline uint32_t skv_unit_length(const skv_page *desc, uint32_t at)
+{
+    uint32_t n = skv_load(&desc->lengths[at]);
+    return n == 0 || n > SKV_PAGE_UNITS - at ? 1 : n;
+}
+
+static inline uint64_t skv_unit_mask(uint32_t at, uint32_t n)
+{
+    return (n == 64 ? ~UINT64_C(0) : (UINT64_C(1) << n) - 1) << at;
+}
+
+/* ---- What a page holds ---- */
+
 /* Blocks (or units) in use. */
 uint32_t skv_page_used(const skv *store, uint32_t page, uint32_t cls);
 /* Bytes in use of a page in state BLOCKS. */
 uint64_t skv_page_used_bytes(const skv *store, uint32_t page, uint32_t cls);
+
+static inline bool skv_page_is_empty(const skv *store, uint32_t page, uint32_t cls)
+{
+    return skv_page_used(store, page, cls) == 0;
+}
 
 /* Class of the block in use at `offset`; SKV_CLASSES if none of this family is there, or one that is not of a class. */
 uint32_t skv_class_of_block(const skv *store, enum skv_family family, uint64_t offset);
@@ -107,44 +146,50 @@ bool skv_page_walk(const skv *store, uint32_t page, uint32_t cls, skv_block_visi
 /* Offset of the block in use that contains `offset`'s bit; false if none is in use there. */
 bool skv_block_in_use(const skv *store, uint64_t offset);
 
-/* ---- Blocks ---- */
+/* ---- Kinds: the searchable summary ---- */
 
-/* How hard skv_alloc tries: FILL takes only what is free in pages of the class (or, for a run, among
- * free pages); SPREAD also takes free pages; MOVE also grows the region, evicts and evacuates. */
-enum skv_effort { SKV_FILL, SKV_SPREAD, SKV_MOVE };
+static inline uint8_t skv_kind_with_room(uint64_t word)
+{
+    return (uint8_t)(SKV_KIND_ROOM + skv_pw_family(word) * SKV_CLASSES + skv_pw_class(word));
+}
 
-skv_status skv_alloc(skv *store, enum skv_family family, uint64_t size, enum skv_effort effort, skv_wait *wait, uint64_t *offset);
-/* Up to `count` blocks of one size without a lock, from the page that this process leases; how many. */
-uint32_t skv_alloc_leased(skv *store, enum skv_family family, uint64_t size, uint32_t count, uint64_t *offsets);
-/* In one given page (the caller owns it); false when it is full. */
-bool skv_alloc_in_page(skv *store, uint32_t page, uint32_t cls, uint64_t size, uint32_t *word, uint64_t *offset);
-void skv_free(skv *store, uint64_t offset);
-/* The same for many, cache misses overlapped. */
-void skv_free_many(skv *store, const uint64_t *offsets, uint32_t count);
+static inline uint8_t skv_kind_with_some(uint64_t word)
+{
+    return (uint8_t)(SKV_KIND_SOME + skv_pw_family(word) * SKV_CLASSES + skv_pw_class(word));
+}
 
-/* ---- Housekeeping ---- */
-
-skv_status skv_grow(skv *store, uint32_t pages, skv_wait *wait);
-/* Derives kinds, tails and hints anew from the descriptors.  pages_lock is held. */
-void skv_repair_pages(skv *store, void *unused);
-/* Takes every page from a dead process slot. */
-void skv_pages_disown(skv *store, uint32_t slot);
-/* Gives this process's leases back. */
-void skv_leases_return(skv *store);
-/* Are there `n` free pages in a row that begin before `page`? */
-bool skv_gap_below(const skv *store, uint32_t page, uint32_t n);
-/* Marks free pages, so that they are committed before their next use (the caller is alone); how many. */
-uint32_t skv_mark_free_pages(skv *store, skv_wait *wait);
-/* Gives the memory of all marked pages back to the system.  Killed in between, it is given back by the next one. */
-bool skv_punch_marked_pages(skv *store, skv_wait *wait);
+void skv_page_refresh_kind(skv *store, uint32_t page);
+/* The first page of `kind` at or after `from`, before `end`; `end` if there is none.  A hint: ask the descriptor. */
+uint32_t skv_find_kind(const skv *store, uint8_t kind, uint32_t from, uint32_t end);
 /* Hides a free page from searches for one, or shows it again (what it is does not change). */
 void skv_page_hide(skv *store, uint32_t page);
+
+/* ---- Descriptors: under pages_lock ---- */
+
+skv_status skv_lock_pages(skv *store, skv_wait *wait);
+void skv_unlock_pages(skv *store);
+/* Derives kinds, tails and hints anew from the descriptors.  pages_lock is held. */
+void skv_repair_pages(skv *store, void *unused);
+
+static inline void skv_page_set_word(skv *store, uint32_t page, uint64_t word)
+{
+    skv_store_release(&store->pages[page].word, word);
+}
+
+/* Free, with its kind and the hint where to look for such pages. */
+void skv_page_set_free(skv *store, uint32_t page);
+
+/* ---- Owners ---- */
+
+/* By its owner, without the lock. */
+void skv_page_give_up(skv *store, uint32_t page);
+/* Takes every page from a dead process slot. */
+void skv_pages_disown(skv *store, uint32_t slot);
 /* Frees a page if nothing in it is in use: one without owner, or, `closed`, one that the caller has closed
  * (nobody else may free that, not even another thread of this process). */
 bool skv_page_release_if_empty(skv *store, uint32_t page, bool closed, skv_wait *wait);
 /* Marks an unowned page so that nobody allocates in it, or gives it back. */
 bool skv_page_close(skv *store, uint32_t page, skv_wait *wait);
 void skv_page_reopen(skv *store, uint32_t page);
-void skv_page_refresh_kind(skv *store, uint32_t page);
 
 #endif

@@ -8,6 +8,7 @@
 
 #include "compact.h"
 #include "evacuate.h"
+#include "lease.h"
 #include "procs.h"
 #include "spare.h"
 #include "sweep.h"

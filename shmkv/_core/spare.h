@@ -17,7 +17,7 @@
 #ifndef SKV_SPARE_H
 #define SKV_SPARE_H
 
-#include "pages.h"
+#include "alloc.h"
 #include "procs.h"
 
 /* A block for a record of `size` bytes, or 0.  What is in the row counts only if it is what was put there. */

@@ -11,13 +11,14 @@
  *
  * Concurrency: any thread of any process.
  */
+#include "alloc.h"
+#include "lease.h"
 #include "write.h"
 
 #include <stdlib.h>
 
 #include "compact.h"
 #include "logged.h"
-#include "pages.h"
 #include "repair.h"
 #include "spare.h"
 #include "sweep.h"

@@ -10,6 +10,7 @@
  */
 #include "sweep.h"
 
+#include "alloc.h"
 #include "repair.h"
 
 #define FEW_SLOTS       64u     /* that a writer looks at                                     */

@@ -6,8 +6,8 @@
 #ifndef SKV_WRITE_H
 #define SKV_WRITE_H
 
+#include "alloc.h"
 #include "lock.h"
-#include "pages.h"
 #include "read.h"
 
 /* ---- Records and tables ---- */

@@ -29,7 +29,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.campaigns", description="Run the long campaigns.")
     parser.add_argument("names", nargs="*", metavar="NAME", help="campaigns to run (default: all)")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no part after so many seconds")
-    parser.add_argument("--restart", action="store_true", help="forget the results of earlier runs")
+    parser.add_argument("--restart", action="store_true", help="forget earlier results, of other commits")
     parser.add_argument("--list", action="store_true", help="print the campaigns and how far each is, and end")
     parser.add_argument("--page", action="store_true", help="only write docs/reliability.md from the results")
     return parser.parse_args()

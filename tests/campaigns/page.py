@@ -57,11 +57,18 @@ def _section(campaign: Campaign, result: Result) -> str:
     if result.parts_done:
         minutes = result.seconds / 60
         lines += [
-            f"{result.parts_done} of {campaign.parts} parts, {minutes:,.0f} minutes, {result.when}, commit "
-            f"`{result.commit}`; {result.machine}.",
+            f"{result.parts_done} of {campaign.parts} parts, {minutes:,.0f} minutes, until {result.when}, "
+            f"{_commits(result)}; {result.machine}.",
             "",
         ]
     return "\n".join(lines)
+
+
+def _commits(result: Result) -> str:
+    """What was tested: a run that is stopped and gone on with may see more than one state of the project."""
+    if len(result.commits) == 1:
+        return f"commit `{next(iter(result.commits))}`"
+    return "parts of each commit: " + ", ".join(f"{parts} of `{commit}`" for commit, parts in result.commits.items())
 
 
 def _figures(campaign: Campaign, result: Result) -> list[str]:

@@ -13,6 +13,8 @@ from pathlib import Path
 from .campaign import Campaign, Figures, join
 
 FOLDER = Path(__file__).resolve().parent / "results"
+ROOT = FOLDER.parent.parent.parent
+WRITTEN = ("tests/campaigns/results", "docs/reliability.md")  # by the run itself
 
 
 @dataclass
@@ -22,7 +24,7 @@ class Result:
     figures: Figures = field(default_factory=dict)
     violations: list[str] = field(default_factory=list)
     when: str = ""
-    commit: str = ""
+    commits: dict[str, int] = field(default_factory=dict)  # how many parts tested which
     machine: str = ""
 
     def add(self, figures: Figures, seconds: float) -> None:
@@ -32,7 +34,8 @@ class Result:
         self.parts_done += 1
         self.seconds += seconds
         self.when = time.strftime("%Y-%m-%d", time.gmtime())
-        self.commit = _commit()
+        tested = _commit()
+        self.commits[tested] = self.commits.get(tested, 0) + 1
         self.machine = f"{os.cpu_count()} cores, {platform.system()} {platform.release()}, {platform.machine()}"
 
     def violate(self, sentence: str) -> None:
@@ -44,9 +47,12 @@ class Result:
 
 def _commit() -> str:
     """The commit that was tested, with a mark if the tree had changes."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    done = subprocess.run(command, cwd=FOLDER.parent, capture_output=True, text=True, timeout=30)
-    return done.stdout.strip()
+    changes = _git("status", "--porcelain", "--", ".", *(f":!{path}" for path in WRITTEN))
+    return _git("rev-parse", "--short=12", "HEAD") + ("-dirty" if changes else "")
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, timeout=30).stdout.strip()
 
 
 def load(campaign: Campaign) -> Result:

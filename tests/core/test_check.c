@@ -18,7 +18,7 @@
 
 #include "../../shmkv/_core/intent.h"
 #include "../../shmkv/_core/lock.h"
-#include "../../shmkv/_core/pages.h"
+#include "../../shmkv/_core/alloc.h"
 #include "../../shmkv/_core/read.h"
 
 #define SIZE      (UINT64_C(8) << 20)

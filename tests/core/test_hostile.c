@@ -3,6 +3,7 @@
  * Wrong values and errors of every kind are fine; a crash, a hang or a read outside the mapping is not.  The fixed header
  * (checksummed, and copied at attach) and the process table's liveness are what the engine may rely on.
  */
+#include "lease.h"
 #include "util.h"
 
 #define IDS        2000u

@@ -8,6 +8,7 @@
  *       for which a process could run and no processor was free is taken off (storm.h), and, since it delays those that
  *       wait for it too, the longest such time is allowed for.
  */
+#include "lease.h"
 #include "storm.h"
 
 #define WORKERS      5u

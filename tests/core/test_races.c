@@ -5,6 +5,7 @@
  */
 #include <pthread.h>
 
+#include "lease.h"
 #include "lock.h"
 #include "procs.h"
 #include "spare.h"
@@ -468,40 +469,30 @@ static void move_of_a_replaced_run(void)
 
 /* ---- Dead processes ------------------------------------------------------------------------------------------ */
 
-static _Atomic bool flipping;
-static _Atomic uint32_t *flipped, flips;
+static _Atomic uint32_t *dead_lock;
 
-static void *flip_waiters(void *context)
+/* As the first one does who waits for a lock, and as the lock's word is when nobody waits any more. */
+static void change_waiters(void)
 {
-    (void)context;
-    while (atomic_load_explicit(&flipping, memory_order_relaxed)) {
-        uint32_t word = skv_load(flipped);
-        if (word && atomic_compare_exchange_strong(flipped, &word, word ^ SKV_LOCK_WAITERS))
-            atomic_fetch_add_explicit(&flips, 1, memory_order_relaxed);
-    }
-    return NULL;
+    atomic_fetch_xor(dead_lock, SKV_LOCK_WAITERS);
 }
 
-/* Who reclaims a dead process's slot takes its locks over while others begin to wait for them, which changes the waiters
- * bit of the lock word between a look and the CAS.  No lock may keep the name of a slot that is free. */
+/* Who reclaims a dead process's slot takes its locks over while others begin, or cease, to wait for them, which changes
+ * the waiters bit of the lock word between a look and the CAS.  No lock may keep the name of a slot that is free. */
 static void reclaim_while_others_wait(void)
 {
     key_text text;
     make_box(&b, MIB, 0);
-    for (int i = 0; i < 150; i++) {
-        pthread_t thread;
+    for (int waiting = 0; waiting < 2; waiting++) {
         uint32_t slots;
         put_and_die("write.locked", 7, 1, 60);
-        flipped = &skv_bucket_of(b.store, key_for(b.store, 7, &text).hash)->lock;
-        atomic_store(&flipping, true);
-        atomic_store(&flips, 0);
-        REQUIRE(pthread_create(&thread, NULL, flip_waiters, NULL) == 0, "pthread_create");
-        while (atomic_load(&flips) < 100)
-            skv_pause();
+        dead_lock = &skv_bucket_of(b.store, key_for(b.store, 7, &text).hash)->lock;
+        if (waiting)
+            change_waiters();
+        at_point("repair.seen", change_waiters);
         REQUIRE_OK(skv_reclaim_dead(b.store, &slots));
-        atomic_store(&flipping, false);
-        pthread_join(thread, NULL);
-        uint32_t owner = skv_load(flipped) & SKV_LOCK_OWNER_MASK;
+        REQUIRE(!hook_point, "its lock was taken over");
+        uint32_t owner = skv_load(dead_lock) & SKV_LOCK_OWNER_MASK;
         REQUIRE(owner == 0 || skv_load(&b.store->procs[owner - 1].state) == SKV_PROC_USED,
                 "the lock still names slot %u, which is free for the next process", owner - 1);
     }

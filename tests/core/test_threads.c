@@ -264,7 +264,7 @@ static void *scanner(void *context)
 /* ---- Housekeeping ------------------------------------------------------------------------------------ */
 
 /* Nobody has died, so nothing leaks, but for runs whose owner waited in vain for a lock whose holder did not get
- * a processor: each is counted among the deaths (free_run in pages.c). */
+ * a processor: each is counted among the deaths (skv_free_run). */
 static void require_explained(const skv *s, uint64_t leaks)
 {
     uint64_t deaths = skv_load(&s->header->deaths);

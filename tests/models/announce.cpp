@@ -70,12 +70,12 @@ struct announce : rl::test_suite<announce, 3> {
         }
         /* intent.c:skv_intent_end `skv_store_release(&store->proc->status, skv_intent_status(generation, SKV_BATCH_IDLE));` */
         status.store(IDLE, RELEASE);
-        freed.store(1, RELEASE);                /* pages.c:skv_free `~bit, memory_order_release) & ~bit;` */
+        freed.store(1, RELEASE);                /* free.c:skv_free `~bit, memory_order_release) & ~bit;` */
     }
 
     void other()
     {
-        /* pages.c:take_bits `atomic_fetch_or_explicit(bits, taken, memory_order_acquire);` */
+        /* lease.c:take_bits `atomic_fetch_or_explicit(bits, taken, memory_order_acquire);` */
         if (!freed.load(ACQUIRE))
             return;
         FENCE(release);                         /* store.c:skv_write_record `skv_fence_release();` */

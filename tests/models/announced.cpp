@@ -5,7 +5,7 @@
  *       frees what is in use and not named.  The operation publishes its block after that, or ends first.
  * Holds: a block in the hands of an operation is never freed by the audit.
  * Models: procs.h:skv_busy_enter procs.h:skv_busy_exit procs.c:wait_for_parity procs.c:row_drained
- *       procs.c:skv_grace_period compact.c:close_batch compact.c:note_bucket pages.c:take_bits
+ *       procs.c:skv_grace_period compact.c:close_batch compact.c:note_bucket lease.c:take_bits
  * Leaves out: deaths, the second grace period, parities of more than two epochs (grace.pml).
  *
  * The page's word stands for all ways to learn that a page is closed; its real readers hold pages_lock or own the page.
@@ -53,7 +53,7 @@ struct announced : rl::test_suite<announced, 2> {
     {
         unsigned parity = enter();
         if (!closed.load(RELAXED)) {
-            /* pages.c:take_bits `atomic_fetch_or_explicit(bits, taken, memory_order_acquire);` */
+            /* lease.c:take_bits `atomic_fetch_or_explicit(bits, taken, memory_order_acquire);` */
             bitmap.fetch_or(1, ACQUIRE);
             /* store.c:publish_new_locked `skv_store_release(&slots[at].a, a);` */
             slot.store(1, RELEASE);
@@ -75,7 +75,7 @@ struct announced : rl::test_suite<announced, 2> {
 
     void audit()
     {
-        /* compact.c:close_batch; pages.c:set_word `skv_store_release(&store->pages[page].word, word);` */
+        /* compact.c:close_batch; pages.h:skv_page_set_word `skv_store_release(&store->pages[page].word, word);` */
         closed.store(1, RELEASE);
         /* procs.c:skv_grace_period `return wait_for_parity(store, deadline) && wait_for_parity(store, deadline);` */
         if (!drain() || !drain())

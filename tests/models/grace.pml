@@ -38,7 +38,7 @@ bool locked;
 byte hand = NOTHING;            /* the block that the writer has and nothing names */
 bool dead;
 
-inline free(x) {                /* pages.c:skv_free; within d_step */
+inline free(x) {                /* free.c:skv_free; within d_step */
     assert(used[x] && x != slot && (x != hand || dead));
     used[x] = false;
     garbage[x] = true
@@ -61,7 +61,7 @@ active proctype Writer() {
                fi
             od;
             skip;               /* a loop cannot end at a d_step */
-            d_step {            /* pages.c:take_bits: nobody allocates in a page that is closed */
+            d_step {            /* lease.c:take_bits: nobody allocates in a page that is closed */
 #ifdef M_NOT_CLOSED
                 new = 0;
 #else

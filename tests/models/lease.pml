@@ -8,8 +8,8 @@
  * Holds: no block is allocated twice (allocation sets bits that it saw clear, without looking again); nobody allocates
  * in a
  *       page that is free or closed; a page with blocks in use is never freed.
- * Models: pages.c:alloc_leased pages.c:alloc_in_page pages.c:take_bits pages.c:give_page_up pages.c:skv_leases_return
- *       pages.c:install_lease pages.c:use_page_locked pages.c:skv_free pages.c:note_freed
+ * Models: lease.c:skv_alloc_leased lease.c:alloc_in_page lease.c:take_bits pages.c:skv_page_give_up lease.c:skv_leases_return
+ *       lease.c:install_lease lease.c:use_page_locked free.c:skv_free free.c:note_freed
  *       pages.c:skv_page_release_if_empty pages.c:skv_page_close pages.c:skv_page_reopen
  * Leaves out: kinds and hands, which are hints; the process that dies (its pages are disowned after its locks are
  *       repaired: repair.pml).
@@ -40,12 +40,12 @@ inline lock(word) {
 
 #define EMPTY (!used[0] && !used[1])
 
-/* pages.c:alloc_in_page: the bits are loaded, then set; block = 2 if there is none */
+/* lease.c:alloc_in_page: the bits are loaded, then set; block = 2 if there is none */
 inline alloc(me, block) {
-    block = (used[0] -> (used[1] -> 2 : 1) : 0);        /* `uint64_t clear = ~skv_load(bits) & word_mask(blocks, w);` */
+    block = (used[0] -> (used[1] -> 2 : 1) : 0);        /* `uint64_t clear = ~skv_load(bits) & skv_bitmap_mask(blocks, w);` */
     if
     :: block < 2 ->
-        /* pages.c:take_bits `atomic_fetch_or_explicit(bits, taken, memory_order_acquire);` */
+        /* lease.c:take_bits `atomic_fetch_or_explicit(bits, taken, memory_order_acquire);` */
         d_step {
             assert(state == BLOCKS && owner != CLOSED && holder[block] == NOBODY);
             used[block] = true;
@@ -60,18 +60,18 @@ inline release_if_empty() {
 #ifdef M_FREE_UNLOCKED
     gone = true;
 #else
-    d_step { gone = !pages_lock; if :: gone -> pages_lock = true :: else fi };  /* `if (lock_pages(store, wait))` */
+    d_step { gone = !pages_lock; if :: gone -> pages_lock = true :: else fi };  /* `if (skv_lock_pages(store, wait))` */
 #endif
     if
     :: gone ->
 #ifdef M_FREE_OWNED
         gone = (state == BLOCKS && EMPTY);
 #else
-        /* `bool freed = skv_pw_state(word) == SKV_PAGE_BLOCKS && mine && is_empty(store, page, skv_pw_class(word));` */
+        /* `bool freed = skv_pw_state(word) == SKV_PAGE_BLOCKS && mine && skv_page_is_empty(store, page, skv_pw_class(word));` */
         gone = (state == BLOCKS && owner == NOBODY && EMPTY);
 #endif
         if
-        /* pages.c:free_page_locked `set_word(store, page, 0);` */
+        /* pages.c:skv_page_set_free `skv_page_set_word(store, page, 0);` */
         :: gone -> assert(EMPTY); state = FREE_PAGE
         :: else
         fi;
@@ -82,14 +82,14 @@ inline release_if_empty() {
     fi
 }
 
-/* pages.c:skv_free */
+/* free.c:skv_free */
 inline free(block) {
     d_step { assert(state == BLOCKS && used[block]); holder[block] = NOBODY; used[block] = false; left = !EMPTY };
     if
 #ifdef M_FREE_OWNED
     :: !left -> release_if_empty()
 #else
-    /* pages.c:note_freed `if (left == 0 && is_empty(store, page, skv_pw_class(word))) {` */
+    /* free.c:note_freed `if (left == 0 && skv_page_is_empty(store, page, skv_pw_class(word))) {` */
     :: owner == NOBODY && !left -> release_if_empty()
 #endif
     :: else
@@ -102,7 +102,7 @@ proctype Thread(byte me) {
     do
     :: n < ROUNDS ->
         n++;
-        /* pages.c:alloc_leased */
+        /* lease.c:skv_alloc_leased */
 #ifndef M_NO_LEASE_LOCK
         lock(lease_lock);       /* `skv_lock_local(&store->lease_lock);` */
 #endif
@@ -115,14 +115,14 @@ proctype Thread(byte me) {
 #endif
         if
         :: block < 2 -> free(block); block = 2
-        :: else ->              /* pages.c:refill: lease the page, if it is there to be had */
+        :: else ->              /* lease.c:skv_refill: lease the page, if it is there to be had */
             lock(pages_lock);
             if
             :: owner == NOBODY && !(used[0] && used[1]) ->
-                /* pages.c:use_page_locked `set_word(store, page, skv_pw_make(SKV_PAGE_BLOCKS, family, cls, owner, 0));`
+                /* lease.c:use_page_locked `skv_page_set_word(store, page, skv_pw_make(SKV_PAGE_BLOCKS, family, cls, owner, 0));`
                    */
                 state = BLOCKS; owner = OURS;
-                lock(lease_lock);               /* pages.c:install_lease */
+                lock(lease_lock);               /* lease.c:install_lease */
                 assert(!lease);
                 lease = true;
                 lease_lock = false
@@ -130,7 +130,7 @@ proctype Thread(byte me) {
             fi;
             pages_lock = false
         fi;
-        /* pages.c:skv_leases_return */
+        /* lease.c:skv_leases_return */
         if
         :: skip
         ::
@@ -146,9 +146,9 @@ proctype Thread(byte me) {
             lease_lock = false;
             if
             :: had ->
-                owner = NOBODY; /* pages.c:give_page_up `set_word(store, page, skv_pw_with_owner(word, 0));` */
+                owner = NOBODY; /* pages.c:skv_page_give_up `skv_page_set_word(store, page, skv_pw_with_owner(word, 0));` */
                 if
-                :: EMPTY -> release_if_empty()  /* pages.c:skv_leases_return `if (is_empty(store, page - 1, cls))` */
+                :: EMPTY -> release_if_empty()  /* lease.c:skv_leases_return `if (skv_page_is_empty(store, page - 1, cls))` */
                 :: else
                 fi
             :: else
@@ -162,7 +162,7 @@ proctype Thread(byte me) {
 proctype Other(byte me) {
     byte block = 2; bool gone, left;
     if
-    ::  lock(pages_lock);       /* pages.c:use_page_locked, where leases are used up */
+    ::  lock(pages_lock);       /* lease.c:use_page_locked, where leases are used up */
         if
         :: owner == NOBODY -> state = BLOCKS; alloc(me, block)
         :: else
@@ -185,7 +185,7 @@ proctype Other(byte me) {
         fi;
         pages_lock = false;
         if
-        /* pages.c:skv_page_reopen `set_word(store, page, skv_pw_with_owner(word, 0));` */
+        /* pages.c:skv_page_reopen `skv_page_set_word(store, page, skv_pw_with_owner(word, 0));` */
         :: gone -> assert(owner == CLOSED); owner = NOBODY
         :: else
         fi

@@ -6,7 +6,7 @@
  * Holds: what was validated is one of the key's two records, whole; and who has seen the new one never again sees the
  *       old one.
  * Models: read.h:skv_find read.h:skv_validate table.h:skv_probe_for store.c:skv_write_record
- *       store.c:publish_over_locked write.h:skv_bump_locked pages.c:skv_free pages.c:take_bits
+ *       store.c:publish_over_locked write.h:skv_bump_locked free.c:skv_free lease.c:take_bits
  * Leaves out: the lock (one writer), tables and intents (announce.cpp).
  *
  * The first design's model of the same had both fences; allocation and free are new here.
@@ -39,7 +39,7 @@ struct reader : rl::test_suite<reader, 3> {
     /* write.h:skv_bump_locked `skv_store_release(&bucket->seq, skv_load(&bucket->seq) + 1);` */
     void bump() { seq.store(1, RELEASE); }
 
-    /* pages.c:skv_free `~bit, memory_order_release) & ~bit;` */
+    /* free.c:skv_free `~bit, memory_order_release) & ~bit;` */
     void free_old()
     {
         bitmap.fetch_and(~(1u << OLD), RELEASE_BUT("M_RELAXED_FREE"));
@@ -63,9 +63,9 @@ struct reader : rl::test_suite<reader, 3> {
 
     void other()
     {
-        if (bitmap.load(RELAXED) & 1u << OLD)     /* pages.c:alloc_in_page `if (!clear)` */
+        if (bitmap.load(RELAXED) & 1u << OLD)     /* lease.c:alloc_in_page `if (!clear)` */
             return;
-        /* pages.c:take_bits `atomic_fetch_or_explicit(bits, taken, memory_order_acquire);` */
+        /* lease.c:take_bits `atomic_fetch_or_explicit(bits, taken, memory_order_acquire);` */
         bitmap.fetch_or(1u << OLD, ACQUIRE_BUT("M_RELAXED_ALLOC"));
         if (!is_mutant("M_NO_RELEASE_FENCE"))
             FENCE(release);    /* store.c:skv_write_record `skv_fence_release();` */
