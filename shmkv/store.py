@@ -37,6 +37,7 @@ __all__ = ["Store", "list_stores"]
 Key = str | bytes
 
 BATCH_KEYS = 65_536
+BATCH_PIECE = 64  # pairs of which the size is looked at together
 # popitem walks the store so often before it believes that others take everything first (or, in a damaged
 # store, that what it sees cannot be removed).
 POP_ROUNDS = 16
@@ -651,7 +652,8 @@ class Store(Handle, MutableMapping[Key, Any]):
         """Store all items of a mapping or of pairs, and the keyword arguments.
 
         Atomicity: `put_many`: all or none, seen by every reader at once.  More than 65,536 items, or a
-        quarter of the store's size, go in several batches, each of them atomic.
+        quarter of the store's size, go in several batches, each of them atomic.  An iterator is taken a batch
+        at a time, so that what it yields may be more than fits into memory.
 
         Raises:
             TypeError, KeyTooLargeError, ValueTooLargeError, StoreFullError: as for `put_many`.
@@ -664,12 +666,8 @@ class Store(Handle, MutableMapping[Key, Any]):
         if not items and isinstance(other, dict) and len(other) <= BATCH_KEYS:
             self._put_in_batches(other)
             return
-        pairs = chain(_pairs(other), items.items())
-        while True:
-            batch = list(islice(pairs, BATCH_KEYS))
+        for batch in _batches(chain(_pairs(other), items.items()), self._size // 4):
             self._put_in_batches(batch)
-            if len(batch) < BATCH_KEYS:
-                return
 
     def _put_in_batches(self, items: dict[Key, Any] | list[tuple[Key, Any]]) -> None:
         """`put_many`, in halves if they are too many bytes for one batch."""
@@ -877,6 +875,29 @@ def _memory_target(memory: SharedMemory) -> str:
     if not isinstance(memory, SharedMemory):
         raise TypeError(f"a store is named by a str, or lies in a SharedMemory, not {type(memory).__name__}")
     return region.memory_target(memory)
+
+
+def _batches(pairs: Iterator[tuple[Key, Any]], most_bytes: int) -> Iterator[list[tuple[Key, Any]]]:
+    """Of at most 65,536 pairs, and of not much more than `most_bytes`; the last one may be empty."""
+    batch: list[tuple[Key, Any]] = []
+    size = 0
+    while piece := list(islice(pairs, BATCH_PIECE)):
+        batch += piece
+        size += _least_bytes(piece)
+        if size > most_bytes or len(batch) >= BATCH_KEYS:
+            yield batch
+            batch, size = [], 0
+    yield batch
+
+
+def _least_bytes(pairs: list[tuple[Key, Any]]) -> int:
+    """What values that are text or bytes take at least; 0 if these are no pairs, which `put_many` tells."""
+    if set(map(type, pairs)) != {tuple}:
+        return 0
+    try:
+        return sum([len(value) for _, value in pairs if type(value) is bytes or type(value) is str])
+    except ValueError:
+        return 0
 
 
 def _pairs(other: Any) -> Iterable[tuple[Key, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
 from typing import Any
 
 import pytest
@@ -134,6 +134,21 @@ def test_update_beyond_the_batch_limit(store: Store) -> None:
     store.update((f"{i}", i) for i in range(70_000))
     assert len(store) == 70_000
     assert all(store[f"{i}"] == i for i in (0, 65_535, 65_536, 69_999))
+
+
+def test_update_takes_an_iterator_a_batch_at_a_time(make_store: Any) -> None:
+    """What it yields may be more than fits into memory: one batch is stored before the next one is asked for."""
+    store = make_store(size="16MiB")
+    held: list[int] = []
+
+    def pairs() -> Iterator[tuple[str, bytes]]:
+        for i in range(150):
+            held.append(i - len(store))
+            yield f"{i}", bytes(60_000)
+
+    store.update(pairs())
+    assert len(store) == 150
+    assert max(held) < 150 - 16  # a quarter of the store, and what is looked at together
 
 
 def test_clear(store: Store) -> None:
