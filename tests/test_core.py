@@ -59,7 +59,7 @@ RUNS = [
     Run("test_wal", "asan", "{seed} 3", 120),
     Run("test_wal", "tsan", "{seed} 1 group_commit"),
     Run("test_durable", "points", "{seed} 2", 120),
-    Run("test_durable", "asan", "{seed} 1 full_disk restoring failing power times", 120),
+    Run("test_durable", "asan", "{seed} 1 restoring failing power times", 120),
     Run("test_limits", "plain"),
     Run("test_limits", "asan"),
     Run("test_header", "plain"),

@@ -382,7 +382,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=400)
+@settings(max_examples=250)
 @given(value=values)
 def test_any_value(shared_store: Store, value: Any) -> None:
     comes_back(shared_store, value)
