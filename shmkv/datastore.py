@@ -12,7 +12,8 @@ in the oldest segment there is nothing left for it to hide.  It goes on with eac
 what they may, a few bytes for each byte written, so that no change waits for all of it.  Before a segment is removed, a
 frame says so: one that is missing and was not removed is told from one that was.
 
-Concurrency: changes are made one at a time, under a lock; reads take none.
+Concurrency: changes are made one at a time, under a lock; reads take none.  A signal handler or a finalizer may
+      come into the middle of a change, in the thread that makes it: it may read and close; its changes are refused.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import contextlib
 import errno
 import json
 import os
+import queue
 import re
 import struct
 import threading
@@ -44,11 +46,11 @@ from shmkv.errors import (
     ShmkvError,
     StoreFullError,
 )
-from shmkv.folder import SETTINGS_FILE, close_own, identity_of, open_folder
+from shmkv.folder import SETTINGS_FILE, absolute_path, close_own, identity_of, open_folder
 from shmkv.walking import sorted_items
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
     from typing_extensions import Self
@@ -88,6 +90,7 @@ class DataStore:
     Raises:
         StoreLockedError: another process, or another `DataStore` of this one, has it open; the message names it.
         NotADirectoryError: `path` is a file.
+        ValueError: `path` is empty.
         CorruptStoreError: a file is damaged; the message says which, and where.
         OSError: what the system says of the directory.
 
@@ -106,11 +109,13 @@ class DataStore:
     def __init__(self, path: str | os.PathLike[str] | None = None, *, sync: str = "interval") -> None:
         if sync not in ("always", "interval", "none"):
             raise ValueError(f'sync must be "always", "interval" or "none", not {sync!r}')
-        self._path = _default_path() if path is None else Path(path)
+        self._path = _default_path() if path is None else absolute_path(path)
         self._pid = os.getpid()
         self._sync = sync
         self._closed = False
-        self._changing = threading.Lock()
+        self._changing = threading.RLock()
+        self._in_change = False
+        self._finished = False
         folder = open_folder(self._path, "a DataStore")
         its_identity = identity_of(folder)
         try:
@@ -125,13 +130,15 @@ class DataStore:
                 self._owed = 0  # bytes of the oldest segment that are to be looked at
                 self._removed = 0  # number of the last segment that was, or is about to be
                 self._going = 0  # the one whose removal this process has begun last
+                self._last_kind = COUNT  # of the last frame
                 self._recover(folder)
+                self._vouched = self._log.end if self._last_kind == COUNT else 0
             except BaseException:
                 self._claim.release()
                 raise
         finally:
             close_own(folder, its_identity)
-        self._syncer = _Syncer(self._log) if sync == "interval" else None
+        self._syncer = _Syncer(self._log, weakref.WeakMethod(self._vouch_if_idle)) if sync == "interval" else None
         # Where nobody calls close(), the end of the process is as good as a kill: nothing is lost.
         self._finalizer = weakref.finalize(self, _let_go, self._claim, self._syncer)
 
@@ -164,8 +171,7 @@ class DataStore:
         text = _encode(value)
         lifetime = _milliseconds(ttl)
         self._check_open()
-        with self._changing:
-            self._check_open()  # again: it may have been closed while this thread waited
+        with self._change():
             now = _now_ms()
             self._refuse_live(key, now)
             self._make_room(_frame_bytes(key, len(text)), LIMIT - RESERVE)
@@ -217,13 +223,13 @@ class DataStore:
         Raises:
             MissingKeyError: there is none, or it has expired.
             InvalidKeyError: no key can be so.
+            StoreFullError: the disk is full, also for the few bytes of a deletion: make room on it.
             LogFailedError: the disk does not write any more.
             StoreLockedError: code in this process closed all descriptors, and another process has opened it since.
         """
         _check_key(key)
         self._check_open()
-        with self._changing:
-            self._check_open()
+        with self._change():
             self._make_room(_frame_bytes(key, 0), LIMIT - SEGMENT)
             place = self._index.get(key)
             if place is None or _is_expired(place, _now_ms()):
@@ -246,6 +252,7 @@ class DataStore:
 
         Raises:
             ValueError: a negative limit.
+            TypeError: a bound that is no str.
             CorruptStoreError: a record is damaged on the disk.
 
         >>> import tempfile
@@ -255,6 +262,9 @@ class DataStore:
         ...     data.range("a", "c", limit=1)
         [('a', {'is': 'a'})]
         """
+        for bound in (start, stop):
+            if bound is not None and not isinstance(bound, str):
+                raise TypeError(f"start and stop are str or None, not {type(bound).__name__}")
         self._check_open()
         found: list[tuple[str, dict[str, Any]]] = []
         for key in self._index.keys_between(start or "", stop, limit):
@@ -278,11 +288,19 @@ class DataStore:
             try:
                 if self._sync != "none":
                     self._make_stable(self._log.end)
+                    if self._vouch():
+                        self._make_stable(self._log.end)
             finally:
-                self._finalizer()
-                self._index.close()
+                if not self._in_change:  # else the change goes on when this returns, and finishes it
+                    self._finish()
+
+    def _finish(self) -> None:
+        self._finished = True
+        self._finalizer()
+        self._index.close()
 
     def __enter__(self) -> Self:
+        self._check_open()
         return self
 
     def __exit__(
@@ -301,6 +319,24 @@ class DataStore:
                 f"this process was forked from {self._pid}, which has the DataStore open: it is for one process at a "
                 "time, so close it before the fork, or open another one here"
             )
+
+    @contextlib.contextmanager
+    def _change(self) -> Iterator[None]:
+        """One at a time; also where a signal handler comes into the middle of one."""
+        with self._changing:
+            if self._in_change:
+                raise ShmkvError(
+                    "a signal handler or a finalizer cannot change the DataStore in the middle of another change of "
+                    "its thread, nothing was changed: let it set a flag, or hand the change to another thread"
+                )
+            self._in_change = True
+            try:
+                self._check_open()  # again: it may have been closed while this thread waited
+                yield
+            finally:
+                self._in_change = False
+                if self._closed and not self._finished:
+                    self._finish()
 
     def _refuse_live(self, key: str, now: int) -> None:
         place = self._index.get(key)
@@ -349,6 +385,7 @@ class DataStore:
 
     def _apply(self, segment: int, offset: int, size: int, operations: list[tuple[int, Any, None, int]]) -> None:
         for kind, key, _, expires in operations:
+            self._last_kind = kind
             if kind == COUNT:
                 self._removed = expires
                 continue
@@ -395,6 +432,30 @@ class DataStore:
         except OSError as error:
             problem = f"{error.strerror}: nobody knows what of the last changes is on the disk"
             raise LogFailedError(error.errno, problem, str(self._path)) from error
+
+    def _vouch(self) -> bool:
+        """Say in the log that it is on stable storage up to here; False: nothing was written.
+
+        Of a place that no frame behind it vouches for nobody could tell damage from what a power cut left, which is cut
+        off (segment.c).
+        """
+        if self._in_change or self._vouched == self._log.end:
+            return False
+        try:
+            self._append(COUNT, "", b"", self._removed)
+        except ShmkvError:
+            return False  # nothing that was promised depends on it
+        self._vouched = self._log.end
+        return True
+
+    def _vouch_if_idle(self, position: int) -> None:
+        """`position` was synced; a change that goes on, or came since, will say so itself."""
+        if self._changing.acquire(blocking=False):
+            try:
+                if not self._closed and self._log.end == position:
+                    self._vouch()
+            finally:
+                self._changing.release()
 
     # ---- Room ----------------------------------------------------------------------------------------
 
@@ -594,35 +655,48 @@ class _Index:
 
 
 class _Syncer:
-    """A thread that brings the log to stable storage soon after it has grown; it sleeps while nothing happens."""
+    """A thread that brings the log to stable storage soon after it has grown; it sleeps while nothing happens.
 
-    def __init__(self, log: _core.Log) -> None:
+    It is told by queues, which a signal handler may come into the middle of; an Event it could not.
+    """
+
+    def __init__(self, log: _core.Log, vouch: weakref.WeakMethod[Callable[[int], None]]) -> None:
         self._log = log
-        self._grown = threading.Event()
-        self._stopped = threading.Event()
+        self._vouch = vouch
+        self._is_told = False
+        self._grown: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._ended: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="shmkv-sync", daemon=True)
         self._thread.start()
 
     def wake(self) -> None:
-        if not self._grown.is_set():
-            self._grown.set()
+        if not self._is_told:
+            self._is_told = True
+            self._grown.put(None)
 
     def stop(self) -> None:
-        self._stopped.set()
-        self._grown.set()
+        self._ended.put(None)
+        self._grown.put(None)
         if self._thread is not threading.current_thread():
             self._thread.join()
 
     def _run(self) -> None:
         while True:
-            self._grown.wait()
-            if self._stopped.wait(SYNC_SECONDS):
+            self._grown.get()
+            with contextlib.suppress(queue.Empty):
+                self._ended.get(timeout=SYNC_SECONDS)
                 return
-            self._grown.clear()
+            self._is_told = False
+            position = self._log.end
             try:
-                self._log.sync(self._log.end)
+                self._log.sync(position)
             except OSError:  # a log that has failed refuses the next one at once, and the next change says so
-                self._grown.set()
+                self.wake()
+                continue
+            vouch = self._vouch()
+            if vouch:
+                vouch(position)
+            del vouch
 
 
 def _let_go(claim: Claim, syncer: _Syncer | None) -> None:

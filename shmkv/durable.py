@@ -48,6 +48,7 @@ from shmkv.folder import (
     LOCK_FILE,
     SETTINGS_FILE,
     ByteLock,
+    absolute_path,
     close_own,
     holder_of,
     identity_of,
@@ -227,7 +228,7 @@ def open_durable(
     if sync not in SYNC_MODES:
         raise ValueError(f"sync is 'interval', 'always' or 'none', not {sync!r}")
     want = region.wanted(size, None, None)
-    absolute = Path(os.path.abspath(os.fspath(path)))
+    absolute = absolute_path(path)
     folder = open_folder(absolute, "a durable store")
     try:
         presence = ByteLock(folder, PRESENCE)

@@ -25,6 +25,7 @@ __all__ = [
     "LOCK_FILE",
     "SETTINGS_FILE",
     "ByteLock",
+    "absolute_path",
     "close_own",
     "holder_of",
     "identity_of",
@@ -42,6 +43,18 @@ _FIRST_LOOK = 0.5
 _LOOK_SECONDS = 0.1
 _LOOK_SHARE = 20
 _FLOCK = struct.Struct("hhqqi4x")
+
+
+def absolute_path(path: str | bytes | os.PathLike[str]) -> Path:
+    """That of a directory, whatever becomes the current one.
+
+    Raises:
+        ValueError: it is empty, as a variable that is not set: that would be the current directory.
+    """
+    name = os.fsdecode(path)
+    if not name:
+        raise ValueError('the path is empty: name a directory ("." is the current one)')
+    return Path(os.path.abspath(name))
 
 
 def open_folder(path: Path, what: str) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import Forked, in_fork, run_python, start_python
+from helpers import Forked, finish, in_fork, killed, run_python, start_python, wait_until
 
 import shmkv.datastore as module
 from shmkv import (
@@ -651,15 +651,120 @@ def test_a_segment_without_a_record_is_counted_and_goes(folder: Path) -> None:
 
 def test_a_segment_that_was_begun_in_vain_goes(folder: Path) -> None:
     """The power went: of the segment before it more is there than was synced, and it is gone on with."""
-    with DataStore(folder) as data:
+
+    def begin_another() -> None:
+        data = DataStore(folder)
         data.create("k", {"n": 1})
         data._rotate()
+
+    killed(begin_another)
     with segments(folder)[0].open("ab") as file:
         file.write(bytes(100))
     with DataStore(folder) as data:
         assert len(segments(folder)) == 1
         require_exact(data, folder)
         assert data.read("k") == {"n": 1}
+
+
+# ---- Damage after the last sync ------------------------------------------------------------------
+
+
+def spoil(path: Path, at: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        old = file.read(2)
+        file.seek(at)
+        file.write(bytes(byte ^ 0x55 for byte in old))
+
+
+@pytest.mark.parametrize("sync", ["interval", "always"])
+def test_damage_in_what_a_close_had_synced_is_told(folder: Path, sync: str) -> None:
+    """Nothing was written after it, and all the same it is not taken for what a power cut left, and cut off."""
+    with DataStore(folder, sync=sync) as data:
+        for n in range(500):
+            data.create(f"k{n}", {"n": n})
+    (path,) = segments(folder)
+    size = path.stat().st_size
+    for at in (114, size // 2, size - 100):
+        spoil(path, at)
+        with pytest.raises(CorruptStoreError, match="damaged"):
+            DataStore(folder)
+        assert path.stat().st_size == size, "nothing was changed"
+        spoil(path, at)
+    for _ in range(3):
+        with DataStore(folder) as data:
+            assert len(data.range()) == 500
+    assert path.stat().st_size == size, "who changes nothing writes nothing"
+
+
+def test_damage_in_what_an_idle_store_had_synced_is_told(folder: Path) -> None:
+    def work() -> None:
+        data = DataStore(folder)
+        data.create("k", {"n": 1})
+        wait_until(lambda: data._vouched == data._log.end, what="a sync")
+
+    killed(work)
+    (path,) = segments(folder)
+    spoil(path, 114)
+    with pytest.raises(CorruptStoreError, match="damaged"):
+        DataStore(folder)
+
+
+# ---- Signal handlers -----------------------------------------------------------------------------
+
+CHANGES_FOR_EVER = """
+import os, signal, sys
+from shmkv import DataStore, ShmkvError
+
+data, how = DataStore(sys.argv[1]), sys.argv[2]
+
+def on_signal(*_):
+    if how == "create":
+        try:
+            data.create("from the handler", {})
+        except ShmkvError as error:
+            assert "middle of another change" in str(error), error
+    data.close()
+    if how == "exit":
+        os._exit(0)
+    sys.exit(0)
+
+signal.signal(signal.SIGTERM, on_signal)
+print("ready", flush=True)
+n = 0
+while True:
+    data.create(f"k{n}", {"n": n})
+    n += 1
+"""
+
+
+@pytest.mark.parametrize("how", ["exit", "raise", "create"])
+def test_closed_by_a_signal_handler(folder: Path, how: str, rng: random.Random) -> None:
+    """As services do it on SIGTERM, which comes into the middle of a change as often as not."""
+    for turn in range(8):
+        process = start_python(CHANGES_FOR_EVER, str(folder / f"{turn}"), how)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(rng.random() / 20)
+        process.send_signal(signal.SIGTERM)
+        _, err, status = finish(process, 20)
+        assert (status, err) == (0, "")
+        with DataStore(folder / f"{turn}") as data:
+            found = {key: value["n"] for key, value in data.range() if key != "from the handler"}
+            assert found == {f"k{n}": n for n in range(len(found))}
+
+
+def test_a_change_in_the_middle_of_a_change_is_refused(folder: Path) -> None:
+    with DataStore(folder) as data:
+        with data._change(), pytest.raises(ShmkvError, match="middle of another change"):
+            data.create("k", {})
+        data.create("k", {})
+        with data._change():
+            data.close()
+            assert not data._finished
+        assert data._finished
+        with pytest.raises(ClosedStoreError), data:
+            pass
 
 
 # ---- A disk that fails -----------------------------------------------------------------------
