@@ -54,6 +54,8 @@ class Claim:
         self._word = f"{self._pid} {os.urandom(16).hex()}"
         self._busy = threading.RLock()
         self._gone = ""  # why it does not hold any more
+        self._fd, self._file = -1, None
+        self._noted = False
         with self._guard:
             if self._mine.get(self._directory) == self._pid:
                 raise StoreLockedError(f"{path} is open already, in this process ({self._pid}): use that DataStore")
@@ -61,10 +63,10 @@ class Claim:
             self._file = identity_of(self._fd)
             try:
                 self._begin()
+                self._mine[self._directory], self._noted = self._pid, True
             except BaseException:
-                close_own(self._fd, self._file)
+                self.release()
                 raise
-            self._mine[self._directory] = self._pid
 
     def _begin(self) -> None:
         if not self._take():
@@ -149,8 +151,13 @@ class Claim:
             if not self._gone:
                 close_own(self._fd, self._file)
             self._gone, self._sure_until = CLOSED, 0.0
-        with self._guard:
-            del self._mine[self._directory]
+        if self._noted:
+            with self._guard:
+                self._mine.pop(self._directory, None)
+
+    def __del__(self) -> None:
+        """An exception of a signal handler may come anywhere, also before anybody else has it."""
+        self.release()
 
     @classmethod
     def renew_guard(cls) -> None:

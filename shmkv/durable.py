@@ -48,6 +48,7 @@ from shmkv.folder import (
     LOCK_FILE,
     SETTINGS_FILE,
     ByteLock,
+    HeldByte,
     absolute_path,
     close_own,
     holder_of,
@@ -63,6 +64,8 @@ __all__ = ["SYNC_MODES", "Durable", "RepairReport", "Snapshot", "open_durable"]
 
 SYNC_MODES = ("interval", "always", "none")
 FORMAT = 1
+SETTINGS_BYTES = 4096  # the file is never longer
+_UUID_BYTES = 16
 OPENING, PRESENCE = 0, 1
 
 PROGRESS_SECONDS = 2.0
@@ -103,18 +106,21 @@ class Settings(NamedTuple):
 class Durable:
     """One handle on the directory of a durable store."""
 
+    _folder = -1
+    _identity: tuple[int, int] | None = None
+
     _all: ClassVar[weakref.WeakSet[Durable]] = weakref.WeakSet()
 
     def __init__(
         self, path: Path, folder: int, presence: ByteLock, *, sync: str, exclusive: bool, timeout: float
     ) -> None:
+        self._folder = folder
+        self._presence = presence
+        self._identity = identity_of(folder)
         self.path = path
         self.sync_mode = sync
         self.exclusive = exclusive
         self.repaired: RepairReport | None = None
-        self._folder = folder
-        self._identity = identity_of(folder)
-        self._presence = presence
         self._timeout = timeout
         self._keeper: Keeper | None = None
         self._leaving = threading.RLock()  # a signal handler may close what is just being closed
@@ -154,11 +160,12 @@ class Durable:
         try:
             os.stat(LOCK_FILE, dir_fd=self._usable_folder())
             _core.durable_sync(regions[0])
-            with contextlib.ExitStack() as held:
-                try:
-                    held.enter_context(ByteLock.held(self._usable_folder(), OPENING, self._timeout))
-                except LockTimeoutError:  # all is synced; who is stopped in there, or opens next, finds the memory
-                    return
+            opening = HeldByte(self._usable_folder(), OPENING, self._timeout)
+            try:
+                opening.wait()
+            except LockTimeoutError:  # all is synced; who is stopped in there, or opens next, finds the memory
+                return
+            with opening:
                 last = regions[0].alone
                 if last:
                     _write_last_snapshot(regions[0], self.path)
@@ -185,6 +192,11 @@ class Durable:
             if self._keeper:
                 self._keeper.let_go()
                 self._keeper = None
+            self._close()
+
+    def __del__(self) -> None:
+        """An exception of a signal handler may come before a handle has it, or before it is whole."""
+        with contextlib.suppress(AttributeError):
             self._close()
 
     @classmethod
@@ -237,7 +249,7 @@ def open_durable(
         raise
     part = Durable(absolute, folder, presence, sync=sync, exclusive=exclusive, timeout=timeout)
     try:
-        with ByteLock.held(folder, OPENING, timeout):
+        with HeldByte(folder, OPENING, timeout):
             _enter(part, folder, presence)
             opened = _attach_or_rebuild(part, folder, presence, want, repair, timeout)
             note_holder(folder, bytes(opened.region.uuid))
@@ -277,10 +289,25 @@ def _attach_or_rebuild(
                 f"{part.path} is open in processes whose shared memory is out of reach here (pid {holder_of(folder)}): "
                 "of another user, or in another container"
             )
-        with contextlib.suppress(StoreNotFoundError):
-            region.unlink(target)  # of an earlier boot, of a directory that is gone, or half filled
+        _unlink_unused(part.path, target, settings, timeout)
         opened = _rebuild(part, folder, target, settings, want, repair, timeout)
     return opened
+
+
+def _unlink_unused(path: Path, target: str, settings: Settings | None, timeout: float) -> None:
+    """A region of an earlier boot, of a directory that is gone, half filled, or of processes that were killed."""
+    try:
+        found = region.attach(target, readonly=False, foreign=False, timeout=timeout)
+    except (StoreNotFoundError, StaleStoreError, CorruptStoreError, LayoutVersionError):
+        pass
+    else:
+        if settings and found.region.log_uuid == settings.uuid and not found.region.alone:
+            raise StoreLockedError(
+                f"{path} is open in other processes, and its file {LOCK_FILE!r} was removed or replaced since, nothing "
+                "was changed: close it in all of them first"
+            )
+    with contextlib.suppress(StoreNotFoundError):
+        region.unlink(target)
 
 
 def _attach(
@@ -423,8 +450,8 @@ def _progress(path: Path, folder: int) -> Any:
             _log.warning("recovering %s: %.0f %% of %d MB", path, min(100 * part, 100), total // 1_000_000)
 
     thread = threading.Thread(target=tell, name="shmkv-progress", daemon=True)
-    thread.start()
     try:
+        thread.start()
         yield
     finally:
         done.set()
@@ -436,22 +463,24 @@ def _progress(path: Path, folder: int) -> Any:
 
 def _read_settings(path: Path, folder: int) -> Settings | None:
     try:
-        fd = os.open(SETTINGS_FILE, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
+        # Without waiting for who writes to it, if it is a pipe.
+        fd = os.open(SETTINGS_FILE, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW, dir_fd=folder)
     except FileNotFoundError:
         return None
-    with open(fd, "rb") as file:
-        raw = file.read()
     try:
-        found = json.loads(raw)
-        settings = Settings(bytes.fromhex(found["uuid"]), region.region_size(int(found["size"])))
-        version = int(found["format"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise CorruptStoreError(f"{path / SETTINGS_FILE} is damaged: {error}") from error
-    if version != FORMAT:
-        raise LayoutVersionError(
-            f"{path} was made by another version of shmkv (format {version}, not {FORMAT}): use that one"
-        )
-    return settings
+        with open(fd, "rb") as file:
+            found = json.loads(file.read(SETTINGS_BYTES))
+        version = found["format"]
+        if version == FORMAT:
+            uuid, size = bytes.fromhex(found["uuid"]), region.region_size(int(found["size"]))
+            if len(uuid) != _UUID_BYTES:
+                raise ValueError(f"its uuid has {len(uuid)} bytes")
+            return Settings(uuid, size)
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError, OSError) as error:
+        raise CorruptStoreError(f"{path / SETTINGS_FILE} is damaged: {error}: restore it from a copy") from error
+    raise LayoutVersionError(
+        f"{path} was made by another version of shmkv (format {version!r}, not {FORMAT}): use that one"
+    )
 
 
 def _write_settings(folder: int, settings: Settings) -> None:

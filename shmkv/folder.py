@@ -8,14 +8,12 @@ How:  locks are those of open file descriptions (F_OFD_SETLK): the system gives 
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import math
 import os
 import struct
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from shmkv.errors import LockTimeoutError, StoreLockedError
@@ -25,6 +23,7 @@ __all__ = [
     "LOCK_FILE",
     "SETTINGS_FILE",
     "ByteLock",
+    "HeldByte",
     "absolute_path",
     "close_own",
     "holder_of",
@@ -65,7 +64,7 @@ def open_folder(path: Path, what: str) -> int:
     """
     missing = [each for each in (path, *path.parents) if not each.exists()]
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(0o700, parents=True, exist_ok=True)
         for each in missing:
             above = os.open(each.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
@@ -109,6 +108,9 @@ def replace_file(folder: int, name: str, content: bytes) -> None:
 class ByteLock:
     """A lock on one byte of the lock file, on a description of its own."""
 
+    _fd = -1
+    _identity: tuple[int, int] | None = None
+
     def __init__(self, folder: int, byte: int) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self._fd = os.open(LOCK_FILE, flags, 0o600, dir_fd=folder)
@@ -141,35 +143,24 @@ class ByteLock:
 
     def close(self) -> None:
         """Give it back, once every process that shares the description has done so."""
-        fd, self._fd = self._fd, -1  # the number is soon another lock's, on the same file
-        close_own(fd, self._identity)
+        fd = self._fd
+        try:
+            self._fd = -1  # the number is soon another lock's, on the same file
+            close_own(fd, self._identity)
+        except BaseException:  # of a signal handler
+            self._fd = fd
+            raise
+
+    def __del__(self) -> None:
+        """An exception of a signal handler may come anywhere: nobody is to wait for a lock that nobody has any more."""
+        self.close()
 
     def is_open(self) -> bool:
         """User code that closes all descriptors may have closed it, and another file have its number."""
         return identity_of(self._fd) == self._identity
 
-    @classmethod
-    @contextlib.contextmanager
-    def held(cls, folder: int, byte: int, timeout: float) -> Iterator[None]:
-        """Wait for the byte and have it to oneself; children that are forked meanwhile included.
-
-        However long whoever has it is at work, it is waited for.
-
-        Args:
-            timeout: seconds to wait for a process that is stopped all that time.
-
-        Raises:
-            LockTimeoutError: it is.
-        """
-        lock = cls(folder, byte)
-        try:
-            lock._wait(timeout)
-            yield
-        finally:
-            lock.release()  # a child that was forked meanwhile has the description too
-            lock.close()
-
-    def _wait(self, timeout: float) -> None:
+    def wait(self, timeout: float) -> None:
+        """Until nobody else has it."""
         nap, look_at, stopped_at = 0.001, time.monotonic() + min(timeout, _FIRST_LOOK), math.inf
         while not self.take(shared=False):
             now = time.monotonic()
@@ -204,6 +195,41 @@ class ByteLock:
     def _require_open(self) -> None:
         if not self.is_open():
             raise OSError(errno.EBADF, "user code has closed the descriptor of a lock", LOCK_FILE)
+
+
+class HeldByte:
+    """`with HeldByte(folder, byte, timeout)`: wait for the byte and have it to oneself; children that are forked
+    meanwhile included.
+
+    However long whoever has it is at work, it is waited for.  No generator, as what an exception of a signal handler
+    leaves of one may live on until garbage is collected, and the lock with it.
+
+    Args:
+        timeout: seconds to wait for a process that is stopped all that time.
+
+    Raises:
+        LockTimeoutError: it is.
+    """
+
+    def __init__(self, folder: int, byte: int, timeout: float) -> None:
+        self._lock = ByteLock(folder, byte)
+        self._timeout = timeout
+        self._is_taken = False
+
+    def wait(self) -> None:
+        """For who wants to know whether that works, before `with`."""
+        if not self._is_taken:
+            self._lock.wait(self._timeout)
+            self._is_taken = True
+
+    def __enter__(self) -> None:
+        self.wait()
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._lock.release()  # a child that was forked meanwhile has the description too
+        finally:
+            self._lock.close()
 
 
 def note_holder(folder: int, region: bytes) -> None:

@@ -165,6 +165,7 @@ class Store(Handle, MutableMapping[Key, Any]):
         "_finalizer",
         "_foreign",
         "_identity",
+        "_left",
         "_lock_timeout",
         "_next_bucket",
         "_owned_by_caller",
@@ -393,6 +394,7 @@ class Store(Handle, MutableMapping[Key, Any]):
         )
         self._durable = durable
         self._region: Region | None = opened.region
+        self._left: list[Region] = []  # the region, while a handle that is closed leaves its directory
         self._target = opened.target
         self._identity = opened.identity
         self._uuid = bytes(opened.region.uuid)
@@ -425,14 +427,12 @@ class Store(Handle, MutableMapping[Key, Any]):
         Traceback (most recent call last):
         shmkv.errors.ClosedStoreError: the store is closed in this process: open it again
         """
-        opened = self._region
         super().close()
-        self._region = None
+        if self._region is not None:
+            self._left, self._region = [self._region], None
         self._candidates = []
-        regions = [] if opened is None else [opened]
-        del opened
         if self._durable is not None:
-            self._durable.leave(regions, self._target, self._identity)
+            self._durable.leave(self._left, self._target, self._identity)
         elif self._finalizer is not None:
             self._finalizer()
 

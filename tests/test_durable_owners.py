@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import random
@@ -11,8 +12,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -34,7 +39,7 @@ import shmkv
 from shmkv import Store, _core, region
 from shmkv.durable import OPENING
 from shmkv.errors import CorruptStoreError, LockTimeoutError, StoreLockedError, StoreNotFoundError
-from shmkv.folder import ByteLock
+from shmkv.folder import ByteLock, HeldByte
 
 
 @pytest.fixture
@@ -161,7 +166,7 @@ def test_a_fork_while_another_thread_opens(folder: Path) -> None:
     with Store.open(folder, size="16MiB") as store:
         store["a"] = 1
         descriptor = os.open(folder, os.O_RDONLY)
-        with ByteLock.held(descriptor, 0, timeout=5):
+        with HeldByte(descriptor, 0, timeout=5):
             pid = os.fork()
             if pid == 0:
                 time.sleep(60)
@@ -292,7 +297,7 @@ def test_an_opener_that_is_stopped(folder: Path, tmp_path: Path) -> None:
     def open_slowly() -> dict[str, int]:
         wait_until(begin.exists)
         descriptor = os.open(folder, os.O_RDONLY)
-        with ByteLock.held(descriptor, OPENING, timeout=5):
+        with HeldByte(descriptor, OPENING, timeout=5):
             held.touch()
             time.sleep(0.2)
         with Store.open(folder) as store:
@@ -359,3 +364,102 @@ def _require_synced(store: Store) -> None:
     """The thread that syncs goes on in a child."""
     store["from the child"] = 1
     wait_until(lambda: is_synced(store), what="a sync")
+
+
+# ---- Exceptions of signal handlers -----------------------------------------------------------------
+
+
+class Interrupted(BaseException):
+    """What a signal handler raises: a time limit, a second Ctrl-C."""
+
+
+@contextmanager
+def interrupted_at(moment: int) -> Iterator[Callable[[], int]]:
+    """Raises in the so manieth line of the package that runs (not while something is destroyed); how many ran."""
+    package, lines = str(Path(shmkv.__file__).parent), 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal lines
+        if not frame.f_code.co_filename.startswith(package) or _destroys(frame):
+            return None
+        if event == "line":
+            lines += 1
+            if lines == moment:
+                raise Interrupted
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield lambda: lines
+    finally:
+        sys.settrace(before)
+
+
+def _destroys(frame: FrameType | None) -> bool:
+    while frame and frame.f_code.co_name != "__del__" and frame.f_code.co_filename != weakref.__file__:
+        frame = frame.f_back
+    return frame is not None
+
+
+@pytest.mark.parametrize(("others", "step"), [(True, 1), (False, 11)], ids=["others", "alone"])
+def test_an_exception_at_any_line_leaves_nothing_locked(
+    folder: Path, others: bool, step: int, rng: random.Random
+) -> None:
+    keep = Store.open(folder, size="1MiB") if others else None
+    Store.open(folder, size="1MiB").close()  # loads what is loaded once
+    moment, over = -rng.randrange(step), False
+    while not over:
+        moment += step
+        with suppress(Interrupted), interrupted_at(moment) as lines:
+            Store.open(folder).close()
+        over = lines() < moment
+        assert not is_opening(folder), f"locked after line {moment}"
+    assert moment > 100
+    if keep is not None:  # an empty store is false
+        keep.close()
+    gc.collect()
+    with Store.open(folder, exclusive=True) as store:
+        assert store.check().ok
+
+
+def is_opening(folder: Path) -> bool:
+    """Does anybody open or close it?"""
+    directory = os.open(folder, os.O_RDONLY)
+    lock = ByteLock(directory, OPENING)
+    try:
+        return lock.others()
+    finally:
+        lock.close()
+        os.close(directory)
+
+
+def test_a_close_that_was_interrupted_is_done_by_the_next_one(folder: Path) -> None:
+    moment, over = 0, False
+    while not over:
+        moment += 1
+        store = Store.open(folder, size="1MiB")
+        with suppress(Interrupted), interrupted_at(moment) as lines:
+            store.close()
+        over = lines() < moment
+        store.close()
+        Store.open(folder, exclusive=True).close()
+
+
+# ---- Files that somebody removes -------------------------------------------------------------------
+
+
+def test_a_lock_file_that_is_removed_makes_no_second_store(folder: Path) -> None:
+    with Store.open(folder, size="1MiB", sync="always") as store:
+        store["a"] = 1
+        (folder / "lock").unlink()
+        status = in_child(lambda: _is_refused(folder))
+        assert status == 0
+        store["b"] = 2
+    with Store.open(folder) as store:
+        assert dict(store) == {"a": 1, "b": 2}
+
+
+def _is_refused(folder: Path) -> None:
+    with pytest.raises(StoreLockedError, match="was removed"):
+        Store.open(folder)
