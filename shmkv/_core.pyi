@@ -150,6 +150,8 @@ class Handle:
         """Put under a condition (0 none, 1 absent, 2 present, 3 that version): (new version, replaced), or None."""
     def _put_items(self, items: Iterable[tuple[str | bytes, Any, Any, str | None]]) -> None:
         """put_many of (key, value, ttl, content_type)."""
+    def _put_batches(self, pairs: Iterable[tuple[str | bytes, Any]], /) -> None:
+        """Store pairs in as few batches as they need, each at one instant, and taken only once those before it are stored."""
     def _stats(self) -> dict[str, int]:
         """Raw numbers of struct skv_stats, counters by name (hits, misses, sets, deletes, expired, evicted, retries, lock_waits)."""
     def _processes(self) -> list[tuple[int, int, int, int, bool]]:

@@ -12,8 +12,9 @@ import math
 import os
 import weakref
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, MutableMapping, ValuesView
-from itertools import chain, islice
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from itertools import chain
+from typing import TYPE_CHECKING, Any, overload
 
 from shmkv import _core, codecs, region
 from shmkv._core import Handle, Region
@@ -37,7 +38,6 @@ __all__ = ["Store", "list_stores"]
 Key = str | bytes
 
 BATCH_KEYS = 65_536
-BATCH_PIECE = 64  # pairs of which the size is looked at together
 # popitem walks the store so often before it believes that others take everything first (or, in a damaged
 # store, that what it sees cannot be removed).
 POP_ROUNDS = 16
@@ -643,9 +643,17 @@ class Store(Handle, MutableMapping[Key, Any]):
             return None
         return (key, value) if self._delete_version(key, version) else None
 
-    def update(  # type: ignore[override]  # any keys, as dict's
+    # A Mapping is invariant in its key; and where Mapping[Key, Any] is one of a union, a literal with keys of both
+    # types is refused.
+    @overload  # type: ignore[override]  # any keys, as dict's
+    def update(self, other: Mapping[Key, Any], /, **items: Any) -> None: ...
+    @overload
+    def update(self, other: Mapping[str, Any] | Mapping[bytes, Any], /, **items: Any) -> None: ...
+    @overload
+    def update(self, other: Iterable[tuple[Key, Any]] = (), /, **items: Any) -> None: ...
+    def update(
         self,
-        other: Mapping[Key, Any] | Iterable[tuple[Key, Any]] = (),
+        other: Mapping[Any, Any] | Iterable[tuple[Key, Any]] = (),
         /,
         **items: Any,
     ) -> None:
@@ -653,7 +661,7 @@ class Store(Handle, MutableMapping[Key, Any]):
 
         Atomicity: `put_many`: all or none, seen by every reader at once.  More than 65,536 items, or a
         quarter of the store's size, go in several batches, each of them atomic.  An iterator is taken a batch
-        at a time, so that what it yields may be more than fits into memory.
+        at a time, by its items' size as they are stored, so that what it yields may be more than fits into memory.
 
         Raises:
             TypeError, KeyTooLargeError, ValueTooLargeError, StoreFullError: as for `put_many`.
@@ -664,22 +672,11 @@ class Store(Handle, MutableMapping[Key, Any]):
         2
         """
         if not items and isinstance(other, dict) and len(other) <= BATCH_KEYS:
-            self._put_in_batches(other)
-            return
-        for batch in _batches(chain(_pairs(other), items.items()), self._size // 4):
-            self._put_in_batches(batch)
-
-    def _put_in_batches(self, items: dict[Key, Any] | list[tuple[Key, Any]]) -> None:
-        """`put_many`, in halves if they are too many bytes for one batch."""
-        try:
-            self.put_many(items)
-        except BatchTooLargeError:
-            if len(items) < 2:
-                raise
-            pairs = list(items.items()) if isinstance(items, dict) else items
-            middle = len(pairs) // 2
-            self._put_in_batches(pairs[:middle])
-            self._put_in_batches(pairs[middle:])
+            with suppress(BatchTooLargeError):
+                self.put_many(other)
+                return
+            other = list(other.items())
+        self._put_batches(chain(_pairs(other), items.items()))
 
     # ---- Walking ---------------------------------------------------------------------------
 
@@ -875,29 +872,6 @@ def _memory_target(memory: SharedMemory) -> str:
     if not isinstance(memory, SharedMemory):
         raise TypeError(f"a store is named by a str, or lies in a SharedMemory, not {type(memory).__name__}")
     return region.memory_target(memory)
-
-
-def _batches(pairs: Iterator[tuple[Key, Any]], most_bytes: int) -> Iterator[list[tuple[Key, Any]]]:
-    """Of at most 65,536 pairs, and of not much more than `most_bytes`; the last one may be empty."""
-    batch: list[tuple[Key, Any]] = []
-    size = 0
-    while piece := list(islice(pairs, BATCH_PIECE)):
-        batch += piece
-        size += _least_bytes(piece)
-        if size > most_bytes or len(batch) >= BATCH_KEYS:
-            yield batch
-            batch, size = [], 0
-    yield batch
-
-
-def _least_bytes(pairs: list[tuple[Key, Any]]) -> int:
-    """What values that are text or bytes take at least; 0 if these are no pairs, which `put_many` tells."""
-    if set(map(type, pairs)) != {tuple}:
-        return 0
-    try:
-        return sum([len(value) for _, value in pairs if type(value) is bytes or type(value) is str])
-    except ValueError:
-        return 0
 
 
 def _pairs(other: Any) -> Iterable[tuple[Key, Any]]:

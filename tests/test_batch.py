@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterator
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -22,6 +24,53 @@ def test_put_many_takes_mappings_pairs_and_generators(store: Store) -> None:
     store.put_many([])
     store.put_many({})
     assert dict(store) == {"a": 1, b"a": 2, "b": 3, "c": 4, "g0": 0, "g1": 1, "g2": 2}
+
+
+class OnlyKeys:
+    """No Mapping, but dict.update() takes it."""
+
+    def keys(self) -> list[str]:
+        return ["a", "b"]
+
+    def __getitem__(self, key: str) -> str:
+        return key * 2
+
+
+class FailingKeys(OnlyKeys):
+    def keys(self) -> list[str]:
+        raise LookupError("no keys today")
+
+
+class FailingValues(OnlyKeys):
+    def __getitem__(self, key: str) -> str:
+        raise LookupError("no value today")
+
+
+def test_put_many_takes_what_has_keys(store: Store) -> None:
+    store.put_many(OnlyKeys())  # type: ignore[arg-type]
+    assert dict(store) == {"a": "aa", "b": "bb"}
+    for failing in (FailingKeys(), FailingValues()):
+        with pytest.raises(LookupError, match="today"):
+            store.put_many(failing)  # type: ignore[arg-type]
+
+
+def test_put_many_takes_subclasses_and_views(store: Store) -> None:
+    store.put_many(OrderedDict(a=1))
+    store.put_many({"b": 2}.items())
+    store.put_many(MappingProxyType({"c": 3}))
+    store.put_many(defaultdict(int, d=4))
+    store.put_many(deque([("e", 5)]))
+    assert dict(store) == {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5}
+
+
+def test_a_generator_of_any_length_keeps_its_items(make_store: Any) -> None:
+    """The arrays of a batch grow while it is taken, with values that lie in them, in objects and elsewhere."""
+    store = make_store(size=128 * MIB)
+    values: list[Any] = [None, 2.5, [1], "text", {"a": [1, 2, 3] * 10}, 2**70]
+    for count in (1, 15, 5_000, 7_000, 40_000):
+        expected = {f"{i}": values[i % len(values)] for i in range(count)}
+        store.put_many((f"{i}", values[i % len(values)]) for i in range(count))
+        assert store.get_many(expected) == expected
 
 
 def test_get_many(store: Store) -> None:
@@ -125,6 +174,33 @@ def test_a_batch_may_take_a_quarter_of_the_store(make_store: Any) -> None:
     with pytest.raises((ValueTooLargeError, BatchTooLargeError)):
         store.put_many({"0": b"y", "1": b"y" * (5 * MIB)})
     assert dict(store) == before
+
+
+@pytest.mark.parametrize(
+    "value", [bytes(1_000_000), [bytes(1_000_000)], list(range(112_000))], ids=["bytes", "list", "ints"]
+)
+def test_a_generator_is_taken_until_it_is_too_much(make_store: Any, value: Any) -> None:
+    store = make_store(size=16 * MIB)
+    taken = []
+
+    def pairs() -> Iterator[tuple[str, Any]]:
+        for i in range(40):
+            taken.append(i)
+            yield f"{i}", value
+
+    with pytest.raises(BatchTooLargeError, match=r"a batch of 50\d{5} bytes"):
+        store.put_many(pairs())
+    assert len(taken) == 5
+    assert len(store) == 0
+
+
+def test_a_value_that_is_too_large_is_told_before_a_batch_that_is(make_store: Any) -> None:
+    store = make_store(size=16 * MIB)
+    items: dict[str, Any] = {f"{i}": bytes(MIB) for i in range(5)} | {"large": bytes(5 * MIB)}
+    for given in (items, list(items.items()), items.items(), OrderedDict(items)):
+        with pytest.raises(ValueTooLargeError, match=f"a value of {5 * MIB} bytes"):
+            store.put_many(given)
+    assert len(store) == 0
 
 
 def test_values_of_all_sizes_in_one_batch(store: Store) -> None:

@@ -39,6 +39,7 @@ from shmkv.errors import (
     ShmkvError,
     StoreExistsError,
     StoreFullError,
+    ValueTooLargeError,
 )
 
 MIB = 1 << 20
@@ -622,8 +623,13 @@ def _fill(store: Store) -> None:
 def test_more_data_than_memory(folder: Path) -> None:
     with Store.open(folder, size="16MiB") as store:
         store.put_many({f"k{i}": os.urandom(1000) for i in range(3000)})
-        with pytest.raises(StoreFullError, match="nothing was changed"):
+        with pytest.raises(StoreFullError, match="close it everywhere and open it with a larger size=") as full:
             _fill(store)
+        assert "on_full" not in str(full.value)
+        with pytest.raises(StoreFullError, match="close it everywhere"):
+            store["large"] = os.urandom(3 * MIB)
+        with pytest.raises(ValueTooLargeError, match="close it everywhere"):
+            store["large"] = bytes(5 * MIB)
         count = len(store)
     with pytest.raises(StoreFullError, match="larger size"):
         Store.open(folder, size="2MiB")

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import json
+import zlib
 from collections.abc import Iterator, MutableMapping
 from typing import Any
 
 import pytest
-from helpers import Forked
+from helpers import MIB, Forked
 
-from shmkv import Store
+from shmkv import ClosedStoreError, Store, ValueTooLargeError
+
+
+class Zlib:
+    """A codec of one's own, which counts."""
+
+    def __init__(self, level: int = 6) -> None:
+        self.level = level
+        self.encoded = 0
+
+    def encode(self, value: Any) -> bytes:
+        self.encoded += 1
+        return zlib.compress(json.dumps(value).encode(), self.level)
+
+    def decode(self, data: bytes) -> Any:
+        return json.loads(zlib.decompress(data))
 
 
 def test_is_a_mutable_mapping(store: Store) -> None:
@@ -136,19 +153,106 @@ def test_update_beyond_the_batch_limit(store: Store) -> None:
     assert all(store[f"{i}"] == i for i in (0, 65_535, 65_536, 69_999))
 
 
-def test_update_takes_an_iterator_a_batch_at_a_time(make_store: Any) -> None:
+@pytest.mark.parametrize(
+    "value",
+    [bytes(60_000), "x" * 60_000, [bytes(60_000)], {"deep": [({"er": "x" * 60_000},)]}, list(range(6_700))],
+    ids=["bytes", "str", "list", "dict", "ints"],
+)
+@pytest.mark.parametrize("codec", ["safe", "pickle"])
+def test_update_takes_an_iterator_a_batch_at_a_time(make_store: Any, value: Any, codec: str) -> None:
     """What it yields may be more than fits into memory: one batch is stored before the next one is asked for."""
-    store = make_store(size="16MiB")
+    store = make_store(size="16MiB", codec=codec)
     held: list[int] = []
 
-    def pairs() -> Iterator[tuple[str, bytes]]:
+    def pairs() -> Iterator[tuple[str, Any]]:
         for i in range(150):
             held.append(i - len(store))
-            yield f"{i}", bytes(60_000)
+            yield f"{i}", value
 
     store.update(pairs())
     assert len(store) == 150
-    assert max(held) < 150 - 16  # a quarter of the store, and what is looked at together
+    assert store["0"] == store["149"] == value
+    assert max(held) <= 4 * MIB // 50_000
+
+
+def test_update_counts_keys_as_well(make_store: Any) -> None:
+    store = make_store(size="16MiB")
+    held: list[int] = []
+
+    def pairs() -> Iterator[tuple[str, None]]:
+        for i in range(150):
+            held.append(i - len(store))
+            yield f"{i:060000}", None
+
+    store.update(pairs())
+    assert len(store) == 150
+    assert max(held) <= 4 * MIB // 60_000
+
+
+def test_update_measures_what_a_codec_makes_of_a_value(make_store: Any) -> None:
+    """Up to a quarter of the store goes in one batch; what compresses well is small."""
+    store = make_store(size="16MiB", codec=Zlib())
+    seen: set[int] = set()
+
+    def pairs() -> Iterator[tuple[str, list[str]]]:
+        for i in range(100):
+            seen.add(len(store))
+            yield f"{i}", ["x" * 100_000]
+
+    store.update(pairs())
+    assert seen == {0}
+    assert store["99"] == ["x" * 100_000]
+
+
+def test_update_encodes_a_value_once(make_store: Any) -> None:
+    """But those that were too much for a batch, which begin the next one."""
+    codec = Zlib(level=0)
+    store = make_store(size="16MiB", codec=codec)
+    store.update((f"{i}", [f"{i:03}" * 20_000]) for i in range(150))
+    assert len(store) == 150
+    assert 150 < codec.encoded < 160
+
+
+def test_update_stores_what_came_before_a_fault_in_whole_batches(make_store: Any) -> None:
+    store = make_store(size="16MiB")
+    stored: list[int] = []
+
+    def pairs() -> Iterator[Any]:
+        for i in range(100):
+            stored.append(len(store))
+            yield [f"{i}", [bytes(60_000)]]
+        yield "no pair"
+
+    with pytest.raises(ValueError, match="pairs"):
+        store.update(pairs())
+    assert len(store) == stored[-1] > 0
+    assert set(store) == {f"{i}" for i in range(len(store))}
+
+
+def test_update_with_a_value_that_is_too_large(make_store: Any) -> None:
+    store = make_store(size="16MiB")
+    store["a"] = 1
+    many: dict[str, Any] = {f"{i}": bytes(MIB) for i in range(5)}
+    for items in (many | {"large": bytes(5 * MIB)}, {"a": 2, "large": [bytes(5 * MIB)]}):
+        with pytest.raises(ValueTooLargeError):
+            store.update(items)
+        assert dict(store) == {"a": 1}
+    with pytest.raises(ValueTooLargeError):
+        store.update(iter([("a", 2), ("large", bytes(5 * MIB))]))
+    assert dict(store) == {"a": 1}
+
+
+def test_update_takes_pairs_of_any_kind(store: Store) -> None:
+    store.update([f"{i}", value] for i, value in enumerate(("a", "b")))  # type: ignore[misc]
+    store.update(iter(pair) for pair in (("c", 1), ("d", 2)))  # type: ignore[misc]
+    assert dict(store) == {"0": "a", "1": "b", "c": 1, "d": 2}
+
+
+def test_a_closed_store_takes_no_update(store: Store) -> None:
+    store.close()
+    for nothing in ((), {}, iter(())):
+        with pytest.raises(ClosedStoreError):
+            store.update(nothing)
 
 
 def test_clear(store: Store) -> None:

@@ -682,6 +682,11 @@ static skv_status run_batch(skv *store, skv_item *items, uint32_t count, bool re
     return status == SKV_OK && wait->stable ? skv_journal_wait(store, b->position) : status;
 }
 
+uint64_t skv_item_size(const skv_item *item)
+{
+    return skv_record_size(item->key.len, item->value_len, true);
+}
+
 skv_status skv_put_many(skv *store, skv_item *items, uint32_t count, skv_wait *wait)
 {
     uint64_t total = 0;
@@ -690,7 +695,7 @@ skv_status skv_put_many(skv *store, skv_item *items, uint32_t count, skv_wait *w
     for (uint32_t i = 0; i < count; i++) {
         if (!skv_item_fits(store, &items[i]))
             return SKV_TOO_LARGE;
-        total += skv_record_size(items[i].key.len, items[i].value_len, true);
+        total += skv_item_size(&items[i]);
     }
     if (total > skv_max_value(store) && count > 1)
         return SKV_TOO_LARGE;

@@ -155,6 +155,8 @@ skv_status skv_incr(skv *store, const skv_key *key, int64_t delta, int64_t creat
 /* expires_ms 0 = persist.  SKV_MISSING; *had_expiry (may be NULL): the item had an expiry before. */
 skv_status skv_touch(skv *store, const skv_key *key, uint64_t expires_ms, bool *had_expiry, skv_wait *wait);
 
+/* Bytes that an item counts for in a batch of more than one, which has at most skv_max_value() of them. */
+uint64_t skv_item_size(const skv_item *item);
 /* All or none, seen by every reader at once.  Of two items with the same key the later wins.  Items are reordered. */
 skv_status skv_put_many(skv *store, skv_item *items, uint32_t count, skv_wait *wait);
 /* *removed: how many were there.  Uses only `key` of the items. */

@@ -97,6 +97,8 @@ OPERATIONS: dict[str, Operation] = {
     "touch": (lambda s: s.touch("k5", 1000), lambda m: m),
     "growth": (growth, lambda m: m | LONG),
     "put_many": (lambda s: s.put_many(MANY), lambda m: m | MANY),
+    "put_many of pairs": (lambda s: s.put_many(iter(MANY.items())), lambda m: m | MANY),
+    "update": (lambda s: s.update(iter(MANY.items())), lambda m: m | MANY),
     "delete_many": (lambda s: s.delete_many(SOME), lambda m: removed(m, SOME)),
     "clear": (lambda s: s.clear(), lambda m: {}),
     "items": (lambda s: list(s.items()), lambda m: m),

@@ -14,7 +14,7 @@
 
 /* What an encoder hands to the engine: `len` bytes at `data`, which lie in `owner` (a bytes or
  * str object kept alive, nothing is copied), in `small` or in `heap`.  Because `data` may point
- * into the struct itself, an skv_encoded is never moved: no memcpy, no realloc of an array. */
+ * into the struct itself, an skv_encoded is moved by skv_encoded_move only: no memcpy, no realloc of an array. */
 typedef struct skv_encoded {
     uint8_t type;               /* enum skv_type                                              */
     const uint8_t *data;        /* never NULL after success                                   */
@@ -33,6 +33,14 @@ int skv_decode_init(void);
  * container changed meanwhile), MemoryError.  skv_encoded_clear needs the GIL too. */
 int skv_encode_safe(PyObject *value, skv_encoded *out);
 void skv_encoded_clear(skv_encoded *e);
+
+/* What `from` held is `to`'s: nothing of `from` is to be cleared any more. */
+static inline void skv_encoded_move(skv_encoded *to, const skv_encoded *from)
+{
+    *to = *from;
+    if (from->data == from->small)
+        to->data = to->small;
+}
 
 /* `data` is memory that no other process can change.  NULL with ValueError ("damaged value:
  * ...") or MemoryError set.  Hostile bytes cost at most time and memory in proportion to `len`. */

@@ -1,7 +1,7 @@
 /* collect.c: see collect.h. */
 #include "collect.h"
 
-static void *raise_too_many(module_state *state)
+void *collect_raise_too_many(module_state *state)
 {
     return skv_raise(state, SKV_E_BATCH_TOO_LARGE, "a batch takes at most %u keys: split it", SKV_MAX_BATCH);
 }
@@ -15,7 +15,7 @@ static PyObject *list_of(module_state *state, PyObject *iterable)
     PyObject *item;
     while (list && (item = PyIter_Next(iterator))) {
         if (PyList_GET_SIZE(list) == (Py_ssize_t)SKV_MAX_BATCH) {
-            raise_too_many(state);
+            collect_raise_too_many(state);
             Py_CLEAR(list);
         } else if (PyList_Append(list, item) < 0) {
             Py_CLEAR(list);
@@ -39,10 +39,10 @@ PyObject *collect_keys(module_state *state, PyObject *keys, const char *function
     if (!tuple || PyTuple_GET_SIZE(tuple) <= (Py_ssize_t)SKV_MAX_BATCH)
         return tuple;
     Py_DECREF(tuple);
-    return raise_too_many(state);
+    return collect_raise_too_many(state);
 }
 
-/* ---- Pairs ----------------------------------------------------------------------------- */
+/* ---- The items of a dict ----------------------------------------------------------------- */
 
 void free_pairs(item_pairs *pairs)
 {
@@ -55,15 +55,14 @@ void free_pairs(item_pairs *pairs)
 static bool make_room(module_state *state, item_pairs *pairs, size_t room)
 {
     if (room > SKV_MAX_BATCH) {
-        raise_too_many(state);
+        collect_raise_too_many(state);
         return false;
     }
-    PyObject **objects = PyMem_Realloc(pairs->objects, 2 * (room ? room : 1) * sizeof *objects);
-    if (!objects) {
+    pairs->objects = PyMem_Malloc(2 * (room ? room : 1) * sizeof *pairs->objects);
+    if (!pairs->objects) {
         PyErr_NoMemory();
         return false;
     }
-    pairs->objects = objects;
     pairs->room = room;
     return true;
 }
@@ -76,8 +75,9 @@ static void append(item_pairs *pairs, PyObject *key, PyObject *value)
 }
 
 /* No Python code runs while the dict is walked. */
-static bool collect_dict(module_state *state, PyObject *dict, item_pairs *out)
+bool collect_dict(module_state *state, PyObject *dict, item_pairs *out)
 {
+    *out = (item_pairs){NULL, 0, 0};
     bool good;
     Py_BEGIN_CRITICAL_SECTION(dict);
     good = make_room(state, out, (size_t)PyDict_GET_SIZE(dict));
@@ -89,67 +89,73 @@ static bool collect_dict(module_state *state, PyObject *dict, item_pairs *out)
     return good;
 }
 
-static bool collect_pair(module_state *state, PyObject *object, item_pairs *out)
-{
-    PyObject *pair = PySequence_Tuple(object);      /* a list may change in another thread         */
-    if (!pair)
-        return false;
-    bool good = PyTuple_GET_SIZE(pair) == 2;
-    if (!good)
-        PyErr_Format(PyExc_ValueError, "put_many() takes (key, value) pairs; element %zu has length %zd", out->count,
-                     PyTuple_GET_SIZE(pair));
-    if (good && out->count == out->room) {
-        size_t room = out->room < 16 ? 16 : out->room * 2;
-        good = make_room(state, out, out->count < SKV_MAX_BATCH && room > SKV_MAX_BATCH ? SKV_MAX_BATCH : room);
-    }
-    if (good)
-        append(out, PyTuple_GET_ITEM(pair, 0), PyTuple_GET_ITEM(pair, 1));
-    Py_DECREF(pair);
-    return good;
-}
+/* ---- Pairs ----------------------------------------------------------------------------- */
 
-static bool collect_iterable(module_state *state, PyObject *iterable, item_pairs *out)
+/* What `items.name` is; NULL without an exception where there is none. */
+static PyObject *attribute(PyObject *items, const char *name)
 {
-    PyObject *iterator = PyObject_GetIter(iterable);
-    bool good = iterator != NULL;
-    PyObject *object;
-    while (good && (object = PyIter_Next(iterator))) {
-        good = collect_pair(state, object, out);
-        Py_DECREF(object);
-    }
-    Py_XDECREF(iterator);
-    return good && !PyErr_Occurred();
-}
-
-/* `items.items()` where there is such a method, else `items`; a new reference. */
-static PyObject *pairs_of(PyObject *items)
-{
-    if (PyList_CheckExact(items) || PyTuple_CheckExact(items) || PyIter_Check(items))
-        return Py_NewRef(items);
-    PyObject *method = PyObject_GetAttrString(items, "items");
-    if (!method) {
-        if (!PyErr_ExceptionMatches(PyExc_AttributeError))
-            return NULL;
+    PyObject *found = PyObject_GetAttrString(items, name);
+    if (!found && PyErr_ExceptionMatches(PyExc_AttributeError))
         PyErr_Clear();
-        return Py_NewRef(items);
-    }
-    PyObject *pairs = PyObject_CallNoArgs(method);
-    Py_DECREF(method);
+    return found;
+}
+
+/* `zip(keys, map(items.__getitem__, keys))`: a value is asked for when its turn comes. */
+static PyObject *pairs_by_keys(module_state *state, PyObject *items, PyObject *keys_method)
+{
+    PyObject *view = PyObject_CallNoArgs(keys_method);
+    PyObject *keys = view ? list_of(state, view) : NULL;
+    PyObject *getter = keys ? PyObject_GetAttrString(items, "__getitem__") : NULL;
+    PyObject *values = getter ? PyObject_CallFunctionObjArgs((PyObject *)&PyMap_Type, getter, keys, NULL) : NULL;
+    PyObject *pairs = values ? PyObject_CallFunctionObjArgs((PyObject *)&PyZip_Type, keys, values, NULL) : NULL;
+    Py_XDECREF(view);
+    Py_XDECREF(keys);
+    Py_XDECREF(getter);
+    Py_XDECREF(values);
     return pairs;
 }
 
-bool collect_pairs(module_state *state, PyObject *items, item_pairs *out)
+/* `items.items()` where there is such a method, else by `items.keys()`, else `items`; a new reference. */
+static PyObject *pairs_of(module_state *state, PyObject *items)
 {
-    *out = (item_pairs){NULL, 0, 0};
-    bool good;
-    if (PyDict_CheckExact(items)) {
-        good = collect_dict(state, items, out);
-    } else {
-        PyObject *pairs = pairs_of(items);
-        good = pairs && collect_iterable(state, pairs, out);
-        Py_XDECREF(pairs);
+    if (PyList_CheckExact(items) || PyTuple_CheckExact(items) || PyIter_Check(items))
+        return Py_NewRef(items);
+    PyObject *pairs = NULL;
+    PyObject *method = attribute(items, "items");
+    if (method) {
+        pairs = PyObject_CallNoArgs(method);
+    } else if (!PyErr_Occurred()) {
+        method = attribute(items, "keys");
+        if (method)
+            pairs = pairs_by_keys(state, items, method);
+        else if (!PyErr_Occurred())
+            pairs = Py_NewRef(items);
     }
-    if (!good)
-        free_pairs(out);
-    return good;
+    Py_XDECREF(method);
+    return pairs;
+}
+
+/* The items of a dict's subclass, or its view, are taken first, as those of a dict: it may change while a codec runs. */
+PyObject *collect_iterator(module_state *state, PyObject *items, Py_ssize_t *known)
+{
+    PyObject *pairs = pairs_of(state, items);
+    if (pairs && PyDictItems_Check(pairs))
+        Py_SETREF(pairs, list_of(state, pairs));
+    if (!pairs)
+        return NULL;
+    *known = PyList_CheckExact(pairs) || PyTuple_CheckExact(pairs) ? PySequence_Fast_GET_SIZE(pairs) : -1;
+    PyObject *iterator = *known > (Py_ssize_t)SKV_MAX_BATCH ? collect_raise_too_many(state) : PyObject_GetIter(pairs);
+    Py_DECREF(pairs);
+    return iterator;
+}
+
+PyObject *collect_pair(PyObject *object, const char *function, size_t nth)
+{
+    PyObject *pair = PySequence_Tuple(object);      /* a list may change in another thread         */
+    if (!pair || PyTuple_GET_SIZE(pair) == 2)
+        return pair;
+    PyErr_Format(PyExc_ValueError, "%s() takes (key, value) pairs; element %zu has length %zd", function, nth,
+                 PyTuple_GET_SIZE(pair));
+    Py_DECREF(pair);
+    return NULL;
 }

@@ -19,6 +19,19 @@ void skv_raise_read_only(Handle *handle)
     skv_raise(handle->state, SKV_E_READ_ONLY, "the store was opened with readonly=True: open it without to change it");
 }
 
+PyObject *handle_raise_status(Handle *handle, int status)
+{
+    if (status == SKV_FULL && handle->durable)
+        return skv_raise(handle->state, SKV_E_STORE_FULL,
+                         "the store is full, nothing was changed: delete items, or close it everywhere and open it with a "
+                         "larger size=");
+    if (status == SKV_TOO_LARGE && handle->durable)
+        return skv_raise(handle->state, SKV_E_VALUE_TOO_LARGE,
+                         "the value is larger than this store takes (a quarter of its size, at most 4 GiB - 1): close it "
+                         "everywhere and open it with a larger size=");
+    return skv_raise_status(handle->state, status);
+}
+
 /* ---- Life ------------------------------------------------------------------------------ */
 
 static PyObject *handle_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
@@ -195,6 +208,8 @@ static PyMethodDef methods[] = {
                "(version, replaced), or None: the condition did not hold."),
     SKV_METHOD("_put_items", handle_put_items, METH_O,
                "_put_items($self, items, /)\n--\n\nput_many of (key, value, ttl, content_type)."),
+    SKV_METHOD("_put_batches", handle_put_batches, METH_O,
+               "_put_batches($self, pairs, /)\n--\n\nStore pairs in as few batches as they need, each at one instant."),
     SKV_METHOD("_delete_version", handle_delete_version, METH_FASTCALL,
                "_delete_version($self, key, version, /)\n--\n\nRemove that very version: was it there?"),
     SKV_METHOD("_stats", handle_stats, METH_NOARGS, "_stats($self, /)\n--\n\nNumbers of struct skv_stats."),

@@ -44,6 +44,7 @@ SKV_HANDLE_METHOD(handle_get_many);
 SKV_HANDLE_METHOD_O(handle_fetch_many);
 SKV_HANDLE_METHOD(handle_put_many);
 SKV_HANDLE_METHOD_O(handle_put_items);
+SKV_HANDLE_METHOD_O(handle_put_batches);
 SKV_HANDLE_METHOD(handle_delete_many);
 SKV_HANDLE_METHOD_0(handle_clear);
 

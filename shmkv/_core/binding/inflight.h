@@ -65,6 +65,8 @@ void handle_list_add(Handle *handle);
 void handle_list_remove(Handle *handle);
 bool handle_list_init(void);        /* registers the fork handlers, once per process           */
 
+/* skv_raise_status, with what helps where the store is durable: it cannot be created anew. */
+PyObject *handle_raise_status(Handle *handle, int status);
 void skv_raise_closed(Handle *handle);
 void skv_raise_read_only(Handle *handle);
 

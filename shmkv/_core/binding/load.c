@@ -89,7 +89,7 @@ static bool load_all(Handle *self, load_job *job, PyObject *bad)
             return false;
         load_advance(job, job->round == job->len);
         if (status != SKV_OK && !job->consumed) {
-            skv_raise_status(self->state, status);
+            handle_raise_status(self, status);
             return false;
         }
         if (!add_bad_lines(bad, &job->last))

@@ -28,7 +28,7 @@ static PyObject *take(Handle *self, const key_text *key, bool *missing)
             return value;
         const bool overtaken = status == SKV_CONDITION || status == SKV_MISSING;
         if (!overtaken)
-            skv_raise_status(self->state, status);
+            handle_raise_status(self, status);
         Py_DECREF(value);
         if (!overtaken)
             return NULL;
@@ -63,7 +63,7 @@ static PyObject *add_or_read(Handle *self, const key_text *key, const skv_encode
         if (status == SKV_OK)
             return value_decode(self, value->type, value->data, value->len);
         if (status != SKV_CONDITION)
-            return skv_raise_status(self->state, status);
+            return handle_raise_status(self, status);
         fetched item;
         int found = item_fetch(self, key, &item, false);
         if (found != 0)

@@ -50,7 +50,7 @@ static int store_value(Handle *self, const request *given, storing_job *job)
         return SKV_RAISED;
     int status = storing_run(self, &key, &value, ttl_ms, job);
     if (skv_unlikely(status > SKV_CONDITION))
-        skv_raise_status(self->state, status);      /* before errno can change                 */
+        handle_raise_status(self, status);      /* before errno can change                 */
     skv_encoded_clear(&value);
     return skv_unlikely(status > SKV_CONDITION) ? SKV_RAISED : status;
 }
@@ -63,7 +63,7 @@ static PyObject *put(Handle *self, const signature *to, PyObject *const *args, P
     storing_job job = {.condition = SKV_PUT_ANY};
     int status = store_value(self, &(request){given[0], given[1], given[2], given[3]}, &job);
     if (skv_unlikely(status != SKV_OK))
-        return skv_raise_status(self->state, status);
+        return handle_raise_status(self, status);
     Py_RETURN_NONE;
 }
 
@@ -86,7 +86,7 @@ static PyObject *held(Handle *self, int status)
         Py_RETURN_TRUE;
     if (status == SKV_CONDITION || status == SKV_MISSING)
         Py_RETURN_FALSE;
-    return skv_raise_status(self->state, status);
+    return handle_raise_status(self, status);
 }
 
 PyObject *handle_add(Handle *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
@@ -144,7 +144,7 @@ PyObject *handle_place(Handle *self, PyObject *const *args, Py_ssize_t nargs)
     if (status == SKV_CONDITION)
         Py_RETURN_NONE;
     if (status != SKV_OK)
-        return skv_raise_status(self->state, status);
+        return handle_raise_status(self, status);
     return Py_BuildValue("(KO)", (unsigned long long)job.item.version, job.item.replaced ? Py_True : Py_False);
 }
 
@@ -155,7 +155,7 @@ int handle_ass_subscript(Handle *self, PyObject *key, PyObject *value)
         int status = store_value(self, &(request){key, value, NULL, NULL}, &job);
         if (skv_likely(status == SKV_OK))
             return 0;
-        skv_raise_status(self->state, status);
+        handle_raise_status(self, status);
         return -1;
     }
     int status = removing_run_object(self, key);
@@ -164,7 +164,7 @@ int handle_ass_subscript(Handle *self, PyObject *key, PyObject *value)
     if (status == SKV_MISSING)
         skv_raise_missing(key);
     else
-        skv_raise_status(self->state, status);
+        handle_raise_status(self, status);
     return -1;
 }
 
@@ -273,7 +273,7 @@ static PyObject *count_by(Handle *self, PyObject *const *given, bool down)
     job.expires_ms = ttl_ms ? skv_now_ms(store) + ttl_ms : 0;
     int status = writing_run(self, store, count_step, &job, false);
     handle_leave(self);
-    return status == SKV_OK ? PyLong_FromLongLong(job.result) : skv_raise_status(self->state, status);
+    return status == SKV_OK ? PyLong_FromLongLong(job.result) : handle_raise_status(self, status);
 }
 
 PyObject *handle_incr(Handle *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
