@@ -428,12 +428,14 @@ class Store(Handle, MutableMapping[Key, Any]):
         shmkv.errors.ClosedStoreError: the store is closed in this process: open it again
         """
         super().close()
-        if self._region is not None:
-            self._left, self._region = [self._region], None
         self._candidates = []
         if self._durable is not None:
+            if self._region is not None:
+                self._left, self._region = [self._region], None
             self._durable.leave(self._left, self._target, self._identity)
-        elif self._finalizer is not None:
+            return
+        self._region = None
+        if self._finalizer is not None:
             self._finalizer()
 
     def unlink(self) -> None:
