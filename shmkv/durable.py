@@ -464,7 +464,7 @@ def _progress(path: Path, folder: int) -> Any:
 def _read_settings(path: Path, folder: int) -> Settings | None:
     try:
         # Without waiting for who writes to it, if it is a pipe.
-        fd = os.open(SETTINGS_FILE, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW, dir_fd=folder)
+        fd = os.open(SETTINGS_FILE, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=folder)
     except FileNotFoundError:
         return None
     try:

@@ -304,6 +304,17 @@ def test_a_reasonable_place_is_taken_and_told(tmp_path: Path) -> None:
         assert data.read("k") == {}
 
 
+def test_its_path_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with DataStore("data") as data:
+        monkeypatch.chdir("/")
+        assert data.path == tmp_path / "data"
+        assert data.path.stat().st_mode & 0o077 == 0, "nobody else may remove its files"
+        for wrong in ((0,), (None, 7), (b"a",)):
+            with pytest.raises(TypeError, match="str or None"):
+                data.range(*wrong)  # type: ignore[arg-type]
+
+
 def test_a_file_is_no_directory(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("mine")

@@ -615,6 +615,51 @@ def test_settings_that_are_lost_or_foreign(folder: Path) -> None:
         assert store["a"] == 1
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"format": 1, "uuid": "00", "size": 1048576}',
+        '{"format": 1, "uuid": "%s", "size": 1e400}' % ("00" * 16),
+        '{"format": 1, "uuid": 7, "size": 1048576}',
+        '{"format": 1}',
+        "[1]",
+        "7",
+        "[" * 5_000,
+        "",
+    ],
+)
+def test_settings_that_are_none(folder: Path, text: str) -> None:
+    with Store.open(folder, size="16MiB"):
+        pass
+    (folder / "store.json").write_text(text)
+    with pytest.raises(CorruptStoreError, match=r"store\.json is damaged"):
+        Store.open(folder)
+    assert (folder / "store.json").read_text() == text, "nothing was changed"
+
+
+def test_settings_that_are_a_pipe_are_not_waited_for(folder: Path) -> None:
+    folder.mkdir()
+    os.mkfifo(folder / "store.json")
+    with pytest.raises(CorruptStoreError, match=r"store\.json is damaged"):
+        Store.open(folder)
+
+
+def test_a_later_version_may_say_anything_else(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "store.json").write_text('{"format": 2}')
+    with pytest.raises(LayoutVersionError, match="format 2"):
+        Store.open(folder)
+
+
+@pytest.mark.parametrize("path", ["", b""])
+def test_an_empty_path_is_no_directory(path: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for face in (Store.open, shmkv.DataStore):
+        with pytest.raises(ValueError, match="empty"):
+            face(path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def _fill(store: Store) -> None:
     for i in range(100):
         store.put_many({f"more{i}.{j}": os.urandom(1000) for j in range(3000)})
