@@ -35,6 +35,13 @@ FLAVOURS = {
     "tsan": ["-O1", "-g", "-fsanitize=thread"],
     "traced": ["-O1", "-DSKV_CRASH_POINTS", "-include", str(PROGRAMS / "traced.h")],
 }
+# What a flavour's programs are linked with.
+PARTS = {
+    "points": ["crash_hook.c"],
+    "asan": ["crash_hook.c", "fork_safe.c"],
+    "traced": ["crash_hook.c"],
+}
+LINK = {"asan": [f"-Wl,--wrap={name}" for name in ("malloc", "calloc", "realloc", "aligned_alloc", "free")]}
 # For the run of a program under sanitizers.
 ENVIRONMENT = {
     "ASAN_OPTIONS": "abort_on_error=0:detect_leaks=1",
@@ -109,7 +116,7 @@ class Builder:
         path = self._folder / _folder_name((flavour, *extra)) / name
         source = str(PROGRAMS / f"{name}.c")
         flags = [*WARNINGS, *FLAVOURS[flavour], *extra]
-        compile_c([*flags, source, *objects, "-o", str(path), "-lpthread"], self._source)
+        compile_c([*flags, source, *objects, *LINK.get(flavour, ()), "-o", str(path), "-lpthread"], self._source)
         return path
 
     def _engine(self, flavour: str, extra: tuple[str, ...]) -> list[str]:
@@ -117,9 +124,7 @@ class Builder:
         if key not in self._engines:
             self._require_working(flavour)
             (self._folder / _folder_name(key)).mkdir(parents=True)
-            sources = sorted(self._source.glob("*.c"))
-            if "-DSKV_CRASH_POINTS" in FLAVOURS[flavour]:
-                sources.append(PROGRAMS / "crash_hook.c")
+            sources = [*sorted(self._source.glob("*.c")), *(PROGRAMS / part for part in PARTS.get(flavour, ()))]
             flags = [*WARNINGS, *FLAVOURS[flavour], *extra]
             object_cache()  # now: two threads that ask for it at once would make two
             with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:

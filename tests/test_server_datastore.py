@@ -59,6 +59,12 @@ def test_keys(http: httpx.Client, server: Serving, key: str) -> None:
     assert ask(server, "DELETE", f"/delete/{target}").status == 200
 
 
+@pytest.mark.parametrize(("method", "target"), [("GET", "/read%2Fk"), ("DELETE", "/%64elete/k")])
+def test_only_a_key_is_decoded(server: Serving, method: str, target: str) -> None:
+    assert ask(server, method, target).status == 404
+    assert server.complaints == ""
+
+
 @pytest.mark.parametrize(
     ("key", "value", "ttl"),
     [

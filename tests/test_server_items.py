@@ -165,6 +165,20 @@ def test_routes_that_are_not_there(http: httpx.Client) -> None:
         assert answer.headers["allow"]
 
 
+def test_only_a_key_is_decoded(server: Serving, http: httpx.Client, items: Store) -> None:
+    """A route's own characters, escaped, are no route; above all not one for keys, without a key."""
+    items["k"] = 1
+    for method, target in (
+        ("GET", "/read%2Fk"), ("DELETE", "/delete%2fk"), ("GET", "/%72ead/k"), ("DELETE", "/%64elete/k"),
+        ("GET", "/kv%2Fk"), ("GET", "/%6Bv/k"), ("GET", "/%68ealthz"), ("GET", "/%"), ("GET", "/%FF"), ("GET", "/%0A"),
+    ):  # fmt: skip
+        answer = ask(server, method, target)
+        assert answer.status == 404, target
+        assert answer.json["detail"].startswith(f"{method} '{target}'")
+    assert items["k"] == 1
+    assert server.complaints == ""
+
+
 # ---- Many items ----------------------------------------------------------------------------------
 
 

@@ -220,14 +220,17 @@ def _label_of(path: bytes) -> str:
 
 
 def _take_key(scope: Scope) -> None:
-    """Take the key off a path that ends in one, before a router sees it."""
+    """Take the key off a path that ends in one, before a router sees it.
+
+    The router gets any other path as it was sent.  Decoded, /delete%2Fb would be a route for keys, without a key.
+    """
     raw: bytes = scope["raw_path"]
     for prefix in KEYED:
         if raw.startswith(prefix):
             scope["shmkv.key"] = text_of(raw[len(prefix) :])
             scope["path"] = prefix.decode() + "key"
             return
-    scope["path"] = text_of(raw)
+    scope["path"] = raw.decode("latin-1")
 
 
 def _without_port(host: str) -> str:

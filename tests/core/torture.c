@@ -840,14 +840,15 @@ static void require_end(int status, const char *who)
 static void bury_victim(uint32_t i)
 {
     int status;
-    kill(-victims[i], SIGKILL);
     require_end(wait_child(victims[i]), "a victim");
+    kill(-victims[i], SIGKILL);
     while (waitpid(-victims[i], &status, 0) > 0)
         require_end(status, "a guest or an orphan");
 }
 
 static void kill_victim(uint32_t i, rng *r)
 {
+    kill(-victims[i], SIGKILL);
     bury_victim(i);
     sum.kills++;
     stopped[i] = false;
@@ -941,16 +942,15 @@ static void storm(rng *r, double seconds)
 static void end_victims(rng *r)
 {
     bool in_peace = below(r, 2);
-    if (in_peace) {
+    if (in_peace)
         atomic_store(&sh->stop, true);
-        for (uint32_t i = 0; i < VICTIMS; i++)
-            require_end(wait_child(victims[i]), "a victim");
-        sum.ends += VICTIMS;
-    }
-    for (uint32_t i = 0; i < VICTIMS && !in_peace; i++) {
+    for (uint32_t i = 0; i < VICTIMS; i++) {
+        if (!in_peace)
+            kill(-victims[i], SIGKILL);
         bury_victim(i);
-        sum.kills++;
     }
+    sum.ends += in_peace ? VICTIMS : 0;
+    sum.kills += in_peace ? 0 : VICTIMS;
 }
 
 /* Everything is where it was promised. */
