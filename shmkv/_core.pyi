@@ -178,11 +178,14 @@ def durable_begin(region: Region, folder: int, uuid: bytes, state: bytes = ..., 
     """From now on every change of this process goes through the log."""
 
 def durable_state(region: Region, /) -> dict[str, Any]:
-    """segment, end, synced, kept_from, failed (an errno), joined (this process has begun)."""
+    """segment, end, synced, vouched, kept_from, failed (an errno), joined (this process has begun)."""
 
 def durable_data_bytes(region: Region, /) -> int: ...
 def durable_sync(region: Region, /) -> None:
     """Returns when everything in the log is on stable storage."""
+
+def durable_vouch(region: Region, /) -> None:
+    """The log says that all of it is on stable storage, if it is, and nobody writes to it."""
 
 def durable_checkpoint(region: Region, /) -> tuple[int, int, int] | None:
     """(number, items, bytes) of the new snapshot; None: another process is writing one."""

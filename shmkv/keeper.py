@@ -1,4 +1,4 @@
-"""The thread of a durable store's handle: syncs the log within a second, and has snapshots written in time."""
+"""The thread of a durable store's handle: syncs the log within a second, says so in it, and has snapshots written."""
 
 from __future__ import annotations
 
@@ -21,13 +21,18 @@ SNAPSHOT_PAUSE = 10.0  # seconds, twice as long each time, after a snapshot in v
 
 
 class Keeper:
-    """A thread that syncs the log, and has a snapshot written when the log has outgrown the data."""
+    """A thread that syncs the log, and has a snapshot written when the log has outgrown the data.
+
+    Each frame of the log says how far it was synced when the frame was made: what is damaged below that has rotted, and
+    above it was torn by a power cut, and is cut off.  When nothing more comes, an empty frame says it of the last ones.
+    """
 
     def __init__(self, opened: _core.Region, sync: str) -> None:
         self._region = opened
         self._syncs = sync == "interval"
         self._stopped = threading.Event()
         self._pause, self._next_snapshot = SNAPSHOT_PAUSE, 0.0
+        self._end = self._tried = -1  # of the log: at the last look, and when it was last to be vouched for
         self._start()
 
     def _start(self) -> None:
@@ -46,6 +51,8 @@ class Keeper:
         if not self._stopped.is_set():
             self._stopped.set()
             self.look()
+            with contextlib.suppress(ShmkvError, OSError):
+                _core.durable_vouch(self._region)
 
     def look(self) -> None:
         """One round; a log that has failed says so to whoever writes next."""
@@ -55,6 +62,7 @@ class Keeper:
         with contextlib.suppress(ShmkvError, OSError):
             if self._syncs and state["end"] > state["synced"]:
                 _core.durable_sync(self._region)
+            self._vouch(state)
             grown = state["end"] - state["kept_from"]
             if grown <= LOG_LEAST or time.monotonic() < self._next_snapshot:
                 return
@@ -64,6 +72,14 @@ class Keeper:
                 self._pause *= 2
                 if _core.durable_checkpoint(self._region) is not None:
                     self._pause, self._next_snapshot = SNAPSHOT_PAUSE, 0.0
+
+    def _vouch(self, state: dict[str, int]) -> None:
+        """Once for each end of the log: where it fails, a disk that is full is left alone."""
+        idle, self._end = state["end"] == self._end, state["end"]
+        if idle and state["vouched"] != state["end"] == state["synced"] != self._tried:
+            self._tried = state["end"]
+            _core.durable_vouch(self._region)
+            _core.durable_sync(self._region)
 
     def restart(self) -> None:
         """In a forked child."""

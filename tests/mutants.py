@@ -667,6 +667,14 @@ LOG = (
         DURABLE,
     ),
     mutant(
+        "empty-frame-cut",
+        "the frame that a dead process vouched with is cut off, though it was counted",
+        "journal.c",
+        "    if (skv_load(&log_of(store)->writer) == 0)          /* an empty frame: nobody's change    */\n        return true;\n",
+        "",
+        DURABLE,
+    ),
+    mutant(
         "frame-without-commit",
         "the whole frame of a dead writer counts, and its change does not",
         "journal.c",

@@ -279,6 +279,8 @@ def test_a_worker_that_hangs_is_replaced(items: Store) -> None:
         server.wait_for_workers()
         hung = server.workers()[0]
         os.kill(hung, signal.SIGSTOP)
+        time.sleep(8)
+        assert hung in server.workers(), "it may only be slow"
         wait_until(lambda: hung not in server.workers() and len(server.workers()) == 2, 60, "a new worker")
         server.wait_for_workers()
 

@@ -52,6 +52,8 @@ static void wake_turns(void *context, _Atomic uint32_t *word)
 static bool commit_dead_writer(void *context)
 {
     skv *store = context;
+    if (skv_load(&log_of(store)->writer) == 0)          /* an empty frame: nobody's change    */
+        return true;
     uint32_t slot = skv_load(&log_of(store)->writer) - 1;
     uint64_t pending = skv_load(&log_of(store)->writer_status), seen = pending;
     uint64_t committed = (pending & ~UINT64_C(3)) | SKV_BATCH_COMMITTED;
@@ -306,4 +308,21 @@ skv_status skv_journal_sync(skv *store)
     uint64_t end = skv_load(&log_of(store)->end);
     skv_journal_unlock(store);
     return skv_journal_wait(store, end);
+}
+
+/* A dead writer's frame is decided first, whose name is then no longer needed. */
+skv_status skv_journal_vouch(skv *store)
+{
+    if (!store->journal)
+        return SKV_OK;
+    skv_journal_repair_if_dead(store);
+    skv_status status = skv_register(store);
+    if (status || !skv_trylock(store, &log_of(store)->lock))
+        return status;
+    skv_store_release(&log_of(store)->writer, 0);
+    SKV_CRASH("journal.vouching");
+    int error = skv_load(&log_of(store)->failed) ? -EROFS : skv_wal_vouch_locked(&store->journal->wal);
+    SKV_CRASH("journal.vouched");
+    skv_journal_unlock(store);
+    return error ? skv_journal_failure(store, error) : SKV_OK;
 }

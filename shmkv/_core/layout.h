@@ -110,6 +110,7 @@ typedef struct skv_log_state {
     _Atomic uint64_t kept_from;             /* position from which the newest snapshot goes on */
     _Atomic uint32_t writer;                /* process slot + 1 of who appends; 0 = nobody    */
     _Atomic uint64_t writer_status;         /* `status` of that process while its frame counts for nothing yet */
+    _Atomic uint64_t vouched;               /* `end` when the last frame, or a segment's head, said that all was synced */
     _Alignas(64) _Atomic uint32_t sync_lock;        /* one syncs for all who wait             */
     _Atomic uint32_t sync_round;            /* +1 after each sync; who waits sleeps on it     */
     _Atomic uint64_t synced;                /* what is below it is on stable storage          */

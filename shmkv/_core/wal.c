@@ -151,6 +151,8 @@ static void publish_segment(skv_wal *wal, int handle, uint64_t identity, const s
     take_handle(wal, handle, identity, segment);
     skv_store(&wal->state->sequence, sequence);
     skv_store_release(&wal->state->end, end);
+    if (end == segment->base)
+        skv_store(&wal->state->vouched, end);
     raise_synced(wal->state, end);
     skv_store_release(&wal->state->segment, segment->number);
 }
@@ -383,6 +385,23 @@ int skv_wal_append_locked(skv_wal *wal, skv_frame *frame, uint64_t *position)
     int status = skv_wal_write_locked(wal, frame, false, position);
     if (status == 0)
         skv_wal_accept_locked(wal, *position);
+    return status;
+}
+
+int skv_wal_vouch_locked(skv_wal *wal)
+{
+    skv_log_state *state = wal->state;
+    _Alignas(8) uint8_t bytes[SKV_FRAME_HEAD];
+    skv_frame frame = {.bytes = bytes, .room = sizeof bytes};
+    const uint64_t end = skv_load(&state->end);
+    uint64_t position;
+    if (skv_load(&state->vouched) == end || skv_load_acquire(&state->synced) < end)
+        return 0;
+    if (!skv_frame_begin(&frame, SKV_FRAME_CHANGE))
+        return -ENOMEM;
+    int status = skv_wal_append_locked(wal, &frame, &position);
+    if (status == 0)
+        skv_store(&state->vouched, position);
     return status;
 }
 

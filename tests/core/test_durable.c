@@ -216,6 +216,8 @@ static skv_status remove_batch(void)
 
 static skv_status clear(void) { return clear_all(b.store); }
 
+static skv_status vouch(void) { return skv_journal_vouch(b.store); }
+
 static skv_status checkpoint(void)
 {
     skv_checkpoint made;
@@ -232,6 +234,7 @@ static const deed deeds[] = {
     {"put_new", put_new}, {"put_over", put_over}, {"remove_one", remove_one}, {"remove_none", remove_none},
     {"touch_first", touch_first}, {"touch_again", touch_again}, {"persist", persist}, {"count", count},
     {"put_batch", put_batch}, {"remove_batch", remove_batch}, {"clear", clear}, {"checkpoint", checkpoint},
+    {"vouch", vouch},
 };
 
 /* ---- Points ------------------------------------------------------------------------------------------------ */
@@ -440,6 +443,7 @@ static void deaths_of_repairers(void)
         {1, "journal.named", true}, {1, "wal.written", false}, {1, "logged.announced", false}, {1, "wal.counted", false},
         {2, "wal.written", false}, {2, "logged.announced", false}, {8, "journal.named", true}, {8, "wal.written", false},
         {8, "batch.announced", false}, {9, "wal.written", false}, {10, "wal.written", false}, {5, "logged.committed", false},
+        {12, "journal.vouching", true}, {12, "wal.written", false}, {12, "wal.counted", false},
     };
     dying it = {reclaim, false};
     for (uint32_t c = 0; c < COUNT(corpses); c++) {
@@ -823,6 +827,8 @@ static void power_cuts(void)
             o.has_other = false;
             REQUIRE_OK(change_something(&o.r));
             REQUIRE_OK(skv_journal_sync(b.store));
+            if (below(&o.r, 3) == 0)
+                REQUIRE_OK(vouch());
             shot now = look(b.store);
             REQUIRE(!o.has_other || same(&o.other, &now), "something came back that nobody had stored");
         }

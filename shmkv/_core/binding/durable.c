@@ -135,8 +135,9 @@ PyObject *module_durable_state(PyObject *module, PyObject *region)
     if (!store)
         return NULL;
     const skv_log_state *log = &store->header->log;
-    return Py_BuildValue("{s:K,s:K,s:K,s:K,s:I,s:O}", "segment", (unsigned long long)skv_load_acquire(&log->segment), "end",
-                         (unsigned long long)skv_load(&log->end), "synced", (unsigned long long)skv_load(&log->synced), "kept_from",
+    return Py_BuildValue("{s:K,s:K,s:K,s:K,s:K,s:I,s:O}", "segment", (unsigned long long)skv_load_acquire(&log->segment), "end",
+                         (unsigned long long)skv_load(&log->end), "synced", (unsigned long long)skv_load(&log->synced), "vouched",
+                         (unsigned long long)skv_load(&log->vouched), "kept_from",
                          (unsigned long long)skv_load(&log->kept_from), "failed", (unsigned int)skv_load(&log->failed), "joined",
                          store->journal ? Py_True : Py_False);
 }
@@ -165,6 +166,20 @@ PyObject *module_durable_sync(PyObject *module, PyObject *region)
         return NULL;
     Py_BEGIN_ALLOW_THREADS
     status = skv_journal_sync(store);
+    Py_END_ALLOW_THREADS
+    if (status)
+        return skv_raise_status(PyModule_GetState(module), (int)status);
+    Py_RETURN_NONE;
+}
+
+PyObject *module_durable_vouch(PyObject *module, PyObject *region)
+{
+    skv *store = store_of(module, region);
+    skv_status status;
+    if (!store)
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    status = skv_journal_vouch(store);
     Py_END_ALLOW_THREADS
     if (status)
         return skv_raise_status(PyModule_GetState(module), (int)status);

@@ -217,6 +217,8 @@ static PyMethodDef functions[] = {
                "durable_state(region, /)\n--\n\nHow far the log and the disk are."),
     SKV_METHOD("durable_data_bytes", module_durable_data_bytes, METH_O,
                "durable_data_bytes(region, /)\n--\n\nAbout what a snapshot would take."),
+    SKV_METHOD("durable_vouch", module_durable_vouch, METH_O,
+               "durable_vouch(region, /)\n--\n\nThe log says that all of it is on stable storage, if it is, and nobody writes to it."),
     SKV_METHOD("durable_sync", module_durable_sync, METH_O,
                "durable_sync(region, /)\n--\n\nReturns when the log is on stable storage."),
     SKV_METHOD("durable_checkpoint", module_durable_checkpoint, METH_O,
