@@ -34,8 +34,8 @@ _BACKLOG: Final = 2048
 _PR_SET_PDEATHSIG: Final = 1
 _SIDE_TIMEOUT_S: Final = 0.25  # a worker that is stopped while it counts holds up the others for no longer
 _GRACE_SECONDS: Final = 30  # for requests in flight when the server ends
-# A worker that says nothing for so long is replaced.  On a machine with much too much to do it takes 10 s to start: with
-# uvicorn's own 5 it would be ended before it has started, and so would the next one.
+# A worker that says nothing for so long is replaced.  On a machine with far too much to do it takes 10 s to start: with
+# uvicorn's own 5 s it would be ended before it has started, and so would the next one.
 _HANGING_SECONDS: Final = 20
 
 
