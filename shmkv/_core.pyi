@@ -184,8 +184,8 @@ def durable_data_bytes(region: Region, /) -> int: ...
 def durable_sync(region: Region, /) -> None:
     """Returns when everything in the log is on stable storage."""
 
-def durable_vouch(region: Region, /) -> None:
-    """The log says that all of it is on stable storage, if it is, and nobody writes to it."""
+def durable_vouch(region: Region, /) -> bool:
+    """The log says that all of it is on stable storage; False: it is not, nothing is new, or somebody writes to it."""
 
 def durable_checkpoint(region: Region, /) -> tuple[int, int, int] | None:
     """(number, items, bytes) of the new snapshot; None: another process is writing one."""

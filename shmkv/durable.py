@@ -220,6 +220,8 @@ def _write_last_snapshot(opened: _core.Region, path: Path) -> None:
             _core.durable_checkpoint(opened)
     except (LogFailedError, StoreFullError) as error:  # the log holds everything that the snapshot would
         _log.warning("no snapshot of %s was written: %s", path, error)
+        with contextlib.suppress(ShmkvError, OSError):
+            _core.durable_vouch(opened)
 
 
 os.register_at_fork(after_in_child=Durable.all_after_fork)

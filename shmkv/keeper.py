@@ -17,7 +17,8 @@ SYNC_SECONDS = 0.25
 # The log may be so many times as large as the data before a snapshot takes its place, and not before it has this size.
 LOG_FACTOR = 2
 LOG_LEAST = 64 << 20
-SNAPSHOT_PAUSE = 10.0  # seconds, twice as long each time, after a snapshot in vain
+# Seconds after an attempt in vain: a disk that is full is not to be written to four times a second.
+RETRY_PAUSE = 10.0  # twice as long each time, for a snapshot
 
 
 class Keeper:
@@ -31,8 +32,8 @@ class Keeper:
         self._region = opened
         self._syncs = sync == "interval"
         self._stopped = threading.Event()
-        self._pause, self._next_snapshot = SNAPSHOT_PAUSE, 0.0
-        self._end = self._tried = -1  # of the log: at the last look, and when it was last to be vouched for
+        self._pause, self._next_snapshot = RETRY_PAUSE, 0.0
+        self._end, self._next_vouch = -1, 0.0  # where the log ended at the last look
         self._start()
 
     def _start(self) -> None:
@@ -59,27 +60,33 @@ class Keeper:
         state = _core.durable_state(self._region)
         if state["failed"]:
             return
-        with contextlib.suppress(ShmkvError, OSError):
-            if self._syncs and state["end"] > state["synced"]:
-                _core.durable_sync(self._region)
-            self._vouch(state)
-            grown = state["end"] - state["kept_from"]
-            if grown <= LOG_LEAST or time.monotonic() < self._next_snapshot:
-                return
-            if grown > LOG_FACTOR * _core.durable_data_bytes(self._region):
-                # Where it fails, a disk that is full is not to be written to four times a second.
-                self._next_snapshot = time.monotonic() + self._pause
-                self._pause *= 2
-                if _core.durable_checkpoint(self._region) is not None:
-                    self._pause, self._next_snapshot = SNAPSHOT_PAUSE, 0.0
+        for step in (self._sync, self._vouch, self._write_snapshot):
+            with contextlib.suppress(ShmkvError, OSError):
+                step(state)
+
+    def _sync(self, state: dict[str, int]) -> None:
+        if self._syncs and state["end"] > state["synced"]:
+            _core.durable_sync(self._region)
 
     def _vouch(self, state: dict[str, int]) -> None:
-        """Once for each end of the log: where it fails, a disk that is full is left alone."""
+        """What nobody has added to since the last look says that it is synced."""
         idle, self._end = state["end"] == self._end, state["end"]
-        if idle and state["vouched"] != state["end"] == state["synced"] != self._tried:
-            self._tried = state["end"]
-            _core.durable_vouch(self._region)
+        if not idle or not state["vouched"] != state["end"] == state["synced"] or time.monotonic() < self._next_vouch:
+            return
+        self._next_vouch = time.monotonic() + RETRY_PAUSE
+        if _core.durable_vouch(self._region):
             _core.durable_sync(self._region)
+        self._next_vouch = 0.0
+
+    def _write_snapshot(self, state: dict[str, int]) -> None:
+        grown = state["end"] - state["kept_from"]
+        if grown <= LOG_LEAST or time.monotonic() < self._next_snapshot:
+            return
+        if grown > LOG_FACTOR * _core.durable_data_bytes(self._region):
+            self._next_snapshot = time.monotonic() + self._pause
+            self._pause *= 2
+            if _core.durable_checkpoint(self._region) is not None:
+                self._pause, self._next_snapshot = RETRY_PAUSE, 0.0
 
     def restart(self) -> None:
         """In a forked child."""

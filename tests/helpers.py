@@ -191,12 +191,6 @@ def is_synced(store: Store) -> bool:
     return bool(state["synced"] == state["end"])
 
 
-def is_vouched(store: Store) -> bool:
-    """And does the log say so, in a frame that is on stable storage too?"""
-    state = _core.durable_state(store._opened())
-    return bool(state["synced"] == state["end"] == state["vouched"])
-
-
 def lose_memory(path: Path) -> None:
     """Remove the region of the durable store in that folder, as a reboot does."""
     facts = path.stat()

@@ -675,6 +675,14 @@ LOG = (
         DURABLE,
     ),
     mutant(
+        "sync-without-row",
+        "a forked child whose first call is a sync takes the lock of the log without a name",
+        "journal.c",
+        "status = skv_register(store);\n    if (status)\n        return status;\n    status = SKV_BUSY;",
+        "status = SKV_BUSY;",
+        DURABLE,
+    ),
+    mutant(
         "frame-without-commit",
         "the whole frame of a dead writer counts, and its change does not",
         "journal.c",
@@ -841,7 +849,8 @@ LOG = (
         "a snapshot does not wait for the writer whose change it shows",
         "journal.c",
         "    skv_status status = lock_patiently(store);\n    if (status)\n        return status;\n"
-        "    uint64_t end = skv_load(&log_of(store)->end);\n    skv_journal_unlock(store);\n",
+        "    SKV_CRASH(\"journal.looked\");\n    uint64_t end = skv_load(&log_of(store)->end);\n"
+        "    skv_journal_unlock(store);\n",
         "    uint64_t end = skv_load(&log_of(store)->end);\n",
         DURABLE,
     ),

@@ -25,10 +25,8 @@ from helpers import (
     files_of,
     has_memory,
     is_synced,
-    is_vouched,
     killed,
     lose_memory,
-    wait_until,
 )
 
 import shmkv
@@ -52,8 +50,6 @@ FORK = multiprocessing.get_context("fork")
 def folder(tmp_path: Path) -> Iterator[Path]:
     yield from durable_folder(tmp_path)
 
-
-HEAD, EMPTY_FRAME = 64, 40  # bytes in a log
 
 # ---- A directory is a store ------------------------------------------------------------------
 
@@ -535,30 +531,6 @@ def test_rot_is_told_and_repaired(folder: Path) -> None:
     with Store.open(folder) as store:
         assert len(store) == report.changes + 1
         assert store.repaired is None
-
-
-@pytest.mark.parametrize("mode", ["interval", "always"])
-def test_damage_in_what_an_idle_store_had_synced_is_told(folder: Path, mode: str) -> None:
-    """Nobody has to write any more for that; and whatever number of handles there are, it is vouched for once."""
-    with Store.open(folder, size="16MiB", sync=mode) as store, Store.open(folder):
-        for i in range(10):
-            store[f"k{i}"] = i
-        written = _core.durable_state(store._opened())["end"]
-        wait_until(lambda: is_vouched(store), what="the last sync")
-        time.sleep(1)
-        end = _core.durable_state(store._opened())["end"]
-        assert end == written + EMPTY_FRAME
-        copy = copy_of(folder)
-    log = files_of(copy, ".log")[-1]
-    raw = log.read_bytes()
-    for at, lost in ((HEAD + written - 20, True), (HEAD + 50, True), (HEAD + written + 20, False)):
-        log.write_bytes(raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :])
-        if lost:
-            with pytest.raises(CorruptStoreError, match="damaged"):
-                Store.open(copy)
-        else:
-            with Store.open(copy) as whole:
-                assert len(whole) == 10
 
 
 def test_a_torn_tail_is_cut_off(folder: Path) -> None:

@@ -107,10 +107,14 @@ bool skv_journal_is_done_with(const skv *store, uint32_t dead_slot)
            && (skv_load(&log->lock) == 0 || skv_load(&log->writer) != dead_slot + 1);
 }
 
-/* For whoever has no deadline of its own: for so long as a process may be stopped without being missed. */
+/* For whoever has no deadline of its own: for so long as a process may be stopped without being missed.  It may be the
+ * first thing that a forked child does: without a row nobody could take the lock from it. */
 static skv_status lock_patiently(skv *store)
 {
-    skv_status status = SKV_BUSY;
+    skv_status status = skv_register(store);
+    if (status)
+        return status;
+    status = SKV_BUSY;
     for (uint32_t slice = 0; slice < PATIENCE && status == SKV_BUSY; slice++) {
         skv_wait wait = {.block = true, .shared = true};
         status = skv_journal_lock(store, &wait);
@@ -305,23 +309,27 @@ skv_status skv_journal_sync(skv *store)
     skv_status status = lock_patiently(store);
     if (status)
         return status;
+    SKV_CRASH("journal.looked");
     uint64_t end = skv_load(&log_of(store)->end);
     skv_journal_unlock(store);
     return skv_journal_wait(store, end);
 }
 
 /* A dead writer's frame is decided first, whose name is then no longer needed. */
-skv_status skv_journal_vouch(skv *store)
+skv_status skv_journal_vouch(skv *store, bool *said)
 {
-    if (!store->journal)
+    *said = false;
+    if (!store->journal || !skv_wal_can_vouch(&store->journal->wal))
         return SKV_OK;
-    skv_journal_repair_if_dead(store);
     skv_status status = skv_register(store);
-    if (status || !skv_trylock(store, &log_of(store)->lock))
+    if (status)
         return status;
+    skv_journal_repair_if_dead(store);
+    if (!skv_trylock(store, &log_of(store)->lock))
+        return SKV_OK;
     skv_store_release(&log_of(store)->writer, 0);
     SKV_CRASH("journal.vouching");
-    int error = skv_load(&log_of(store)->failed) ? -EROFS : skv_wal_vouch_locked(&store->journal->wal);
+    int error = skv_load(&log_of(store)->failed) ? -EROFS : skv_wal_vouch_locked(&store->journal->wal, said);
     SKV_CRASH("journal.vouched");
     skv_journal_unlock(store);
     return error ? skv_journal_failure(store, error) : SKV_OK;

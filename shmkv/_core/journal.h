@@ -71,7 +71,7 @@ skv_status skv_journal_wait(skv *store, uint64_t position);
 skv_status skv_journal_sync(skv *store);
 
 /* Says in the log that all of it is on stable storage (wal.h), if nobody is writing to it: who writes says so too. */
-skv_status skv_journal_vouch(skv *store);
+skv_status skv_journal_vouch(skv *store, bool *said);
 
 /* What a failed call on the log's files means; sets errno.  `error`: minus an errno. */
 skv_status skv_journal_failure(const skv *store, int error);

@@ -14,6 +14,8 @@
 #ifndef SKV_LOCK_H
 #define SKV_LOCK_H
 
+#include <stdlib.h>
+
 #include "engine.h"
 
 /* Puts right what the lock guards, after its holder died.  The lock is held by the caller. */
@@ -31,6 +33,10 @@ static inline uint32_t skv_lock_slot(skv *store)
 
 static inline uint32_t skv_lock_name(skv *store)
 {
+#ifdef SKV_CRASH_POINTS
+    if (skv_lock_slot(store) == SKV_NO_PROC)
+        abort();
+#endif
     return (skv_lock_slot(store) + 1) | skv_thread_tag() << SKV_LOCK_TAG_SHIFT;
 }
 

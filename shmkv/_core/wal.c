@@ -224,6 +224,8 @@ int skv_wal_resume_locked(skv_wal *wal, const skv_segment *segment, uint64_t syn
     }
     SKV_CRASH("wal.resumed");
     publish_segment(wal, handle, identity, segment, end, sequence);
+    if (end - synced == SKV_FRAME_HEAD)         /* an empty frame, which vouches for the others   */
+        skv_store(&wal->state->vouched, end);
     return 0;
 }
 
@@ -388,21 +390,28 @@ int skv_wal_append_locked(skv_wal *wal, skv_frame *frame, uint64_t *position)
     return status;
 }
 
-int skv_wal_vouch_locked(skv_wal *wal)
+bool skv_wal_can_vouch(const skv_wal *wal)
 {
-    skv_log_state *state = wal->state;
+    const skv_log_state *state = wal->state;
+    const uint64_t end = skv_load_acquire(&state->end);
+    return skv_load(&state->vouched) != end && skv_load_acquire(&state->synced) >= end;
+}
+
+int skv_wal_vouch_locked(skv_wal *wal, bool *said)
+{
     _Alignas(8) uint8_t bytes[SKV_FRAME_HEAD];
     skv_frame frame = {.bytes = bytes, .room = sizeof bytes};
-    const uint64_t end = skv_load(&state->end);
     uint64_t position;
-    if (skv_load(&state->vouched) == end || skv_load_acquire(&state->synced) < end)
+    if (!skv_wal_can_vouch(wal))
         return 0;
     if (!skv_frame_begin(&frame, SKV_FRAME_CHANGE))
         return -ENOMEM;
     int status = skv_wal_append_locked(wal, &frame, &position);
-    if (status == 0)
-        skv_store(&state->vouched, position);
-    return status;
+    if (status)
+        return status;
+    skv_store(&wal->state->vouched, position);
+    *said = true;
+    return 0;
 }
 
 /* ---- Stable storage ---------------------------------------------------------------------------------- */

@@ -74,9 +74,11 @@ void skv_wal_accept_locked(skv_wal *wal, uint64_t position);
 /* Both. */
 int skv_wal_append_locked(skv_wal *wal, skv_frame *frame, uint64_t *position);
 
-/* Says in an empty frame that all before it is on stable storage, if that is so and nothing said it yet: of the last
- * frames recovery could not tell damage from what a power cut left.  The frame itself need not last. */
-int skv_wal_vouch_locked(skv_wal *wal);
+/* All of the log is on stable storage, and no frame says so yet. */
+bool skv_wal_can_vouch(const skv_wal *wal);
+/* Then says it, in an empty frame: of the last frames recovery could not tell damage from what a power cut left.  The
+ * frame itself need not last. */
+int skv_wal_vouch_locked(skv_wal *wal, bool *said);
 
 /* After the death of who held the lock: what it had not finished is cut off, or, where it is a whole frame and
  * `accept` says so, is part of the log.  NULL accepts nothing. */

@@ -216,7 +216,13 @@ static skv_status remove_batch(void)
 
 static skv_status clear(void) { return clear_all(b.store); }
 
-static skv_status vouch(void) { return skv_journal_vouch(b.store); }
+static skv_status sync_all(void) { return skv_journal_sync(b.store); }
+
+static skv_status vouch(void)
+{
+    bool said;
+    return skv_journal_vouch(b.store, &said);
+}
 
 static skv_status checkpoint(void)
 {
@@ -234,7 +240,7 @@ static const deed deeds[] = {
     {"put_new", put_new}, {"put_over", put_over}, {"remove_one", remove_one}, {"remove_none", remove_none},
     {"touch_first", touch_first}, {"touch_again", touch_again}, {"persist", persist}, {"count", count},
     {"put_batch", put_batch}, {"remove_batch", remove_batch}, {"clear", clear}, {"checkpoint", checkpoint},
-    {"vouch", vouch},
+    {"vouch", vouch}, {"sync", sync_all},
 };
 
 /* ---- Points ------------------------------------------------------------------------------------------------ */

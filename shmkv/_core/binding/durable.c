@@ -176,14 +176,15 @@ PyObject *module_durable_vouch(PyObject *module, PyObject *region)
 {
     skv *store = store_of(module, region);
     skv_status status;
+    bool said;
     if (!store)
         return NULL;
     Py_BEGIN_ALLOW_THREADS
-    status = skv_journal_vouch(store);
+    status = skv_journal_vouch(store, &said);
     Py_END_ALLOW_THREADS
     if (status)
         return skv_raise_status(PyModule_GetState(module), (int)status);
-    Py_RETURN_NONE;
+    return PyBool_FromLong(said);
 }
 
 /* (number, items, bytes), or None: another process is at it. */

@@ -218,7 +218,7 @@ static PyMethodDef functions[] = {
     SKV_METHOD("durable_data_bytes", module_durable_data_bytes, METH_O,
                "durable_data_bytes(region, /)\n--\n\nAbout what a snapshot would take."),
     SKV_METHOD("durable_vouch", module_durable_vouch, METH_O,
-               "durable_vouch(region, /)\n--\n\nThe log says that all of it is on stable storage, if it is, and nobody writes to it."),
+               "durable_vouch(region, /)\n--\n\nThe log says that all of it is on stable storage, if nobody writes to it: did it say so now?"),
     SKV_METHOD("durable_sync", module_durable_sync, METH_O,
                "durable_sync(region, /)\n--\n\nReturns when the log is on stable storage."),
     SKV_METHOD("durable_checkpoint", module_durable_checkpoint, METH_O,
