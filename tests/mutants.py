@@ -849,7 +849,7 @@ LOG = (
         "a snapshot does not wait for the writer whose change it shows",
         "journal.c",
         "    skv_status status = lock_patiently(store);\n    if (status)\n        return status;\n"
-        "    SKV_CRASH(\"journal.looked\");\n    uint64_t end = skv_load(&log_of(store)->end);\n"
+        '    SKV_CRASH("journal.looked");\n    uint64_t end = skv_load(&log_of(store)->end);\n'
         "    skv_journal_unlock(store);\n",
         "    uint64_t end = skv_load(&log_of(store)->end);\n",
         DURABLE,
