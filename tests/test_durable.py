@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import Mock
 from typing import Any
 
 import pytest
@@ -291,6 +292,19 @@ def test_a_log_that_has_failed(folder: Path) -> None:
         again["b"] = 2
         with Store.open(copy_of(folder)) as lost:
             assert dict(lost) == {"a": 1, "b": 2}
+
+
+def test_a_log_that_has_failed_is_not_vouched_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vouch = _core.durable_vouch
+    monkeypatch.setattr(_core, "durable_vouch", Mock())  # of the thread
+    store = Store.open(folder, size="16MiB", sync="always")
+    store["a"] = 1
+    let_the_log_fail(store)
+    with pytest.raises(LogFailedError) as told:
+        vouch(store._opened())
+    del told
+    with pytest.raises(LogFailedError):
+        store.close()
 
 
 def test_a_log_that_is_closed(folder: Path) -> None:

@@ -846,6 +846,32 @@ static void power_cuts(void)
     printf("figure power_cuts %" PRIu64 "\n", states);
 }
 
+/* ---- Vouching ---------------------------------------------------------------------------------------------------------------- */
+
+/* Once, if nobody writes, and while the log is good. */
+static void vouching(void)
+{
+    bool said;
+    setup();
+    skv_log_state *log = &b.store->header->log;
+    const uint64_t end = skv_load(&log->end);
+    REQUIRE(skv_trylock(b.store, &log->lock), "the lock of the log");
+    REQUIRE_OK(skv_journal_vouch(b.store, &said));
+    REQUIRE(!said && skv_load(&log->end) == end, "beside somebody who writes");
+    skv_unlock(b.store, &log->lock);
+    REQUIRE_OK(skv_journal_vouch(b.store, &said));
+    REQUIRE(said && skv_load(&log->end) == end + SKV_FRAME_HEAD, "the log ends at %" PRIu64, skv_load(&log->end));
+    REQUIRE_OK(skv_journal_vouch(b.store, &said));
+    REQUIRE(!said, "what is not synced is vouched for");
+    REQUIRE_OK(skv_journal_sync(b.store));
+    REQUIRE_OK(skv_journal_vouch(b.store, &said));
+    REQUIRE(!said, "it is said twice");
+    REQUIRE_OK(put_stable(1, 2, 0));
+    skv_store(&log->failed, EIO);
+    REQUIRE(skv_journal_vouch(b.store, &said) == SKV_LOG_FAILED && !said, "of a log that has failed");
+    teardown();
+}
+
 /* ---- Times of day ---------------------------------------------------------------------------------------------------------------- */
 
 /* A ttl goes on while the memory is lost: what is left of it is the time of day's affair. */
@@ -885,6 +911,7 @@ static const test tests[] = {
     {"snapshot_beside_a_writer", snapshot_beside_a_writer},
     {"leader_with_bad_news", leader_with_bad_news},
     {"power_cuts", power_cuts},
+    {"vouching", vouching},
     {"times_of_day", times_of_day},
 };
 
