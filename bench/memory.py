@@ -22,6 +22,7 @@ from shmkv.workload.keys import KEY_BYTES, keys_of
 
 KEYS: Final = 12_000_000
 SIZE: Final = 1 << 30  # for KEYS entries
+LEAST_SIZE: Final = 16 << 20  # in a small store each page that is not full counts
 VALUE_BYTES: Final = 16
 STEPS: Final = (6, 8, 10, 12)  # twelfths
 BATCH: Final = 1_000
@@ -72,7 +73,7 @@ class Loader:
 
 def main() -> None:
     args = arguments(__doc__, KEYS, 1).parse_args()
-    size = max(SIZE * args.keys // KEYS, 1 << 20)
+    size = max(SIZE * args.keys // KEYS, LEAST_SIZE)
     result = Result("memory", args.keys == KEYS, args.results, details={"size": size, "steps": []})
     for number in range(args.rounds):
         with Child("bench.memory:Loader", pin_to()[0], size) as loader:
