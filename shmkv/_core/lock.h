@@ -33,7 +33,7 @@ static inline uint32_t skv_lock_slot(skv *store)
 
 static inline uint32_t skv_lock_name(skv *store)
 {
-#ifdef SKV_CRASH_POINTS
+#ifdef SKV_CRASH_POINTS         /* nobody could take the lock from who dies with it: a caller forgot skv_register */
     if (skv_lock_slot(store) == SKV_NO_PROC)
         abort();
 #endif

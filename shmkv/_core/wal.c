@@ -151,7 +151,7 @@ static void publish_segment(skv_wal *wal, int handle, uint64_t identity, const s
     take_handle(wal, handle, identity, segment);
     skv_store(&wal->state->sequence, sequence);
     skv_store_release(&wal->state->end, end);
-    if (end == segment->base)
+    if (end == segment->base)                   /* the head says that what is before it is synced */
         skv_store(&wal->state->vouched, end);
     raise_synced(wal->state, end);
     skv_store_release(&wal->state->segment, segment->number);
