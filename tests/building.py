@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import concurrent.futures
+import contextlib
 import fcntl
 import functools
 import hashlib
@@ -18,6 +19,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -26,6 +28,7 @@ ENGINE = HERE.parent / "shmkv" / "_core"
 PROGRAMS = HERE / "core"
 COMPILER = os.environ.get("CC") or "cc"
 CACHE_VARIABLE = "SHMKV_TEST_OBJECTS"
+KEPT_SECONDS = 3 * 24 * 3600
 WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Werror"]
 
 FLAVOURS = {
@@ -68,16 +71,37 @@ def run_prefix(flavour: str) -> list[str]:
 
 @functools.cache
 def object_cache() -> Path:
-    """A folder for the object files of this process and of those that it starts, gone at its end."""
+    """A folder for object files: in build/, where the next run finds them, or, where the tree may not be written to,
+    one for this process and those that it starts, gone at its end."""
     if CACHE_VARIABLE not in os.environ:
-        os.environ[CACHE_VARIABLE] = folder = tempfile.mkdtemp(prefix="shmkv-objects-")
-        atexit.register(_remove_cache, folder, os.getpid())
+        kept = HERE.parent / "build" / "test-objects"
+        if os.access(HERE.parent, os.W_OK):
+            kept.mkdir(parents=True, exist_ok=True)
+            _remove_old(kept)
+            os.environ[CACHE_VARIABLE] = str(kept)
+        else:
+            os.environ[CACHE_VARIABLE] = folder = tempfile.mkdtemp(prefix="shmkv-objects-")
+            atexit.register(_remove_cache, folder, os.getpid())
     return Path(os.environ[CACHE_VARIABLE])
 
 
 def _remove_cache(folder: str, maker: int) -> None:
     if os.getpid() == maker:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_old(folder: Path) -> None:
+    """What no run has used for days belongs to a text that is gone."""
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # another run does the same
+            if time.time() - path.stat().st_mtime > KEPT_SECONDS:
+                path.unlink()
+
+
+@functools.cache
+def compiler_version() -> bytes:
+    """Objects of another compiler are others, whatever its name."""
+    return subprocess.run([COMPILER, "--version"], capture_output=True, check=True).stdout
 
 
 def cached(name: str, parts: Iterable[bytes], make: Callable[[Path], None]) -> Path:
@@ -93,6 +117,7 @@ def cached(name: str, parts: Iterable[bytes], make: Callable[[Path], None]) -> P
             fresh = made.with_suffix(f".new{suffix}")
             make(fresh)
             fresh.replace(made)
+        os.utime(made)
     return made
 
 
@@ -134,7 +159,7 @@ class Builder:
     def _object(self, source: Path, flags: list[str]) -> str:
         """Compiled once for each text and each set of flags: one fault in one file leaves the others as they are."""
         texts = (source, *sorted(self._source.glob("*.h")), *sorted(PROGRAMS.glob("*.h")))
-        parts = [" ".join([COMPILER, *flags]).encode(), *(text.read_bytes() for text in texts)]
+        parts = [" ".join([COMPILER, *flags]).encode(), compiler_version(), *(text.read_bytes() for text in texts)]
 
         def make(path: Path) -> None:
             compile_c([*flags, "-c", str(source), "-o", str(path)], self._source)

@@ -9,7 +9,6 @@ import random
 import secrets
 import signal
 import sys
-import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,30 +16,16 @@ from typing import Any
 import pytest
 
 HERE = Path(__file__).resolve().parent
-SOURCES = HERE.parent / "shmkv" / "_core"
-REMEDY = "run `pip install -e .[test]` in the project's folder, then the tests again."
 HANG_SECONDS = 300  # no test takes a fifth of it on an idle machine: past that, tracebacks of all threads and the end
 
 sys.path.insert(0, str(HERE))
 
 
-def _fault_of_extension() -> str | None:
-    """One sentence if the built extension is missing or older than its sources."""
-    try:
-        from shmkv import _core
+import extension  # noqa: E402
 
-        built = Path(_core.__file__ or "missing")
-    except ImportError as error:
-        return f"The C extension shmkv._core cannot be imported ({error}): {REMEDY}"
-    if built.suffix != Path(sysconfig.get_config_var("EXT_SUFFIX") or ".so").suffix:
-        return f"The C extension shmkv._core is not built for this Python: {REMEDY}"
-    newest = max(SOURCES.rglob("*.[ch]"), key=lambda source: source.stat().st_mtime)
-    if newest.stat().st_mtime > built.stat().st_mtime:
-        return f"The C extension {built.name} is older than {newest.relative_to(HERE.parent)}: {REMEDY}"
-    return None
-
-
-_fault = _fault_of_extension()
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    extension.bring_up_to_date()
+_fault = extension.fault()
 if _fault:
     pytest.exit(_fault, returncode=4)
 

@@ -242,12 +242,3 @@ def test_each_file_opens_with_what_it_is(path: Path) -> None:
     first = path.read_text().lstrip().splitlines()[0]
     assert first.startswith("/*"), "a file opens with a comment that says what it is"
     assert path.name in first, f"the first line names the file: {first}"
-
-
-def test_pyproject_lists_every_c_file() -> None:
-    """A source that is not listed would be missing from the build, a header from the sdist."""
-    text = (ROOT / "pyproject.toml").read_text()
-    missing = [name for path in C_FILES if (name := str(path.relative_to(ROOT))) not in text]
-    assert not missing
-    listed = re.findall(r'"(shmkv/_core/[^"]+\.[ch])"', text)
-    assert not [name for name in listed if not (ROOT / name).exists()]
