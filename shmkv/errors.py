@@ -112,7 +112,7 @@ class CodecError(ShmkvError, TypeError):
 
 class LockTimeoutError(ShmkvError, TimeoutError):
     """A process that is alive, but perhaps stopped, held a lock for longer than `lock_timeout`; the
-    message names it.  A dead process never causes this."""
+    message names it.  A dead process never causes this.  Also: `change` was overtaken for as long."""
 
 
 class ForkedError(ShmkvError, RuntimeError):

@@ -124,6 +124,9 @@ class Store(Handle, MutableMapping[Key, Any]):
     `Store(name)` creates the store, or attaches if it exists.  `Store()` makes a private one, with a name of
     its own, which is gone when the handle that made it is closed or its process ends.
 
+    A value that is read is a copy, and two calls are two steps: `store[k] += 1`, `store[k]["x"] = 1` and
+    `store.setdefault(k, []).append(x)` lose data; say `incr` and `change`.
+
     Keys are `str` or `bytes`.  Values are `bytes`, `str`, `int`, `float`, `bool`, `None`, and what the codec takes.
 
     Atomicity: every operation on items is atomic between threads and processes; iteration is consistent

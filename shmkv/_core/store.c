@@ -432,6 +432,8 @@ static bool condition_holds(const put_args *args, const skv_hit *hit, bool live)
         return live;
     case SKV_PUT_VERSION:
         return live && hit->head.version == args->version;
+    case SKV_PUT_SAME:
+        return live && hit->head.version == args->version && hit->head.expires_ms == args->item->expires_ms;
     default:
         return true;
     }

@@ -130,7 +130,8 @@ typedef struct skv_view {
 
 /* ---- Writing --------------------------------------------------------------------------- */
 
-enum skv_put_condition { SKV_PUT_ANY, SKV_PUT_ABSENT, SKV_PUT_PRESENT, SKV_PUT_VERSION };
+/* SKV_PUT_SAME: that version, and still with `expires_ms` of the item: a touch leaves the version as it is. */
+enum skv_put_condition { SKV_PUT_ANY, SKV_PUT_ABSENT, SKV_PUT_PRESENT, SKV_PUT_VERSION, SKV_PUT_SAME };
 
 typedef struct skv_item {
     skv_key  key;

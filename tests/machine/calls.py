@@ -26,12 +26,20 @@ class Outcome(NamedTuple):
         return f"{self.error.__name__}: {self.message}" if self.error else repr(self.value)[:300]
 
 
+SIMPLE = (bytes, str, int, bool, type(None))
+
+
 def sorted_keys(keys: Any) -> list[Key]:
     return sorted(keys, key=lambda key: order((key, None)))
 
 
 def pairs(items: Any) -> list[Any]:
     return sorted(items, key=order)
+
+
+def grown(value: Any) -> list[Any]:
+    """For `change`: a list that tells what it was called with, and grows no further than the codec takes."""
+    return [*value[-3:], len(value)] if type(value) is list else [value if type(value) in SIMPLE else None]
 
 
 # What is not a method by its own name: operators, iterators (made lists that can be compared), views.
@@ -54,6 +62,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     "update from pairs": lambda store, items: store.update(iter(items)),
     "update by name": lambda store, items: store.update(**items),
     "put pairs": lambda store, items, ttl: store.put_many(iter(items), ttl=ttl),
+    "change": lambda store, key, **named: store.change(key, grown, **named),
     "get iterated": lambda store, keys: store.get_many(iter(keys)),
 }
 
@@ -85,9 +94,6 @@ def whole(value: Any) -> Any:
     if kind is datetime:
         return "datetime", value.isoformat(), value.fold, repr(value.tzinfo)
     return kind.__name__, value
-
-
-SIMPLE = (bytes, str, int, bool, type(None))
 
 
 def same(a: Outcome, b: Outcome) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from datetime import date, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -165,6 +165,16 @@ class Model(MutableMapping[Key, Any]):
         if found is None:
             self.put(key, default)
         return found.value if found else default
+
+    def change(self, key: Any, function: Callable[[Any], Any], *, ttl: Any = None, **default: Any) -> Any:
+        self._check_key(key)
+        expires = self._expires(ttl)
+        found = self._find(key)
+        if not found and not default:
+            raise KeyError(key)
+        after = function(found.value if found else default["default"])
+        self._write(key, Item(after, found.expires if found and ttl is None else expires))
+        return after
 
     def delete(self, key: Any) -> bool:
         present = self._find(key) is not None

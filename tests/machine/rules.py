@@ -246,6 +246,10 @@ class Machine(RuleBasedStateMachine):
     def set_item(self, who: str, name: str, key: Any, value: Any) -> None:
         self.both(who, name, key, value)
 
+    @step(who=writer, key=key, ttl=ttl, default=st.one_of(st.none(), value))
+    def change(self, who: str, key: Any, ttl: Any, default: Any) -> None:
+        self.both(who, "change", key, ttl=ttl, **({} if default is None else {"default": default}))
+
     @step(who=writer, key=key, value=one_of(LARGE), ttl=ttl)
     def put_large(self, who: str, key: Any, value: Any, ttl: Any) -> None:
         self.both(who, "put", key, value, ttl)
@@ -401,6 +405,7 @@ class Machine(RuleBasedStateMachine):
     )
     def store_under_an_unusable_key(self, who: str, name: str, key: Any) -> None:
         self.both(who, name, key, 1)
+        self.both(who, "change", key, default=1)
 
     @step(
         who=writer,
@@ -421,6 +426,7 @@ class Machine(RuleBasedStateMachine):
         for name in ("put", "add", "replace"):
             self.both(who, name, key, 1, ttl)
         self.both(who, "touch", key, ttl)
+        self.both(who, "change", key, default=1, ttl=ttl)
         self.both(who, "put_many", {key: 1}, ttl)
         self.both(who, "incr", key, 1, 0, ttl)
 
@@ -441,6 +447,7 @@ class Machine(RuleBasedStateMachine):
         others = {"delete": (key,), "pop": (key,), "popitem": (), "clear": (), "incr": (key,), "touch": (key, 1)}
         others |= {"persist": (key,), "put_many": ({key: 1},), "delete_many": ([key],), "compact": ()}
         arguments = (key, 1, 1) if name == "cas" else (key, 1)
+        others["change"] = (key,)
         for call, given in {name: arguments, **others}.items():
             got = self.actors[who].call(call, given, {})
             assert got.error is ReadOnlyStoreError, f"{call} by {who}: {got}"
@@ -450,7 +457,7 @@ class Machine(RuleBasedStateMachine):
         got = self.actors["pickler"].call("put", (key, 1j), {})
         if got.error is StoreFullError:
             return
-        for call in ("get", "getitem", "gets", "pop", "setdefault"):
+        for call in ("get", "getitem", "gets", "pop", "setdefault", "change"):
             got = self.actors[who].call(call, (key,), {})
             assert got.error is CodecError, f"{call}: {got}"
             self.hits += call in LOOKUPS

@@ -176,6 +176,9 @@ static PyMethodDef methods[] = {
                "pop(key[, default])\n\nRemove an item and return its value; KeyError if missing and no default is given."),
     SKV_METHOD("setdefault", handle_setdefault, SKV_KEYWORDS,
                "setdefault($self, key, default=None)\n--\n\nThe stored value; stores `default` first if there is none."),
+    SKV_METHOD("change", handle_change, SKV_KEYWORDS,
+               "change(key, function, *[, default], ttl=None)\n\nStore function(value) in the place of that very value; it is "
+               "returned.  The function may be called several times."),
     SKV_METHOD("incr", handle_incr, SKV_KEYWORDS,
                "incr($self, key, delta=1, initial=0, ttl=None)\n--\n\nAdd to an int, or create it; the new value."),
     SKV_METHOD("decr", handle_decr, SKV_KEYWORDS,

@@ -35,6 +35,7 @@ int handle_ass_subscript(Handle *self, PyObject *key, PyObject *value);
 /* taking.c */
 SKV_HANDLE_METHOD(handle_pop);
 SKV_HANDLE_METHOD(handle_setdefault);
+SKV_HANDLE_METHOD(handle_change);
 
 /* records.c */
 SKV_HANDLE_METHOD_O(handle_fetch);

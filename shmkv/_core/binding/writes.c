@@ -25,7 +25,7 @@ int storing_run(Handle *handle, const key_text *key, const skv_encoded *value, u
         .value = value->data,
         .value_len = value->len,
         .type = value->type,
-        .expires_ms = skv_unlikely(ttl_ms) ? skv_now_ms(store) + ttl_ms : 0,
+        .expires_ms = skv_unlikely(ttl_ms) ? skv_now_ms(store) + ttl_ms : job->item.expires_ms,
         .tell = job->item.tell,
     };
     skv_prefetch_bucket(store, &job->item.key);
