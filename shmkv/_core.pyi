@@ -41,6 +41,8 @@ class Region:
     bucket_count: int
     log_uuid: bytes | None
     alone: bool
+    def is_at(self, path: bytes, /) -> bool:
+        """Does this path lead to the region?  True where nobody can tell."""
 
 class Log:
     """A log in the folder behind a descriptor, of this process alone."""
@@ -90,6 +92,7 @@ class Handle:
         lock_timeout: float = 5.0,
         readonly: bool = False,
         stable: bool = False,
+        follow: bytes = ...,
     ) -> None: ...
     # dict
     def __getitem__(self, key: str | bytes) -> Any: ...
@@ -126,6 +129,9 @@ class Handle:
     def close(self) -> None:
         """Lets running operations of other threads finish; idempotent."""
     closed: bool
+    # for shmkv.store: with `follow`, the path of a name, an operation that finds another object there calls `_follow`.
+    def _move(self, region: Region, /) -> None:
+        """Go over to another region; who is inside finishes in the old one."""
     # for shmkv.store
     # Walks: (next bucket, what the first bucket from `bucket` on has that has anything).  A prefix or bound of one type
     # sees keys of that type only; bounds are start <= key < stop, compared as UTF-8 bytes.  Consistent per bucket.

@@ -101,6 +101,7 @@ def store_families(stats: StoreStats) -> list[Family]:
         _gauge("shmkv_committed_bytes", "Memory that the store takes from the system.", stats.committed),
         _gauge("shmkv_used_bytes", "The part of the committed memory that is in use.", stats.used),
         _gauge("shmkv_table_bytes", "The part of the used memory that is tables.", stats.table_bytes),
+        _gauge("shmkv_stale", "1: the store's name leads to another store by now, or to none.", int(stats.stale)),
         _gauge("shmkv_buckets", "Buckets of the store.", stats.buckets),
         _counter("shmkv_read_retries_total", "Reads repeated because a writer had been there.", stats.retries),
         _counter("shmkv_lock_waits_total", "Writes that had to wait for another writer.", stats.lock_waits),

@@ -15,8 +15,11 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import re
 import struct
 from collections import Counter
+from contextlib import suppress
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from shmkv import region
@@ -73,6 +76,24 @@ def locks_held(store: str | int) -> Counter[tuple[int, str]]:
     """
     with _Region(store) as shown:
         return shown.locks_held()
+
+
+def users_of_removed(name: str) -> list[int]:
+    """The pids of processes that have a store of this name mapped whose name was removed since, as far as /proc of this
+    pid namespace tells.
+
+    >>> users_of_removed("never-made")
+    []
+    """
+    path = region.path_of(region.object_name(name))
+    removed = re.compile(rb"^\S+ \S+ \S+ \S+ \d+ +" + re.escape(path) + rb" \(deleted\)$", re.MULTILINE)
+    pids = []
+    for entry in os.listdir("/proc"):
+        # It ended, or is another user's.
+        with suppress(OSError):
+            if entry.isdigit() and removed.search(Path("/proc", entry, "maps").read_bytes()):
+                pids.append(int(entry))
+    return sorted(pids)
 
 
 def _open(store: str | int) -> int:

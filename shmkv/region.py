@@ -123,6 +123,11 @@ def _path(target: str) -> str:
     return SHM_DIRECTORY + target
 
 
+def path_of(target: str) -> bytes:
+    """Where the object of this name is, as the system takes it."""
+    return os.fsencode(_path(target))
+
+
 # ---- Sizes ---------------------------------------------------------------------------------
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(?:([KMGT])?(I?B)?)", re.ASCII | re.IGNORECASE)

@@ -36,6 +36,7 @@ class StoreStats:
     processes: int  # attached with the right to write
     buckets: int
     table_bytes: int  # bytes of `used` that are tables
+    stale: bool = False  # its name leads to another store by now, or to none: `Store.stale`
 
     @property
     def hit_rate(self) -> float:

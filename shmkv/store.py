@@ -142,6 +142,9 @@ class Store(Handle, MutableMapping[Key, Any]):
         lock_timeout: seconds to wait for a lock that a live process holds.
         readonly: attach without the right to write; never creates.
         foreign: accept a store of another user, if its mode gives others access.
+        reattach: follow the name: each operation first looks whether the name means another store by now (removed and
+            made again, as a deploy with another size does), and goes over to that one if so.  Costs about a
+            microsecond an operation.  See docs/deploying.md.
 
     Size, mode and on_full belong to the store, the others to the handle.
 
@@ -173,6 +176,7 @@ class Store(Handle, MutableMapping[Key, Any]):
         "_next_bucket",
         "_owned_by_caller",
         "_readonly",
+        "_reattach",
         "_region",
         "_size",
         "_target",
@@ -190,6 +194,7 @@ class Store(Handle, MutableMapping[Key, Any]):
         lock_timeout: float = 5.0,
         readonly: bool = False,
         foreign: bool = False,
+        reattach: bool = False,
     ) -> None:
         want = region.wanted(size, mode, on_full)
         seconds = _seconds(lock_timeout)
@@ -207,7 +212,7 @@ class Store(Handle, MutableMapping[Key, Any]):
         else:
             opened = region.attach(target, want, readonly=readonly, foreign=foreign, timeout=seconds)
         try:
-            self._bind(opened, resolved, codec, seconds, readonly, foreign)
+            self._bind(opened, resolved, codec, seconds, readonly, foreign, reattach=reattach and not private)
         except BaseException:
             if private:
                 region.unlink_private(opened.target, opened.identity, os.getpid())
@@ -271,6 +276,7 @@ class Store(Handle, MutableMapping[Key, Any]):
         *,
         readonly: bool = False,
         foreign: bool = False,
+        reattach: bool = False,
         codec: str | codecs.Codec = "safe",
         lock_timeout: float = 5.0,
     ) -> Self:
@@ -281,9 +287,10 @@ class Store(Handle, MutableMapping[Key, Any]):
         Args:
             name: of the store, or a `multiprocessing.shared_memory.SharedMemory` that it lies in.
             foreign: take another user's store of this name if this user has none.
-            readonly, codec, lock_timeout: as for `Store`.
+            readonly, reattach, codec, lock_timeout: as for `Store`.
 
         Raises:
+            ValueError: `reattach` of a store in a `SharedMemory`.
             StoreNotFoundError, ForeignStoreError, CorruptStoreError, LayoutVersionError, StaleStoreError: see there.
 
         >>> Store.attach("nowhere")
@@ -293,10 +300,12 @@ class Store(Handle, MutableMapping[Key, Any]):
         seconds = _seconds(lock_timeout)
         resolved = codecs.resolve(codec)
         by_caller = not isinstance(name, str)
+        if by_caller and reattach:
+            raise ValueError("a store in a SharedMemory has no name of its own to follow: do not say reattach=True")
         target = region.find(name, foreign) if isinstance(name, str) else _memory_target(name)
         opened = region.attach(target, readonly=readonly, foreign=foreign or by_caller, timeout=seconds)
         self = cls.__new__(cls)
-        self._bind(opened, resolved, codec, seconds, readonly, foreign, by_caller=by_caller)
+        self._bind(opened, resolved, codec, seconds, readonly, foreign, by_caller=by_caller, reattach=reattach)
         return self
 
     @classmethod
@@ -388,14 +397,25 @@ class Store(Handle, MutableMapping[Key, Any]):
         foreign: bool,
         by_caller: bool = False,
         durable: Durable | None = None,
+        reattach: bool = False,
     ) -> None:
         if durable is None and opened.region.log_uuid is not None and not readonly:
             raise ShmkvError(f"{region.store_name(opened.target)!r} belongs to a directory: say Store.open(path)")
         stable = durable is not None and durable.sync_mode == "always"
+        follow = (region.path_of(opened.target),) if reattach else ()
         Handle.__init__(
-            self, opened.region, resolved.kind, resolved.encode, resolved.decode, lock_timeout, readonly, stable
+            self,
+            opened.region,
+            resolved.kind,
+            resolved.encode,
+            resolved.decode,
+            lock_timeout,
+            readonly,
+            stable,
+            *follow,
         )
         self._durable = durable
+        self._reattach = reattach
         self._region: Region | None = opened.region
         self._left: list[Region] = []  # the region, while a handle that is closed leaves its directory
         self._target = opened.target
@@ -410,6 +430,34 @@ class Store(Handle, MutableMapping[Key, Any]):
         self._finalizer: weakref.finalize[Any, Any] | None = None
         self._candidates: list[Key] = []  # for popitem
         self._next_bucket = int.from_bytes(os.urandom(8), "little") % opened.region.bucket_count
+
+    def _follow(self) -> None:
+        """Go over to the store that has the name by now; called by an operation that found another object there.
+
+        One that was removed again, or whose creator died before it was ready, is not there yet.
+        """
+        try:
+            opened = region.attach(
+                self._target, readonly=self._readonly, foreign=self._foreign, timeout=self._lock_timeout
+            )
+        except StoreNotFoundError:
+            return
+        self._move(opened.region)
+        self._region = opened.region
+        self._identity = opened.identity
+        self._uuid = bytes(opened.region.uuid)
+        self._size = opened.region.size
+        self._candidates = []
+
+    def _at_this_moment(self) -> tuple[Handle, int]:
+        """A handle to walk with, and the number of its buckets: one that follows its name could change meanwhile."""
+        opened = self._opened()
+        if not self._reattach:
+            return self, opened.bucket_count
+        "" in self  # noqa: B015  # a lookup that is not counted: takes it to the store of this moment
+        opened, codec = self._opened(), codecs.resolve(self._codec)
+        walker = Handle(opened, codec.kind, codec.encode, codec.decode, self._lock_timeout, self._readonly)
+        return walker, opened.bucket_count
 
     def _remove_at_end(self) -> None:
         """Make this handle the life of its (private) store."""
@@ -474,7 +522,9 @@ class Store(Handle, MutableMapping[Key, Any]):
         if self._durable is not None:
             here = self._durable
             return _reopen, (type(self), here.path, self._log_uuid(), here.sync_mode, self._codec, self._lock_timeout)
-        options = (self._codec, self._lock_timeout, self._readonly, self._foreign, self._owned_by_caller)
+        options = (
+            self._codec, self._lock_timeout, self._readonly, self._foreign, self._owned_by_caller, self._reattach
+        )  # fmt: skip
         return _reattach, (type(self), self._target, self._uuid, *options)
 
     def __repr__(self) -> str:
@@ -498,6 +548,27 @@ class Store(Handle, MutableMapping[Key, Any]):
     def size(self) -> int:
         """The most memory that the store may take, in bytes."""
         return self._size
+
+    @property
+    def stale(self) -> bool:
+        """Would its name lead somebody else to another store, or to none?
+
+        The name was removed (`rm`, `unlink`, systemd's RemoveIPC), or another store has it by now: a process that opens
+        the name does not see what this handle writes.  A private store is never stale.  Takes a microsecond, so it
+        can be asked in each request.  False where the directory of the name cannot be looked at from here.
+
+        Raises:
+            ClosedStoreError: the handle is closed.
+
+        >>> store = Store("to-be-replaced", size="1MiB")
+        >>> store.stale
+        False
+        >>> store.unlink()
+        >>> store.stale
+        True
+        >>> store.close()
+        """
+        return not self._opened().is_at(region.path_of(self._target)) and not region.is_private(self.name)
 
     @property
     def readonly(self) -> bool:
@@ -622,7 +693,7 @@ class Store(Handle, MutableMapping[Key, Any]):
         """
         # Takes the buckets in turn from a random one on, so that emptying a store costs no more than
         # walking it, and that several processes that do so meet rarely.
-        buckets = self._opened().bucket_count
+        walker, buckets = self._at_this_moment()
         if self._readonly:
             raise ReadOnlyStoreError("the store was opened with readonly=True: open it without to change it")
         for _ in range(POP_ROUNDS):
@@ -633,7 +704,7 @@ class Store(Handle, MutableMapping[Key, Any]):
                     if item is not None:
                         return item
                 at = self._next_bucket % buckets
-                self._next_bucket, self._candidates = self._walk_keys(at, None)
+                self._next_bucket, self._candidates = walker._walk_keys(at, None)
                 walked += self._next_bucket - at
             if len(self) == 0:
                 break
@@ -704,19 +775,20 @@ class Store(Handle, MutableMapping[Key, Any]):
         """
         if prefix is not None and not isinstance(prefix, str | bytes):
             raise TypeError(f"prefix is a str or bytes, not {type(prefix).__name__}")
-        return self._scan(self._opened().bucket_count, prefix)
+        return self._scan(*self._at_this_moment(), prefix)
 
-    def _scan(self, buckets: int, prefix: Key | None) -> Iterator[Key]:
+    @staticmethod
+    def _scan(walker: Handle, buckets: int, prefix: Key | None) -> Iterator[Key]:
         bucket = 0
         while bucket < buckets:
-            bucket, keys = self._walk_keys(bucket, prefix)
+            bucket, keys = walker._walk_keys(bucket, prefix)
             yield from keys
 
     def _walk(self) -> Iterator[tuple[Key, Any, int]]:
         """(key, value, version) of all items, bucket by bucket."""
-        bucket, buckets = 0, self._opened().bucket_count
+        bucket, (walker, buckets) = 0, self._at_this_moment()
         while bucket < buckets:
-            bucket, items = self._walk_items(bucket, None, None)
+            bucket, items = walker._walk_items(bucket, None, None)
             yield from items
 
     def range(
@@ -749,14 +821,16 @@ class Store(Handle, MutableMapping[Key, Any]):
         [('b', 2), ('c', 3)]
         [('d', 4), ('c', 3)]
         """
-        found = sorted_items(self._walk_items, self._opened().bucket_count, start, stop, limit, reverse)
+        walker, buckets = self._at_this_moment()
+        found = sorted_items(walker._walk_items, buckets, start, stop, limit, reverse)
         return [(key, value) for key, value, _ in found]
 
     def _range_records(
         self, start: Key | None, stop: Key | None, limit: int | None, reverse: bool = False
     ) -> list[tuple[Key, Record]]:
         """`range` of records, undecoded."""
-        return sorted_items(self._walk_records, self._opened().bucket_count, start, stop, limit, reverse)
+        walker, buckets = self._at_this_moment()
+        return sorted_items(walker._walk_records, buckets, start, stop, limit, reverse)
 
     # ---- About the store -------------------------------------------------------------------
 
@@ -775,7 +849,7 @@ class Store(Handle, MutableMapping[Key, Any]):
         from shmkv.reports import StoreStats
 
         raw = self._stats()
-        return StoreStats(gets=raw["hits"] + raw["misses"], **raw)
+        return StoreStats(gets=raw["hits"] + raw["misses"], stale=self.stale, **raw)
 
     def processes(self) -> list[ProcessInfo]:
         """The processes that are attached with the right to write.
@@ -839,13 +913,14 @@ def _reattach(
     readonly: bool,
     foreign: bool,
     by_caller: bool,
+    reattach: bool = False,
 ) -> Store:
     """Load a pickled handle."""
     opened = region.attach(target, readonly=readonly, foreign=foreign or by_caller, timeout=lock_timeout)
-    if opened.region.uuid != uuid:
+    if opened.region.uuid != uuid and not reattach:
         raise StoreNotFoundError(f"the store {region.store_name(target)!r} was replaced by another one")
     store = cls.__new__(cls)
-    store._bind(opened, codecs.resolve(codec), codec, lock_timeout, readonly, foreign, by_caller)
+    store._bind(opened, codecs.resolve(codec), codec, lock_timeout, readonly, foreign, by_caller, reattach=reattach)
     return store
 
 

@@ -42,7 +42,8 @@ def test_the_store_as_its_stats_say(store: Store) -> None:
         assert told[(f"shmkv_{name}_bytes", ())] == getattr(stats, "table_bytes" if name == "table" else name)
     assert told[("shmkv_buckets", ())] == stats.buckets
     assert told[("shmkv_attached_processes", ())] == 1
-    assert len(told) == 16
+    assert told[("shmkv_stale", ())] == 0
+    assert len(told) == 17
 
 
 def test_families_keep_their_kind_and_their_help(store: Store) -> None:

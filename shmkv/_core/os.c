@@ -343,6 +343,21 @@ void skv_region_detach(skv_region *region)
     pthread_mutex_unlock(&registry_mutex);
 }
 
+/* The path, not the link count of our descriptor: that one is 1 for an object that was renamed, and user code may
+ * have closed it.  The inode cannot have been given to another object while we have this one mapped. */
+skv_place skv_region_at(const skv_region *region, const char *path)
+{
+    struct stat st;
+    int saved = errno;
+    skv_place place = SKV_PLACE_UNKNOWN;
+    if (fstatat(AT_FDCWD, path, &st, AT_SYMLINK_NOFOLLOW) == 0)
+        place = st.st_dev == region->dev && st.st_ino == region->ino ? SKV_PLACE_SAME : SKV_PLACE_ANOTHER;
+    else if (errno == ENOENT || errno == ENOTDIR)
+        place = SKV_PLACE_NOTHING;
+    errno = saved;
+    return place;
+}
+
 skv *skv_region_store(skv_region *region)
 {
     return region->store;

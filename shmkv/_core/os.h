@@ -29,6 +29,15 @@ skv *skv_region_store(skv_region *region);
 bool skv_region_is_alone(skv_region *region);
 int skv_region_fd(const skv_region *region);    /* a descriptor of the object, owned by the region */
 
+/* What a path leads to, beside the region: asked of the system, so any process may have changed it since. */
+typedef enum skv_place {
+    SKV_PLACE_SAME,
+    SKV_PLACE_ANOTHER,                          /* another object                             */
+    SKV_PLACE_NOTHING,
+    SKV_PLACE_UNKNOWN,                          /* it cannot be looked at from here           */
+} skv_place;
+skv_place skv_region_at(const skv_region *region, const char *path);
+
 /* Facts about this process, for params and messages. */
 bool skv_os_boot_id(uint8_t out[16]);          /* false: it cannot be read now, errno tells  */
 uint64_t skv_os_time_namespace(void);

@@ -84,6 +84,7 @@ def _of_store(info: StoreInfo, option: str, memory: SharedMemory) -> Iterator[Fi
         yield from _dead(info.name, option, processes)
         yield from _stopped(info.name, processes)
         yield from _reclaimable(info, option)
+        yield from _orphans(info.name)
     except (ShmkvError, OSError) as error:  # it went away, or changed its owner, while it was looked at
         yield _unusable(info.name, str(error))
 
@@ -123,6 +124,21 @@ def _dead(name: str, option: str, processes: Sequence[Attached]) -> Iterator[Fin
             f"{len(pids)} of {len(processes)} attached processes ended without closing it (pid {shown})",
             "each keeps a place of 1,023, and perhaps memory, until somebody needs it; they block nobody",
             f"shmkv compact {option}",
+        )
+
+
+def _orphans(name: str) -> Iterator[Finding]:
+    """Processes that still use an earlier store of this name."""
+    pids = outside.users_of_removed(name)
+    if pids:
+        shown = ", ".join(map(str, pids[:_SHOWN_PIDS])) + (", ..." if len(pids) > _SHOWN_PIDS else "")
+        yield Finding(
+            name,
+            "orphaned-processes",
+            f"{len(pids)} {'processes use' if len(pids) > 1 else 'process uses'} another store that had this name and "
+            f"was removed (pid {shown})",
+            "what they write is not seen by those who open the name now, nor the other way round",
+            f"restart them: kill -TERM {' '.join(map(str, pids[:_SHOWN_PIDS]))}   (reattach=True follows the name)",
         )
 
 

@@ -171,6 +171,7 @@ def format_stats(stats: Mapping[str, Any]) -> str:
         ("memory", format_memory(stats)),
         ("tables", f"{format_bytes(stats['table_bytes'])} in {stats['buckets']:,} buckets"),
         ("processes", ", ".join(map(format_process, stats["processes"])) or "none"),
+        *([("stale", "its name leads to another store by now, or to none")] if stats.get("stale") else []),
     ]
     return "\n".join(f"{name:<10} {text}" for name, text in rows)
 

@@ -192,6 +192,10 @@ def _add_store(api: FastAPI, backend: Backend, side: Store, server: about.Server
     async def readyz(request: Request) -> Response:
         query_of(request.scope, ())
         _ = "" in backend.store  # a lookup that is not counted
+        if backend.store.stale:
+            raise RefusedError(
+                503, "the name of the store leads to another store by now, or to none: restart the server"
+            )
         return json_answer({"ready": True})
 
 

@@ -190,7 +190,7 @@ _HEALTH: Final[Operations] = {
     },
     ("/readyz", "get"): {
         "summary": "the store answers",
-        "responses": _answers({200: _json(_object({"ready": {"const": True}}))}),
+        "responses": _answers({200: _json(_object({"ready": {"const": True}}))}, 503),
     },
 }
 

@@ -41,7 +41,7 @@ static PyObject *handle_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObj
     if (!self)
         return NULL;
     self->state = state;
-    atomic_init(&self->closed, true);
+    atomic_init(&self->gate, GATE_CLOSED);
     atomic_init(&self->in_flight, 0);
     handle_list_add(self);
     return (PyObject *)self;
@@ -59,13 +59,13 @@ static bool take_callable(PyObject *given, enum codec_mode mode, const char *nam
 
 static int handle_init(Handle *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"region", "codec", "encode", "decode", "lock_timeout", "readonly", "stable", NULL};
-    PyObject *region, *encode = Py_None, *decode = Py_None;
+    static char *names[] = {"region", "codec", "encode", "decode", "lock_timeout", "readonly", "stable", "follow", NULL};
+    PyObject *region, *encode = Py_None, *decode = Py_None, *path = NULL;
     const char *codec = "safe";
     double lock_timeout = 5.0;
     int read_only = 0, stable = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|sOOdpp:Handle", names, &region, &codec, &encode, &decode,
-                                     &lock_timeout, &read_only, &stable))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|sOOdppS:Handle", names, &region, &codec, &encode, &decode,
+                                     &lock_timeout, &read_only, &stable, &path))
         return -1;
     if (self->region || self->encode) {
         PyErr_SetString(PyExc_TypeError, "a handle is initialised once");
@@ -86,26 +86,29 @@ static int handle_init(Handle *self, PyObject *args, PyObject *kwargs)
     self->stable = stable != 0;
     self->durable = (skv_fixed_of(store)->flags & SKV_FLAG_DURABLE) != 0;
     self->region = Py_NewRef(region);
+    self->path = Py_XNewRef(path);
     self->store = store;
-    atomic_store(&self->closed, false);
+    atomic_store(&self->gate, path ? GATE_NAMED : GATE_OPEN);
     return 0;
 }
 
 /* Everybody has left, or only operations of this very thread are inside, which look at `store`. */
 static void let_go(Handle *self)
 {
-    PyObject *region;
+    PyObject *region, *left;
     Py_BEGIN_CRITICAL_SECTION(self);
     region = self->region;
+    left = self->left;
     self->store = NULL;
-    self->region = NULL;
+    self->region = self->left = NULL;
     Py_END_CRITICAL_SECTION();
     Py_XDECREF(region);
+    Py_XDECREF(left);
 }
 
 static PyObject *handle_close(Handle *self, PyObject *Py_UNUSED(unused))
 {
-    atomic_store(&self->closed, true);          /* partner: handle_enter                       */
+    atomic_store(&self->gate, GATE_CLOSED);     /* partner: handle_enter                       */
     const struct timespec nap = {0, 200000};
     while (handle_others_inside(self) != 0) {
         Py_BEGIN_ALLOW_THREADS
@@ -118,22 +121,95 @@ static PyObject *handle_close(Handle *self, PyObject *Py_UNUSED(unused))
     Py_RETURN_NONE;
 }
 
+/* ---- Handles that follow the name of their store --------------------------------------- */
+
+/* Who entered before goes on in the old region, which `left` keeps. */
+static PyObject *handle_move(Handle *self, PyObject *region)
+{
+    skv *store = region_store(self->state, region);
+    PyObject *left = NULL;
+    bool moved = false;
+    if (!store || !(left = PyList_New(0)))
+        return NULL;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    if (!self->left)
+        self->left = Py_NewRef(left);
+    if (self->store && PyList_Append(self->left, self->region) == 0) {
+        Py_DECREF(self->region);
+        self->region = Py_NewRef(region);
+        self->store = store;
+        moved = true;
+    }
+    Py_END_CRITICAL_SECTION();
+    Py_DECREF(left);
+    if (!moved && !PyErr_Occurred())
+        skv_raise_closed(self);
+    return moved ? Py_NewRef(Py_None) : NULL;
+}
+
+/* Outside of the section: the last reference to a region unmaps it. */
+static void let_left_regions_go(Handle *self)
+{
+    PyObject *left = NULL;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    if (atomic_load(&self->in_flight) == 0) {
+        left = self->left;
+        self->left = NULL;
+    }
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(left);
+}
+
+/* Python's part of it opens and checks what has the name by now, as any attaching does. */
+static bool follow_name(Handle *self)
+{
+    bool another;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    another = self->region && region_at(self->region, PyBytes_AS_STRING(self->path)) == SKV_PLACE_ANOTHER;
+    Py_END_CRITICAL_SECTION();
+    if (another) {
+        PyObject *done = PyObject_CallMethod((PyObject *)self, "_follow", NULL);
+        if (!done)
+            return false;
+        Py_DECREF(done);
+    }
+    if (self->left)
+        let_left_regions_go(self);
+    return true;
+}
+
+skv *handle_enter_by_name(Handle *handle)
+{
+    if (atomic_load(&handle->gate) == GATE_NAMED && !follow_name(handle))
+        return NULL;
+    atomic_fetch_add(&handle->in_flight, 1);        /* partner: handle_close                   */
+    if (atomic_load(&handle->gate) == GATE_NAMED)
+        return handle->store;
+    atomic_fetch_sub(&handle->in_flight, 1);
+    skv_raise_closed(handle);
+    return NULL;
+}
+
+/* ---- For the garbage collector ---------------------------------------------------------- */
+
 static int handle_traverse(Handle *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->region);
     Py_VISIT(self->encode);
     Py_VISIT(self->decode);
+    Py_VISIT(self->left);
     return 0;
 }
 
 /* Nobody refers to it any more, so nobody is inside. */
 static int handle_clear_references(Handle *self)
 {
-    atomic_store(&self->closed, true);
+    atomic_store(&self->gate, GATE_CLOSED);
     let_go(self);
     Py_CLEAR(self->encode);
     Py_CLEAR(self->decode);
+    Py_CLEAR(self->path);
     return 0;
 }
 
@@ -150,7 +226,7 @@ static void handle_dealloc(Handle *self)
 
 static PyObject *get_closed(Handle *self, void *Py_UNUSED(closure))
 {
-    return PyBool_FromLong(atomic_load(&self->closed));
+    return PyBool_FromLong(atomic_load(&self->gate) == GATE_CLOSED);
 }
 
 /* ---- The type -------------------------------------------------------------------------- */
@@ -215,6 +291,8 @@ static PyMethodDef methods[] = {
                "_put_batches($self, pairs, /)\n--\n\nStore pairs in as few batches as they need, each at one instant."),
     SKV_METHOD("_delete_version", handle_delete_version, METH_FASTCALL,
                "_delete_version($self, key, version, /)\n--\n\nRemove that very version: was it there?"),
+    SKV_METHOD("_move", handle_move, METH_O,
+               "_move($self, region, /)\n--\n\nGo over to another region; who is inside finishes in the old one."),
     SKV_METHOD("_stats", handle_stats, METH_NOARGS, "_stats($self, /)\n--\n\nNumbers of struct skv_stats."),
     SKV_METHOD("_processes", handle_processes, METH_NOARGS,
                "_processes($self, /)\n--\n\n(slot, pid, pid namespace, start time, this process)."),

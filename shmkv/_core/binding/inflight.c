@@ -43,17 +43,18 @@ uint32_t handle_others_inside(Handle *handle)
     return inside;
 }
 
-/* Operations of other threads in all handles of `store`; the caller is in one, and runs no signal handler. */
+/* Operations of other threads in all handles of `store`, and in those that left some store for another one: they may
+ * be in it yet.  The caller is in one, and runs no signal handler. */
 static uint32_t others_inside(const skv *store)
 {
     uint32_t inside = 0;
     pthread_mutex_lock(&list_mutex);
     for (Handle *handle = all_handles; handle; handle = handle->next)
-        if (handle->store == store)
+        if (handle->store == store || handle->left)
             inside += atomic_load(&handle->in_flight);
     pthread_mutex_unlock(&list_mutex);
     for (const pause_frame *frame = paused; frame; frame = frame->outer)
-        inside -= frame->handle->store == store;
+        inside -= frame->handle->store == store || frame->handle->left;
     return inside - 1;
 }
 

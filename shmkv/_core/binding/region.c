@@ -20,6 +20,11 @@ skv *region_store(module_state *state, PyObject *object)
     return NULL;
 }
 
+skv_place region_at(PyObject *object, const char *path)
+{
+    return skv_region_at(((Region *)object)->region, path);
+}
+
 /* ---- create, peek, attach -------------------------------------------------------------- */
 
 static module_state *state_of_class(PyObject *class)
@@ -205,6 +210,14 @@ static PyObject *get_bucket_count(Region *self, void *Py_UNUSED(closure))
     return PyLong_FromUnsignedLongLong(skv_bucket_count(skv_region_store(self->region)));
 }
 
+static PyObject *region_is_at(Region *self, PyObject *path)
+{
+    if (!PyBytes_Check(path))
+        return PyErr_Format(PyExc_TypeError, "path must be bytes, not %.200s", Py_TYPE(path)->tp_name);
+    skv_place place = skv_region_at(self->region, PyBytes_AS_STRING(path));
+    return PyBool_FromLong(place == SKV_PLACE_SAME || place == SKV_PLACE_UNKNOWN);
+}
+
 static PyGetSetDef region_attributes[] = {
     {"fd", (getter)get_fd, NULL, "Descriptor of the shared-memory object, owned by the region.", NULL},
     {"uuid", (getter)get_uuid, NULL, "16 bytes.", NULL},
@@ -226,6 +239,8 @@ static PyMethodDef region_methods[] = {
                "peek(fd, timeout)\n--\n\nThe 256 bytes of the fixed header; None if its creator died before it was ready."),
     SKV_METHOD("attach", region_attach, METH_VARARGS | METH_KEYWORDS | METH_CLASS,
                "attach(fd, readonly)\n--\n\nMap the region behind `fd`."),
+    SKV_METHOD("is_at", region_is_at, METH_O,
+               "is_at($self, path, /)\n--\n\nDoes this path lead to the region?  True where nobody can tell."),
     {NULL, NULL, 0, NULL},
 };
 

@@ -7,4 +7,7 @@
 /* The store of a Region; NULL with TypeError if `object` is none. */
 skv *region_store(module_state *state, PyObject *object);
 
+/* Where a path leads, asked of the system (1.3 us). */
+skv_place region_at(PyObject *region, const char *path);
+
 #endif
