@@ -98,7 +98,9 @@ def _fastest(command: list[str]) -> float:
     return min(seconds)
 
 
-@pytest.mark.parametrize("module", ["cli.connection", "cli.main", "cli.render", "cli.rows", "cli.text", "outside"])
+@pytest.mark.parametrize(
+    "module", ["cli.connection", "cli.main", "cli.render", "cli.rows", "cli.suggest", "cli.text", "outside"]
+)
 def test_examples_in_docstrings(module: str) -> None:
     assert doctest.testmod(import_module(f"shmkv.{module}")).failed == 0
 
@@ -130,12 +132,43 @@ def test_every_error_of_ours_has_a_status() -> None:
     assert all(cli.status_of(getattr(errors, name)("no")) is not None for name in errors.__all__)
 
 
-@pytest.mark.parametrize("words", [[], ["dance"], ["import"], ["check", "--store"], ["import", "f", "--threads", "0"]])
+@pytest.mark.parametrize("words", [["dance"], ["import"], ["check", "--store"], ["import", "f", "--threads", "0"]])
 def test_usage_errors_end_with_2(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SHMKV_STORE", raising=False)
     with pytest.raises(SystemExit) as ended:
         cli.main(words)
     assert ended.value.code == 2
+
+
+def test_without_a_command_it_helps() -> None:
+    alone, asked = run_cli(), run_cli("--help")
+    assert alone == asked
+    assert alone[1:] == ("", 0)
+    assert "print values" in alone[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["gte", "k"], "get"),
+        (["exprot"], "export"),
+        (["list"], "ls"),
+        (["xyzzy"], None),
+        (["get", "k", "--jsno"], "--json"),
+        (["keys", "--prefx", "a"], "--prefix"),
+        (["keys", "--prefx=a"], "--prefix"),
+        (["set", "k", "v", "--tll", "5"], "--ttl"),
+        (["serve", "--prot", "8003"], "--port"),
+        (["set", "k", "v", "--type", "jsn"], "json"),
+        (["completion", "bsh"], "bash"),
+        (["keys", "--xyzzy"], None),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, list) else None,
+)
+def test_a_word_that_nobody_knows_names_the_one_that_was_meant(words: list[str], meant: str | None) -> None:
+    out, err, status = run_cli(*words)
+    assert (out, status) == ("", 2)
+    assert (f"did you mean {meant}?" in err) if meant else ("did you mean" not in err)
 
 
 def test_output_that_nobody_reads_is_no_error() -> None:

@@ -91,9 +91,24 @@ def test_a_pickle_is_named(shell: Shell) -> None:
 # ---- set ------------------------------------------------------------------------------------------
 
 
-def test_set_stores_the_bytes_of_the_words(shell: Shell) -> None:
+def test_set_stores_words_as_str(shell: Shell) -> None:
     assert shell("set", "a", "1", "ключ", "значение", "empty", "") == (b"", "", 0)
-    assert dict(shell.store) == {"a": b"1", "ключ": "значение".encode(), "empty": b""}
+    assert dict(shell.store) == {"a": "1", "ключ": "значение", "empty": ""}
+
+
+def test_set_stores_words_as_bytes_where_that_is_said(shell: Shell) -> None:
+    for option in (("--bytes",), ("--type", "bytes"), ("--content-type", "text/plain")):
+        assert shell("set", "k", "ключ", *option) == (b"", "", 0)
+        assert shell.store["k"] == "ключ".encode()
+    assert shell("set", "k", "v", "--bytes", "--type", "str").status == 2
+
+
+def test_what_a_file_or_standard_input_holds_is_bytes_whatever_it_is(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("text")
+    assert shell("set", "in", "-", "file", f"@{tmp_path / 'text'}", stdin=b"text") == (b"", "", 0)
+    assert dict(shell.store) == {"in": b"text", "file": b"text"}
+    assert shell("set", "in", "-", "file", f"@{tmp_path / 'text'}", "--type", "str", stdin=b"text").status == 0
+    assert dict(shell.store) == {"in": "text", "file": "text"}
 
 
 def test_set_takes_any_byte_from_standard_input_and_files(shell: Shell, tmp_path: Path) -> None:
@@ -128,7 +143,7 @@ def test_set_of_types(shell: Shell, kind: str, word: str, value: Any) -> None:
 
 def test_set_raw_takes_every_word_as_it_stands(shell: Shell) -> None:
     assert shell("set", "--raw", "--", "a", "-", "b", "@file", "-k", "--v") == (b"", "", 0)
-    assert dict(shell.store) == {"a": b"-", "b": b"@file", "-k": b"--v"}
+    assert dict(shell.store) == {"a": "-", "b": "@file", "-k": "--v"}
 
 
 def test_set_with_a_ttl_and_a_content_type(shell: Shell) -> None:
@@ -146,9 +161,14 @@ def test_set_if_absent_and_if_present(shell: Shell) -> None:
         "shmkv set: nothing stored: k is there\n",
         1,
     )
-    assert shell.store["k"] == b"1"
+    assert shell.store["k"] == "1"
     assert shell("set", "k", "4", "--if-present", "--content-type", "a/b") == (b"", "", 0)
     assert (shell.store["k"], shell.store.ttl("k"), shell.store.content_type("k")) == (b"4", None, "a/b")
+    assert shell("set", "new", "7", "--if-absent", "--type", "int") == (b"", "", 0)
+    assert shell.store["new"] == 7
+    assert shell("set", "--quoted", "base64:aw==", "v", "--if-absent") == (b"", "", 0)
+    told = shell("set", "--quoted", '"  "', "v", "--if-present")
+    assert (told.err, told.status) == ('shmkv set: nothing stored: "  " is not there\n', 1)
 
 
 def test_set_is_all_or_none(shell: Shell) -> None:
@@ -231,6 +251,14 @@ KEYS: list[str | bytes] = [
     '"',
     "base64:aw==",
     "\x1b[31m",
+    "   ",
+    " before",
+    "after ",
+    "no\u00a0break",
+    "\u3164",
+    "\u2800",
+    "v\ufe0f",
+    "\u202eright to left",
     b"\0\xff",
     b"k",
 ]
@@ -242,7 +270,8 @@ def test_keys_tell_any_key_from_any_other(shell: Shell) -> None:
     assert (told.err, told.status) == ("", 0)
     assert sorted(told.lines) == sorted(text.quoted(key) for key in KEYS)
     assert {text.unquoted(line) for line in told.lines} == set(KEYS)
-    assert all(line.isprintable() for line in told.lines)
+    assert all(line.isprintable() and line == line.strip() and line for line in told.lines)
+    assert not any(set(line) & set("\u3164\u2800\ufe0f") for line in told.lines)
 
 
 def test_keys_come_back_by_quoted(shell: Shell) -> None:
@@ -250,7 +279,7 @@ def test_keys_come_back_by_quoted(shell: Shell) -> None:
     for line in shell("keys").lines:
         assert shell("get", "--quoted", "--", line).out == line.encode()
     assert shell("set", "--quoted", "base64:bmV3", "1").status == 0
-    assert shell.store[b"new"] == b"1"
+    assert shell.store[b"new"] == "1"
     assert shell("del", "--quoted", "--", *shell("keys").lines) == (b"", "", 0)
     assert len(shell.store) == 0
 

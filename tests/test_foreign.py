@@ -91,6 +91,56 @@ def test_a_private_region_cannot_be_had(name: str, made: Callable[..., Store]) -
         as_user(NOBODY, attach)
 
 
+WITHOUT_FOREIGN = {"ls", "unlink", "bench", "completion", "doctor"}  # this user's stores, or none at all
+
+
+def test_every_command_on_a_store_takes_foreign() -> None:
+    from shmkv.cli.surface import surfaces
+
+    taking = {each.name for each in surfaces() if any("--foreign" in option.names for option in each.options)}
+    assert taking == {each.name for each in surfaces()} - WITHOUT_FOREIGN
+
+
+@needs_root
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("get", "k"), ("set", "k", "v"), ("incr", "n"), ("ttl", "k"), ("keys",), ("range",), ("stats",), ("metrics",),
+        ("export",), ("import", "/dev/null", "--format", "jsonl"), ("check",), ("check", "--deep"), ("compact",),
+        ("top", "--count", "1", "--interval", "0.05"), ("del", "k"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_commands_take_a_foreign_store_when_told(name: str, made: Callable[..., Store], words: tuple[str, ...]) -> None:
+    import psutil  # noqa: F401  # where the interpreter lies in a directory of root's, the other user finds no module
+
+    from shmkv.cli.main import main
+
+    with made(mode=0o666) as store:
+        store["k"] = b"value"
+
+        def run_both() -> list[int]:
+            os.chdir("/")
+            foreign = main([words[0], "--store", name, "--foreign", *words[1:]])
+            own = main([words[0], "--store", name, *words[1:]])
+            return [foreign, own]
+
+        foreign, own = as_user(NOBODY, run_both)
+        assert foreign == 0
+        creates = words[0] in ("set", "import", "incr")
+        assert own == (0 if creates else 69)
+        if words[0] in ("set", "incr"):
+            assert store.get("n" if words[0] == "incr" else "k") in (1, "v")
+
+
+def test_foreign_belongs_to_the_name_of_a_store(tmp_path: Path) -> None:
+    from shmkv.cli.main import main
+
+    assert main(["keys", "--foreign", "--path", str(tmp_path)]) == 2
+    assert main(["keys", "--foreign", "--url", "http://127.0.0.1:9"]) == 2
+    assert main(["serve", "--foreign", "--path", str(tmp_path)]) == 2
+
+
 @needs_root
 @pytest.mark.parametrize("mode", [0o604, 0o644, 0o666, 0o606])
 def test_its_mode_gives_others_access(name: str, made: Callable[..., Store], mode: int) -> None:

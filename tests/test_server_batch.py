@@ -57,6 +57,20 @@ def b64(data: bytes) -> str:
 # ---- As JSON -------------------------------------------------------------------------------------
 
 
+def test_one_item_under_a_condition(http: httpx.Client, items: Store) -> None:
+    item = {"key": "k", "value": "text", "ttl": 50}
+    assert post(http, set=[item], only="present").json() == {"stored": 0}
+    assert post(http, set=[item], only="absent").json() == {"stored": 1}
+    assert post(http, set=[{"key": "k", "value": 2}], only="absent").json() == {"stored": 0}
+    assert (items["k"], items.ttl("k") is None) == ("text", False)
+    assert post(http, set=[{"key": "k", "value": 2}], only="present").json() == {"stored": 1}
+    assert post_packed(http, set=[{"key": b"k", "value": b"3"}], only="absent").status_code == 200
+    assert dict(items) == {"k": 2, b"k": b"3"}
+    for wrong in ({"set": [item, item], "only": "absent"}, {"get": ["k"], "only": "absent"}, {"only": "absent"}):
+        assert is_problem(post(http, **wrong), 422)
+    assert is_problem(post(http, set=[item], only="perhaps"), 422)
+
+
 def test_set_get_delete(http: httpx.Client, items: Store) -> None:
     given = [
         {"key": "json", "value": {"a": [1, None, 0.5]}},
@@ -301,7 +315,7 @@ def test_export_goes_in_again(http: httpx.Client, items: Store) -> None:
 
 def test_report(http: httpx.Client, items: Store) -> None:
     items.update({f"k{at}": b"x" * at for at in range(50)})
-    items.put("soon", 1, ttl=5)
+    items.put("soon", 1, ttl=200)
     items.put("later", 1, ttl=500)
     with serving("--store", items.name) as fresh:
         told = fresh.http.get("/report").json()

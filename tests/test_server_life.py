@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from helpers import temporary_store, wait_until
+from helpers import store_names, temporary_store, wait_until
 from serving import Serving, counts, read_all, serving, statuses, wait_until_free
 from shell import run
 
@@ -129,6 +129,32 @@ def test_durable_and_ended_in_order(tmp_path: Path, mode: str) -> None:
 
 
 # ---- Addresses -----------------------------------------------------------------------------------
+
+
+def test_a_server_that_cannot_listen_leaves_no_store_behind(name: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        for where in (
+            ("--port", str(taken.getsockname()[1])),
+            ("--host", "192.0.2.1"),
+            ("--host", "no.such.host.invalid"),
+            ("--uds", str(tmp_path / "no" / "folder.sock")),
+        ):
+            words = ("--token-file", str(token_file(tmp_path)), *where)
+            assert run("serve", "--store", name, *words).status == 73, where
+            assert name not in store_names()
+            assert run("serve", "--path", str(tmp_path / "durable"), *words).status == 73, where
+            assert not (tmp_path / "durable").exists()
+
+
+def test_a_server_that_finds_no_store_leaves_no_socket_behind(items: Store, tmp_path: Path) -> None:
+    told = run("serve", "--store", items.name, "--size", "3MiB", "--uds", str(tmp_path / "s.sock"))
+    assert told.status == 73
+    assert not (tmp_path / "s.sock").exists()
+
+
+def token_file(folder: Path) -> Path:
+    (folder / "token").write_text("open-sesame-and-no-less\n")
+    return folder / "token"
 
 
 def test_a_port_that_is_taken(items: Store) -> None:

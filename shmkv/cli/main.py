@@ -121,7 +121,7 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
 
     A parser for each command would be a tenth of what `shmkv get` may take.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="shmkv", description="A key-value store in shared memory.", epilog=_EPILOG, formatter_class=_Help
     )
     parser.add_argument("--version", action=_Version, help="print the version and exit")
@@ -142,12 +142,12 @@ def fill_parser(parser: argparse.ArgumentParser, module: CommandModule) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; answers the exit status."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    command = words[0] if words and words[0] in COMMANDS else None
+    words = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    command = words[0] if words[0] in COMMANDS else None
     status = EXIT_DONE
     try:
         try:
-            status = _run(build_parser(command).parse_args(words))
+            status = _run(_parsed(build_parser(command), words))
         finally:
             # Here, where it can be answered for, and not when the interpreter ends.
             if sys.stdout is not None:
@@ -161,6 +161,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         _drop_output()
         return status or _complain(command or "", error, EXIT_FAILED)  # a command that failed has said why
     return status
+
+
+def _parsed(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
+    """The arguments; an option that nobody knows is a usage error that names the one which is like it."""
+    args, unknown = parser.parse_known_args(words)
+    if unknown:
+        from shmkv.cli.suggest import unknown_words
+
+        asked = _subparser(parser, args.command)
+        asked.error(unknown_words(unknown, list(asked._option_string_actions)))
+    return args
+
+
+def _subparser(parser: argparse.ArgumentParser, command: str) -> argparse.ArgumentParser:
+    [commands] = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    found: argparse.ArgumentParser = commands.choices[command]
+    return found
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -211,6 +228,19 @@ def _complain(command: str, error: BaseException, status: int) -> int:
 def command_module(command: str) -> CommandModule:
     """The module of a command, imported now."""
     return cast(CommandModule, importlib.import_module(f"shmkv.cli.commands.{COMMANDS[command].module}"))
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says of a command or a choice that it does not know which one is like it; so do the parsers of commands."""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            from shmkv.cli.suggest import did_you_mean
+
+            hint = did_you_mean(str(value), map(str, action.choices or ()))
+            raise argparse.ArgumentError(action, error.message + hint) from None
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):

@@ -21,7 +21,7 @@ _HEAD: Final = """\
 - **Keys** are text in UTF-8. Where one is printed in a line, one of characters that print stands for itself, any other
   is a JSON string in its double quotes, and a `bytes` key is `base64:...`. With `--quoted` a command takes keys in that
   form.
-- **Values** are bytes, whatever they hold. `set` reads one from standard input for `-` and from a file for `@FILE`,
+- **Values.** `set` stores a word as `str`. It reads bytes from standard input for `-` and from a file for `@FILE`,
   unless `--raw` is said; behind `--` words may begin with a dash.
 - **`--json`** prints an item's *form*, from which an equal one can be stored: see
   [the server's page](server.md#binary-routes).

@@ -53,13 +53,9 @@ class RemoteTarget:
         self._server.ask_json("POST", "/kv", {"set": [_form_of(item) for item in items]})
 
     def place(self, item: Item, only: Only) -> bool:
-        key, value, ttl, content_type = item
-        if not isinstance(value, bytes):
-            raise UsageError(f"over the network --if-{only} stores bytes only: leave --type away")
-        condition = {"If-None-Match": "*"} if only == "absent" else {"If-Match": "*"}
-        headers = {"Content-Type": content_type or forms.OCTETS, **condition}
-        answer = self._server.ask("PUT", path_of(_in_path(key), ttl=ttl), value, headers, fine=(412,))
-        return answer.status != 412
+        answer = self._server.ask_json("POST", "/kv", {"set": [_form_of(item)], "only": only})
+        with understanding():
+            return bool(answer["stored"])
 
     def delete(self, keys: Sequence[Key]) -> int:
         answer = self._server.ask_json("POST", "/kv", {"delete": [_key_in_batch(key) for key in keys]})

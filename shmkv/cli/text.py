@@ -1,15 +1,22 @@
 """Keys and values as lines of text that a person reads, and a program reads back.
 
 A text that is *plain* stands for itself.  Any other is quoted: a str as a JSON string in its double quotes, bytes as
-`base64:` and their base64.  Plain is a str of characters that print, which is not empty and does not begin like a
-quoted one: so that a line holds exactly one text, a terminal obeys none of it, and no two texts look alike.
+`base64:` and their base64.  Plain is a str of characters that are seen, which is not empty, neither begins nor ends
+with a blank, and does not begin like a quoted one: so that a line holds exactly one text, a terminal obeys none of it,
+and no two texts look alike.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 _BASE64: Final = "base64:"
+# What Python calls printable, and a terminal shows as nothing: the default ignorable code points of Unicode that are
+# letters or marks, and the blank of Braille.
+_UNSEEN: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
 
 
 def quoted(text: str | bytes) -> str:
@@ -22,11 +29,17 @@ def quoted(text: str | bytes) -> str:
         from base64 import b64encode
 
         return _BASE64 + b64encode(text).decode()
-    if text and text.isprintable() and not text.startswith(('"', _BASE64)):
+    if _is_plain(text):
         return text
     from json import dumps
 
     return dumps(text)
+
+
+def _is_plain(text: str) -> bool:
+    if not text or text[0] == " " or text[-1] == " " or text.startswith(('"', _BASE64)):
+        return False
+    return text.isprintable() and (text.isascii() or _UNSEEN.search(text) is None)
 
 
 def unquoted(line: str) -> str | bytes:

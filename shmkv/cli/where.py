@@ -20,6 +20,7 @@ class Where(NamedTuple):
     path: str | None = None  # a durable one, by its directory
     url: str | None = None  # a server
     token_file: str | None = None  # of the server
+    foreign: bool = False  # a store of another user will do
 
     @property
     def label(self) -> str:
@@ -32,6 +33,7 @@ def add_where_arguments(parser: argparse.ArgumentParser, *, remote: bool = True)
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--store", metavar="NAME", help="a store of this machine (default: $SHMKV_STORE)")
     group.add_argument("--path", metavar="DIR", help="a durable store, by its directory")
+    add_foreign_argument(parser)
     if remote:
         group.add_argument(
             "--url",
@@ -45,12 +47,27 @@ def add_where_arguments(parser: argparse.ArgumentParser, *, remote: bool = True)
         )
 
 
+def add_foreign_argument(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--foreign",
+        action="store_true",
+        help="with --store: if this user has none of that name, another user's whose mode gives others access",
+    )
+
+
 def where_of(args: argparse.Namespace) -> Where:
     """What was asked for; an option beats the environment.
 
     Raises:
-        UsageError: neither says which store, or the environment names two.
+        UsageError: neither says which store, or the environment names two; --foreign without the name of a store.
     """
+    where = _named(args)
+    if args.foreign and where.store is None:
+        raise UsageError("--foreign belongs to --store: a directory or a server says by itself who may use it")
+    return where._replace(foreign=args.foreign)
+
+
+def _named(args: argparse.Namespace) -> Where:
     remote = "url" in args
     url = args.url if remote else None
     token_file = (args.token_file if remote else None) or os.environ.get("SHMKV_TOKEN_FILE")
@@ -98,7 +115,9 @@ def open_store(where: Where, *, create: bool = False, readonly: bool = False, si
         if where.path is not None:
             return _open_durable(where.path, create=create, size=size)
         assert where.store is not None, "not the URL of a server"
-        return Store(where.store, size) if create else Store.attach(where.store, readonly=readonly)
+        if create:
+            return Store(where.store, size, foreign=where.foreign)
+        return Store.attach(where.store, readonly=readonly, foreign=where.foreign)
 
 
 def _open_durable(path: str, *, create: bool, size: str | None) -> Store:

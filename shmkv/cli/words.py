@@ -86,9 +86,15 @@ def _check_utf8(word: str, what: str) -> None:
 
 
 class Values:
-    """Turns words into values; standard input can be read once."""
+    """Turns words into values; standard input can be read once.
 
-    def __init__(self, kind: str, *, raw: bool) -> None:
+    Args:
+        kind: one of TYPES; None: a word is text, and becomes `str`; what standard input or a file holds is `bytes`,
+            whatever it looks like, so that a value's type never depends on what a file happens to contain.
+        raw: every word stands for itself.
+    """
+
+    def __init__(self, kind: str | None, *, raw: bool) -> None:
         self._kind = kind
         self._raw = raw
         self._stdin_is_read = False
@@ -99,17 +105,23 @@ class Values:
         Raises:
             UsageError: it cannot be read, or is nothing of the kind.
         """
-        return _typed(self._bytes_of(word), self._kind)
+        data = self._bytes_of(word)
+        if self._kind is None:
+            return data if self._is_reference(word) else _text_or_bytes(data)
+        return _typed(data, self._kind)
+
+    def _is_reference(self, word: str) -> bool:
+        return not self._raw and (word == "-" or word.startswith("@"))
 
     def _bytes_of(self, word: str) -> bytes:
-        if not self._raw and word == "-":
+        if not self._is_reference(word):
+            return os.fsencode(word)
+        if word == "-":
             if self._stdin_is_read:
                 raise UsageError("standard input can be one value only: there are two -")
             self._stdin_is_read = True
             return sys.stdin.buffer.read()
-        if not self._raw and word.startswith("@"):
-            return _read_file(word[1:])
-        return os.fsencode(word)
+        return _read_file(word[1:])
 
 
 def _read_file(path: str) -> bytes:
@@ -118,6 +130,14 @@ def _read_file(path: str) -> bytes:
             return file.read()
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror} (a value that begins with @ takes --raw)") from error
+
+
+def _text_or_bytes(data: bytes) -> str | bytes:
+    """A word of a command line: nearly always text, but nothing keeps a shell from handing over any other bytes."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data
 
 
 def _typed(data: bytes, kind: str) -> Any:

@@ -125,7 +125,7 @@ def open_store(settings: Settings, lock_timeout: float) -> Store:
     """A handle of the store that the settings name."""
     if settings.path is not None:
         return Store.open(settings.path, settings.sync, settings.size, lock_timeout=lock_timeout)
-    return Store(settings.store, settings.size, lock_timeout=lock_timeout)
+    return Store(settings.store, settings.size, lock_timeout=lock_timeout, foreign=settings.foreign)
 
 
 # ---- Small routes --------------------------------------------------------------------------

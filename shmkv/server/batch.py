@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -17,12 +17,14 @@ MOST_ITEMS: Final = 65_536
 PAGE_KEYS: Final = 1_000
 MOST_PAGE_KEYS: Final = 10_000
 _LONG: Final = 100  # items from which on a batch is worth a thread
+_CONDITIONS: Final = {"absent": 1, "present": 2}  # of Store._place
 
 
 class Batch(msgspec.Struct, forbid_unknown_fields=True):
-    """Exactly one of the three."""
+    """Exactly one of set, get and delete; `only` belongs to a set of one item."""
 
     set: list[Any] | None = None
+    only: Literal["absent", "present"] | None = None
     get: list[Any] | None = None
     delete: list[Any] | None = None
 
@@ -58,8 +60,10 @@ async def _run(backend: Backend, asked: Batch, packed: bool) -> dict[str, Any]:
     size = len(getattr(asked, given[0]))
     if size > MOST_ITEMS:
         raise RefusedError(422, f"a batch takes at most {MOST_ITEMS:,} items, not {size:,}")
+    if asked.only is not None and (asked.set is None or size != 1):
+        raise RefusedError(422, "only belongs to a set of one item: several have no condition in common")
     if asked.set is not None:
-        return await _set(backend, asked.set)
+        return await _set(backend, asked.set, asked.only)
     if asked.get is not None:
         return await _get(backend, asked.get, packed)
     keys = [forms.key_of(key) for key in asked.delete or ()]
@@ -67,13 +71,17 @@ async def _run(backend: Backend, asked: Batch, packed: bool) -> dict[str, Any]:
     return {"deleted": deleted}
 
 
-async def _set(backend: Backend, given: list[Any]) -> dict[str, Any]:
+async def _set(backend: Backend, given: list[Any], only: str | None) -> dict[str, Any]:
     items = []
     for at, form in enumerate(given):
         try:
             items.append(forms.item_of(form))
         except forms.FormError as error:
             raise RefusedError(422, f"set[{at}]: {error}") from error
+    if only is not None:
+        condition = _CONDITIONS[only]
+        placed = await backend.write(lambda store: store._place(*items[0], condition, 0))
+        return {"stored": 0 if placed is None else 1}
     await backend.write(lambda store: store._put_items(items), long=len(items) > _LONG)
     return {"stored": len({item[0] for item in items})}
 

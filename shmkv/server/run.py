@@ -57,28 +57,29 @@ def serve(settings: Settings, say: Callable[[str], None]) -> None:
         UnsafeError, CannotListenError; what opening the store raises.
     """
     refuse_unsafe(settings)
-    held = _hold(settings)
-    listening = listen(settings)
-    side = Store(size="16MiB", lock_timeout=_SIDE_TIMEOUT_S)
-    try:
+    with contextlib.ExitStack() as ending:
+        listening = listen(settings)
+        ending.callback(_end_listening, listening, settings)
+        side = ending.enter_context(Store(size="16MiB", lock_timeout=_SIDE_TIMEOUT_S))
         supervisor = _new_supervisor(settings, listening, side)  # from here on signals end it in order
+        # Last of all: a server that cannot begin must not leave a new store behind.
+        ending.enter_context(_hold(settings))
         say(f"serving {_what(settings)} at {_where(listening)}")
         supervisor.run()
-    finally:
-        listening.close()
-        if settings.uds is not None:
-            _remove_socket(settings.uds)
-        side.close()
-        if held is not None:
-            held.close()
 
 
-def _hold(settings: Settings) -> Store | None:
+def _hold(settings: Settings) -> contextlib.AbstractContextManager[object]:
     """A handle of the store; a DataStore, which is for one process, is only opened to see whether it can be."""
     if settings.datastore is None:
         return open_store(settings, settings.lock_timeout)
     DataStore(settings.datastore).close()
-    return None
+    return contextlib.nullcontext()
+
+
+def _end_listening(listening: socket.socket, settings: Settings) -> None:
+    listening.close()
+    if settings.uds is not None:
+        _remove_socket(settings.uds)
 
 
 def _new_supervisor(settings: Settings, listening: socket.socket, side: Store) -> Multiprocess:

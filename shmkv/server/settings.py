@@ -18,6 +18,7 @@ class Settings:
     store: str | None = None  # name of a store in memory; made if it is missing
     path: str | None = None  # directory of a durable store
     datastore: str | None = None  # directory of a DataStore
+    foreign: bool = False  # with `store`: if this user has none of that name, another user's will do
     size: str | None = None  # the most memory of a new store
     sync: str = "interval"  # of a durable store
     host: str = "127.0.0.1"

@@ -54,8 +54,15 @@ def _deep_report(where: Where) -> dict[str, Any]:
         raise UsageError("--deep reads the region of a store of this machine: say --store")
     with arguments_checked():
         check_name(where.store)
-    report = deep_check(where.store)
+    report = deep_check(_path_of(where.store) if where.foreign else where.store)
     return {**asdict(report), "problems": [_problem(*each) for each in report.problems]}
+
+
+def _path_of(name: str) -> str:
+    """Of the region of this user's store, or of another one's."""
+    from shmkv import region
+
+    return region.SHM_DIRECTORY + region.find(name, foreign=True)
 
 
 def _problem(invariant: str, sentence: str) -> dict[str, str]:

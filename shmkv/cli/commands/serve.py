@@ -8,6 +8,7 @@ import sys
 from typing import Any, Final
 
 from shmkv.cli.main import EXIT_DONE, UsageError
+from shmkv.cli.where import add_foreign_argument
 
 DESCRIPTION: Final = """\
 Serves a store over HTTP: JSON routes, binary routes, metrics, and a status page at /.  Every worker process attaches
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--store", metavar="NAME", help="a store in memory (default: $SHMKV_STORE)")
     what.add_argument("--path", metavar="DIR", help="a durable store")
     what.add_argument("--datastore", metavar="DIR", help="a DataStore: JSON records; one worker")
+    add_foreign_argument(what)
     parser.add_argument("--size", help="the most memory of a new store, such as 4GiB (default: 1GiB)")
     parser.add_argument("--sync", choices=_MODES, default="interval", help="with --path (default: interval)")
     where = parser.add_argument_group("where it listens")
@@ -60,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f'the server needs {error.name}: pip install "shmkv[server]"') from error
     settings = Settings(
         **served,
+        foreign=args.foreign,
         size=args.size,
         sync=args.sync,
         host=args.host,
@@ -88,6 +91,8 @@ def _served(args: argparse.Namespace) -> dict[str, Any]:
         raise UsageError("say what to serve: one of --store NAME, --path DIR and --datastore DIR")
     if "datastore" in given and args.workers != 1:
         raise UsageError("a DataStore is for one process: leave --workers away")
+    if args.foreign and "store" not in given:
+        raise UsageError("--foreign belongs to --store")
     if "path" not in given and args.sync != "interval":
         raise UsageError("--sync belongs to --path")
     return given

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from shmkv.cli import out, words
 from shmkv.cli.main import EXIT_CONDITION, EXIT_DONE, UsageError, arguments_checked
+from shmkv.cli.text import quoted
 from shmkv.cli.where import add_where_arguments, open_target, where_of
 
 if TYPE_CHECKING:
@@ -15,8 +16,9 @@ if TYPE_CHECKING:
 
 DESCRIPTION: Final = """\
 Stores a value under each key: all of them or none, seen by every reader at once.  A store of this machine is made
-if it is missing.  A value is the bytes of the word, of standard input for -, or of a file for @FILE; with --raw
-every word stands for itself, and behind -- words may begin with a dash.
+if it is missing.  A value is the word, stored as str; or the bytes of standard input for -, of a file for @FILE.
+--type says otherwise, --bytes stores words as bytes; with --raw every word stands for itself, and behind -- words may
+begin with a dash.
 """
 EXAMPLES: Final = """\
 shmkv set --store sessions user:1 Ada user:2 Alan       # both or neither
@@ -24,6 +26,7 @@ shmkv set --store sessions logo @logo.png --content-type image/png
 make | shmkv set --store builds log - --ttl 3600         # from standard input, for an hour
 shmkv set --store jobs lock "$$" --if-absent --ttl 30    # exit status 1: somebody has it
 shmkv set --store jobs config '{"retries": 3}' --type json
+cat page.txt | shmkv set --store jobs page - --type str   # what comes from standard input is bytes otherwise
 shmkv set --store jobs --raw -- handle @ada flag -x      # as they stand
 """
 
@@ -31,9 +34,15 @@ shmkv set --store jobs --raw -- handle @ada flag -x      # as they stand
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("words", metavar="KEY VALUE", nargs="+", help="pairs of a key and its value")
     add_where_arguments(parser)
-    parser.add_argument("--type", choices=words.TYPES, default="bytes", help="what Python gets back (default: bytes)")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument(
+        "--type", choices=words.TYPES, help="what Python gets back (default: str of a word, bytes of - and @FILE)"
+    )
+    kind.add_argument("--bytes", action="store_const", const="bytes", dest="type", help="the same as --type bytes")
     words.add_ttl_argument(parser, "they expire after so long")
-    parser.add_argument("--content-type", metavar="TYPE", help="kept with the bytes, for whoever asks over HTTP")
+    parser.add_argument(
+        "--content-type", metavar="TYPE", help="kept with the value for whoever asks over HTTP; makes it bytes"
+    )
     condition = parser.add_mutually_exclusive_group()
     condition.add_argument("--if-absent", action="store_true", help="one key: only if it is not there, else status 1")
     condition.add_argument("--if-present", action="store_true", help="one key: only if it is there, else status 1")
@@ -54,16 +63,16 @@ def run(args: argparse.Namespace) -> int:
         out.json_line({"stored": stored})
     if stored:
         return EXIT_DONE
-    out.complain("set", f"nothing stored: {args.words[0]} is {'there' if only == 'absent' else 'not there'}")
+    out.complain("set", f"nothing stored: {quoted(items[0][0])} is {'there' if only == 'absent' else 'not there'}")
     return EXIT_CONDITION
 
 
 def _items(args: argparse.Namespace) -> list[Item]:
     if len(args.words) % 2:
         raise UsageError(f"each key needs a value: {args.words[-1]!r} has none")
-    if args.content_type is not None and args.type != "bytes":
+    if args.content_type is not None and args.type not in (None, "bytes"):
         raise UsageError("only bytes have a content type")
-    values = words.Values(args.type, raw=args.raw)
+    values = words.Values("bytes" if args.content_type is not None else args.type, raw=args.raw)
     found: dict[Any, Item] = {}
     for word, value in zip(args.words[::2], args.words[1::2], strict=True):
         key = words.key_of(word, is_quoted=args.quoted)
