@@ -24,7 +24,7 @@ class Batch(msgspec.Struct, forbid_unknown_fields=True):
     """Exactly one of set, get and delete; `only` belongs to a set of one item."""
 
     set: list[Any] | None = None
-    only: Literal["absent", "present"] | None = None
+    only: Literal["absent", "present"] | msgspec.UnsetType = msgspec.UNSET
     get: list[Any] | None = None
     delete: list[Any] | None = None
 
@@ -60,10 +60,10 @@ async def _run(backend: Backend, asked: Batch, packed: bool) -> dict[str, Any]:
     size = len(getattr(asked, given[0]))
     if size > MOST_ITEMS:
         raise RefusedError(422, f"a batch takes at most {MOST_ITEMS:,} items, not {size:,}")
-    if asked.only is not None and (asked.set is None or size != 1):
+    if asked.only is not msgspec.UNSET and (asked.set is None or size != 1):
         raise RefusedError(422, "only belongs to a set of one item: several have no condition in common")
     if asked.set is not None:
-        return await _set(backend, asked.set, asked.only)
+        return await _set(backend, asked.set, asked.only or None)
     if asked.get is not None:
         return await _get(backend, asked.get, packed)
     keys = [forms.key_of(key) for key in asked.delete or ()]

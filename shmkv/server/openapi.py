@@ -97,7 +97,7 @@ _ITEM: Final[Schema] = {
 }
 _PUT: Final = _object({"key": _STRING, "value": _ANY}, ttl=_TTL)
 _KEY: Final[Schema] = {"anyOf": [_STRING, _object({"key": _STRING}), _object({"key_base64": _BASE64})]}
-_ONLY: Final[Schema] = {"enum": ["absent", "present", None]}
+_ONLY: Final[Schema] = {"enum": ["absent", "present"]}
 _BATCH: Final[Schema] = {
     "oneOf": [
         _object({"set": {"type": "array", "items": _ITEM, "maxItems": MOST_ITEMS}}),
