@@ -19,7 +19,7 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from .campaign import Campaign, shortfalls
+from .campaign import Campaign, Unsuited, shortfalls
 from .catalogue import campaigns
 from .page import write_page
 from .results import Result, load, save
@@ -66,10 +66,12 @@ def run_part(campaign: Campaign, result: Result) -> bool:
 
 def run_campaign(campaign: Campaign, result: Result, until: float, progress: Progress, task: TaskID) -> bool:
     while result.parts_done < campaign.parts and time.monotonic() < until:
-        if not run_part(campaign, result):
-            progress.console.print(
-                f"[bold red]{campaign.name}[/]: {result.violations[-1]}", markup=True, highlight=False
-            )
+        try:
+            fine, why = run_part(campaign, result), "".join(result.violations[-1:])
+        except Unsuited as reason:
+            fine, why = False, f"part {result.parts_done} is left for later: {reason}"
+        if not fine:
+            progress.console.print(f"[bold red]{campaign.name}[/]: {why}", markup=True, highlight=False)
             return False
         progress.update(task, completed=result.parts_done)
     return True
@@ -83,7 +85,7 @@ def run_all(wanted: list[Campaign], restart: bool, seconds: float) -> bool:
         for campaign in wanted:
             missing = campaign.missing()
             if missing:
-                progress.console.print(f"{campaign.name} needs the Debian packages {' '.join(missing)}: left out")
+                progress.console.print(f"{campaign.name} needs the packages {' '.join(missing)}: left out")
                 good = False
                 continue
             result = Result() if restart else load(campaign)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 Figures = dict[str, float]
+
+
+class Unsuited(Exception):  # noqa: N818
+    """A part cannot be done on this machine, or not now; says why.  No violation: the part is left for later."""
+
 
 # Figures whose names begin so are joined by the greatest; all others are added up.
 GREATEST = ("longest_", "largest_")
@@ -30,12 +36,14 @@ class Campaign:
     at_most: Mapping[str, float] = field(default_factory=dict)
     commands: Mapping[str, str] = field(default_factory=dict)  # program that it needs -> Debian package
     headers: Mapping[str, str] = field(default_factory=dict)  # file below /usr/include -> Debian package
+    modules: Mapping[str, str] = field(default_factory=dict)  # module that it needs -> extra of this project
     table: Sequence[Sequence[str]] = ()  # for the page: its first row is the head
 
     def missing(self) -> list[str]:
-        """Debian packages that have to be installed first."""
+        """Debian packages, and extras of this project (`shmkv[...]`), that have to be installed first."""
         lacking = [package for command, package in self.commands.items() if not shutil.which(command)]
         lacking += [package for name, package in self.headers.items() if not (Path("/usr/include") / name).exists()]
+        lacking += [f"shmkv[{extra}]" for name, extra in self.modules.items() if not importlib.util.find_spec(name)]
         return sorted(set(lacking))
 
 

@@ -23,6 +23,7 @@ NAMES = (
     "machine",
     "power",
     "serving",
+    "scale",
     "covered",
 )
 
