@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 HERE = Path(__file__).resolve().parent
-HANG_SECONDS = 300  # no test takes a fifth of it on an idle machine: past that, tracebacks of all threads and the end
+HANG_SECONDS = 150  # no test takes half of it on an idle machine: past that, tracebacks of all threads and the end
 
 sys.path.insert(0, str(HERE))
 
@@ -45,10 +45,12 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("shmkv")
 
+MOST_WORKERS = 4  # of pytest-xdist, when nothing is said
 _stderr = 2
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="every test, also those that take long (marked `slow`)")
     parser.addoption(
         "--seed", type=int, default=None, help="seed of all random choices (default: a new one, which is printed)"
     )
@@ -65,6 +67,35 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "ignore:This process .* is multi-threaded:DeprecationWarning")
     if config.option.seed is None:
         config.option.seed = getattr(config, "workerinput", {}).get("seed", secrets.randbits(32))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """`pytest` alone uses the processors; a test that is named runs in this process, as debuggers want it."""
+    option = config.option
+    if not (_named(config) or option.usepdb or option.collectonly) and getattr(option, "numprocesses", 1) is None:
+        option.numprocesses = min(os.cpu_count() or 1, MOST_WORKERS)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what takes long, unless everything was asked for, or just that page or test."""
+    named = _named(config)
+    left_out = [
+        item for item in items if item.get_closest_marker("slow") and not (config.option.all or _is_named(item, named))
+    ]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
+
+
+def _named(config: pytest.Config) -> list[str]:
+    """Pages and tests of the command line; folders are none."""
+    return [word for word in config.args if Path(word.partition("::")[0]).suffix == ".py"]
+
+
+def _is_named(item: pytest.Item, named: list[str]) -> bool:
+    paths = [Path(word.partition("::")[0]).resolve() for word in named]
+    return item.path in paths
 
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist

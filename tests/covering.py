@@ -63,7 +63,6 @@ LEFT_OUT = {
 BY_CHANCE = "By chance: "
 
 NOT_WHILE_COUNTING = {
-    "tests/test_deepcheck.py::test_hundred_thousand_items_take_seconds": "a bar of seconds",
     "tests/test_datastore_files.py::test_closed_by_a_signal_handler": "coverage.py hangs after such a handler",
     "tests/test_cli.py::test_help_loads_neither_the_engine_nor_what_draws": "coverage.py loads more",
 }

@@ -40,7 +40,7 @@ class Serving:
         self.pid = process.pid
         self.count = count  # of workers, as asked for
         self._log = log
-        wait_until(self._says_where, START_SECONDS * PATIENCE, "the line that says where the server listens")
+        wait_until(self._says_where, START_SECONDS, "the line that says where the server listens")
         found = _READY.search(self.log)
         assert found, self.log
         self.name, self.url = found[1], found[2]
@@ -86,11 +86,11 @@ class Serving:
 
     def wait_for_workers(self) -> None:
         """Until as many workers answer as were asked for."""
-        wait_until(lambda: len(self.answering()) == self.count, START_SECONDS * PATIENCE, "the workers' answers")
+        wait_until(lambda: len(self.answering()) == self.count, START_SECONDS, "the workers' answers")
 
     def wait_for_workers_by_count(self) -> None:
         """Where a token keeps `/stats` from being asked."""
-        wait_until(lambda: len(self.workers()) == self.count, START_SECONDS * PATIENCE, "the workers")
+        wait_until(lambda: len(self.workers()) == self.count, START_SECONDS, "the workers")
 
     # ---- Asking it --------------------------------------------------------------------------
 

@@ -75,7 +75,7 @@ class Server:
         self._process = subprocess.Popen(
             [*command, *options], stdout=self._log, stderr=self._log, env=environment(), cwd=tempfile.gettempdir()
         )
-        wait_until(self._answers, 60 * PATIENCE, "the server's first answer")
+        wait_until(self._answers, 60, "the server's first answer")
 
     def _answers(self) -> bool:
         assert self._process.poll() is None, self.log

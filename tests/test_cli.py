@@ -10,14 +10,13 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
 
 import pytest
-from helpers import python_environment, run_python
+from helpers import PATIENCE, python_environment, run_python
 
 from shmkv import Store, errors
 from shmkv.cli import main as cli
@@ -35,7 +34,7 @@ def run_cli(*words: str, stdin: bytes = b"", timeout: float = 60.0) -> tuple[str
         capture_output=True,
         env=python_environment(),
         cwd=tempfile.gettempdir(),
-        timeout=timeout,
+        timeout=timeout * PATIENCE,
     )
     return done.stdout.decode(), done.stderr.decode(), done.returncode
 
@@ -80,22 +79,6 @@ build_parser(None).format_help()
 print([name for name in {heavy} if name in sys.modules])
 """
     assert run_python(code).strip() == "[]"
-
-
-def test_help_takes_at_most_five_times_a_bare_python() -> None:
-    bare = _fastest([sys.executable, "-c", "pass"])
-    whole = _fastest([sys.executable, "-m", "shmkv", "--help"])
-    assert whole <= 5 * bare, f"{whole * 1000:.0f} ms, and a bare Python {bare * 1000:.0f} ms"
-
-
-def _fastest(command: list[str]) -> float:
-    """Seconds, the best of some: what else the machine does can only add to it."""
-    seconds = []
-    for _ in range(12):
-        started = time.perf_counter()
-        subprocess.run(command, stdout=subprocess.DEVNULL, env=python_environment(), check=True)
-        seconds.append(time.perf_counter() - started)
-    return min(seconds)
 
 
 @pytest.mark.parametrize(

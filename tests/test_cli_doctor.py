@@ -37,11 +37,11 @@ def without_sizes(text: str) -> str:
     return re.sub(r"[\d,.]+ [KMG]iB", "so much", text)
 
 
-def mend(command: str) -> None:
-    """Do what a finding says."""
+def mend(command: str, *statuses: int) -> None:
+    """Do what a finding says; it ends with 0, or with one of `statuses`."""
     program, *words = shlex.split(command.partition("   ")[0])
     assert program == "shmkv"
-    assert run(*words).status == 0
+    assert run(*words).status in (statuses or (0,))
 
 
 def test_a_whole_store(store: Store) -> None:
@@ -112,17 +112,29 @@ def test_a_region_that_is_no_store(name: str) -> None:
     assert not region_path(name).exists()
 
 
-def test_a_private_store_whose_process_was_killed() -> None:
+def killed_private_store() -> str:
+    """The name of a private store whose process was killed; any other process's `Store()` may remove it."""
     process = start_python("from shmkv import Store; s = Store(size='1MiB'); print(s.name, flush=True); input()")
     assert process.stdout is not None
     name = process.stdout.readline().strip()
     assert found(name)[1] == []
     process.kill()
     process.wait()
-    _, [finding] = found(name)
-    assert (finding["kind"], "was killed" in finding["what"]) == ("unusable", True)
-    mend(finding["mend"])
-    assert run("doctor", "--store", name).status == 69
+    return name
+
+
+def test_a_private_store_whose_process_was_killed() -> None:
+    for _ in range(20):  # times that somebody else on this machine was faster
+        name = killed_private_store()
+        told = run("doctor", "--store", name, "--json")
+        if told.status == 69:
+            continue
+        [finding] = told.json["findings"]
+        assert (finding["kind"], "was killed" in finding["what"]) == ("unusable", True)
+        mend(finding["mend"], 0, 69)
+        assert run("doctor", "--store", name).status == 69
+        return
+    raise AssertionError("it was always gone before doctor looked")
 
 
 def test_a_stopped_process_that_holds_a_lock(store: Store) -> None:

@@ -11,6 +11,8 @@ import pytest
 from building import ENGINE, PROGRAMS, Builder, CannotBuildError
 from campaigns.programs import run_program
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class Run:

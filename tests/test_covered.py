@@ -10,6 +10,8 @@ import pytest
 from campaigns.covered import CAMPAIGN
 from covering import File
 
+pytestmark = pytest.mark.slow
+
 SOURCE = "shmkv/_core/hash.c"
 
 

@@ -102,16 +102,13 @@ def test_expired_items_are_records_but_no_items(store: Store) -> None:
     assert (report.items, report.records) == (2, 3)
 
 
-def test_hundred_thousand_items_take_seconds(make_store: MakeStore) -> None:
+def test_a_hundred_thousand_items(make_store: MakeStore) -> None:
     store = make_store(size=64 * MIB)
     for start in range(0, 100_000, 1000):
         store.update({f"user:{i:08}": i for i in range(start, start + 1000)})
-    start_time = time.perf_counter()
     report = deep_check(store.name)
-    took = time.perf_counter() - start_time
     assert report.ok, report.problems
     assert report.items == 100_000
-    assert took < 10  # half a second on a quiet machine
 
 
 def test_what_a_kill_leaves_is_no_problem(make_store: MakeStore, rng: random.Random) -> None:

@@ -102,7 +102,7 @@ def test_readme_has_exactly_two_setup_commands() -> None:
     assert bench.startswith("python3 -m venv ")
     assert bench.endswith("shmkv bench --quick")
     assert tests.startswith("python3 -m venv ")
-    assert tests.endswith("-m pytest -n 2")
+    assert tests.endswith("-m pytest --all")
 
 
 def test_readme_has_the_markers_of_the_table() -> None:

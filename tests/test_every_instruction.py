@@ -9,6 +9,8 @@ from building import CannotBuildError
 from campaigns import every_instruction
 from campaigns.every_instruction import CAMPAIGN, LEAKS, LIMIT_MS, SHARES, Job
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 120
 
 # Every how manieth instruction is fatal for real: about as many as three seconds allow.  For the others the images,

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "shmkv"
 SUITES = ("test_threads.py", "test_counters.py", "test_batch.py", "test_mapping.py", "test_fork.py")

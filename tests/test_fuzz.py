@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from campaigns import fuzz
 
+pytestmark = pytest.mark.slow
+
 missing = fuzz.is_missing()
 needs_clang = pytest.mark.skipif(bool(missing), reason=missing)
 PARTS = 10  # of 10,000 executions each, so that a slow machine can finish one

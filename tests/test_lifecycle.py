@@ -459,7 +459,7 @@ def test_two_that_create_at_once_get_one_store(how: str) -> None:
 
 
 def test_creating_and_unlinking_against_each_other(name: str) -> None:
-    """Whoever gets a store gets a whole one; two that hold the same name's store share it."""
+    """Whoever gets a store gets a whole one; the fixture checks what is left under the name."""
 
     def take_part() -> None:
         for _ in range(150):
@@ -473,7 +473,6 @@ def test_creating_and_unlinking_against_each_other(name: str) -> None:
     children = [Forked(take_part) for _ in range(3)]
     for child in children:
         child.result()
-    assert name not in store_names() or True
 
 
 def _open_things() -> tuple[int, int]:

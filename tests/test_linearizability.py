@@ -12,6 +12,8 @@ from campaigns.linearizability import CAMPAIGN, linearizability
 from campaigns.not_atomic import BREAKING, show
 from checker import CONDITION, FULL, MISSING, NEVER, OK, Item, Operation, UndecidedError, apply, explain, histories_in
 
+pytestmark = pytest.mark.slow
+
 A, B, C = 0, 1, 2
 
 

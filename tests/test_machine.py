@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from campaigns.machine import walk_beside
 
+pytestmark = pytest.mark.slow
+
 STEPS = 20_000
 PROCESSES = 2
 PARTS = 10

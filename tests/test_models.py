@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from campaigns.models import CAMPAIGN, MODELS, TABLE, Mention, Model, check_caught, check_clean, mentions, stale
 
+pytestmark = pytest.mark.slow
+
 FILES = sorted(path for path in MODELS.iterdir() if path.suffix in (".pml", ".cpp"))
 MUTANTS = [(model, mutant) for model in TABLE for mutant in model.mutants]
 

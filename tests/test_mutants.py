@@ -10,6 +10,8 @@ from building import ENGINE, CannotBuildError
 from campaigns.mutants import find_killer
 from mutants import MUTANTS, Mutant
 
+pytestmark = pytest.mark.slow
+
 CHOSEN = 2
 
 

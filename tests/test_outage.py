@@ -8,6 +8,8 @@ import pytest
 from outage import datastore, durable
 from outage.trial import Subject, judge_runs
 
+pytestmark = pytest.mark.slow
+
 SUBJECTS = {"datastore": (datastore.SUBJECT, 70), "durable": (durable.SUBJECT, 30)}
 
 

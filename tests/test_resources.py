@@ -6,6 +6,8 @@ import pytest
 from building import PROGRAMS
 from campaigns import resources
 
+pytestmark = pytest.mark.slow
+
 NAMES = resources.OPERATIONS.findall((PROGRAMS / "resources.c").read_text())
 # Steps and calls of an operation from one that is tried to the next, after the first twenty.
 STRIDE = 40

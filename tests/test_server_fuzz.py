@@ -19,6 +19,8 @@ from serving import Serving, exchange, read_all, serving, serving_with, statuses
 
 from shmkv import Store
 
+pytestmark = pytest.mark.slow
+
 MIB = 1 << 20
 HOST = b"Host: localhost\r\n"
 GET = b"GET /kv/k HTTP/1.1\r\n" + HOST + b"\r\n"
@@ -375,7 +377,7 @@ def test_an_answer_that_nobody_takes_is_dropped(hasty: Serving, items: Store) ->
                 return mine not in {connection.raddr for connection in psutil.Process(worker).net_connections()}
 
             assert not is_dropped()
-            wait_until(is_dropped, 10 * PATIENCE, "the end")
+            wait_until(is_dropped, 10, "the end")
 
 
 def test_an_answer_that_is_taken_at_a_fair_rate_comes_whole(hasty: Serving, items: Store) -> None:

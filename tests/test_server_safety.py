@@ -6,7 +6,6 @@ import os
 import random
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -272,15 +271,14 @@ def test_a_lock_that_is_held_is_503_and_nobody_else_waits(make_store: Callable[.
         threads = [threading.Thread(target=write) for _ in range(3)]
         for thread in threads:
             thread.start()
-        slowest, until = 0.0, time.monotonic() + 1.0
-        while time.monotonic() < until:
-            started = time.monotonic()
+        rounds = 0  # of reads that were over while all writers waited
+        while not answers:
             assert server.http.get(f"/kv/{rng.choice(BATCH)}").status_code == 200
             assert server.http.get("/healthz").status_code == 200
             assert server.http.get("/readyz").status_code == 200
-            slowest = max(slowest, time.monotonic() - started)
+            rounds += 1
+        assert rounds >= 5, "reads wait for nobody"
         assert server.http.get("/metrics").status_code == 200
-        assert slowest < 0.7, "reads wait for nobody"
         for thread in threads:
             thread.join()
         for answer in answers:

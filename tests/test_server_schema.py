@@ -12,6 +12,8 @@ import pytest
 from helpers import PATIENCE, temporary_store
 from serving import Serving, serving
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = 200 if os.environ.get("SHMKV_LONG") else 8  # of each operation
 
 CONFIG = """

@@ -23,7 +23,7 @@ from serving import serving
 
 from shmkv import DataStore, Store
 
-pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing())]
 
 PAGES = Path(__file__).resolve().parent.parent / "shmkv" / "server" / "pages"
 MARKUP = "<img src=x onerror=\"window.hurt='{}'\">"

@@ -9,6 +9,8 @@ from building import CannotBuildError
 from campaigns.campaign import Figures, join
 from campaigns.torture import CAMPAIGN, torture
 
+pytestmark = pytest.mark.slow
+
 FLOORS = {
     "kills": 1_000,
     "python_kills": 50,

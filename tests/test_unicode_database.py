@@ -21,6 +21,8 @@ from test_cli import run_cli
 
 from shmkv import DataStore, Store
 
+pytestmark = pytest.mark.slow
+
 READERS = 4
 UPDATED = 500  # keys of the updating process, besides the characters that it puts again
 ROUNDS = 3  # times that each reader reads everything of its share

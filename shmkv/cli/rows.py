@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -91,7 +91,9 @@ def read_csv(source: Source, fields: Fields, *, skip: bool, field_limit: int) ->
                 rows.add(line - first, (*_pick(row, columns, width), fields.ttl, None))
         except StopIteration:
             break
-        except (csv.Error, MalformedRowError) as error:
+        except csv.Error as error:
+            rows.refuse(line - first, f"not CSV: {error}", skip=skip)
+        except MalformedRowError as error:
             rows.refuse(line - first, str(error), skip=skip)
         if rows.stop or len(rows.lines) + len(rows.bad) >= BATCH:
             rows.line_count, rows.size = reader.line_num - first, source.bytes_read - size_before
@@ -132,21 +134,38 @@ _OF_FORMS: Final = ("key_base64", "base64", "safe", "codec")
 
 def parse_jsonl(data: bytes, fields: Fields, *, skip: bool) -> Rows:
     """Each line an item's form, `{"key": ..., "value": ..., "ttl"?: seconds}` with whatever else, or `[key, value]`."""
-    from msgspec.json import Decoder
-
-    decode = Decoder().decode
     rows = Rows(size=len(data))
+    decode = _json_decoder()
     for number, line in enumerate(data.split(b"\n")[:-1]):
         if not line or line.isspace():
             continue
         try:
             rows.add(number, _item_of(decode(line), fields))
-        except (ValueError, MalformedRowError, RecursionError) as error:
+        except (ValueError, MalformedRowError) as error:
             rows.refuse(number, str(error), skip=skip)
             if rows.stop:
                 break
     rows.line_count = data.count(b"\n")
     return rows
+
+
+def _json_decoder() -> Callable[[bytes], object]:
+    """A decoder that says in our own words what is wrong; the library's change from release to release."""
+    from msgspec import DecodeError
+    from msgspec.json import Decoder
+
+    decode = Decoder().decode
+
+    def decoded(line: bytes) -> object:
+        try:
+            return decode(line)
+        except RecursionError:
+            raise MalformedRowError("nested too deep") from None
+        except (DecodeError, ValueError) as error:
+            _decoded(line, "line")
+            raise MalformedRowError(f"not JSON: {error}") from None
+
+    return decoded
 
 
 def _item_of(line: object, fields: Fields) -> Item:

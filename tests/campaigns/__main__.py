@@ -4,7 +4,8 @@
     python -m tests.campaigns --page
 
 Each part's figures are joined into tests/campaigns/results/NAME.json as soon as it ends; a part that was
-interrupted is done again.  A violation is written there too, with the part that found it, and ends the run with 1.
+interrupted is done again.  A tree with changes is refused.  A violation is written there too, with the part that
+found it, and ends the run with 1.
 Afterwards, and with --page alone, docs/reliability.md is written from the results.
 """
 
@@ -22,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from .campaign import Campaign, Unsuited, shortfalls
 from .catalogue import campaigns
 from .page import write_page
-from .results import Result, load, save
+from .results import Result, changes, load, save
 
 
 def arguments() -> argparse.Namespace:
@@ -100,6 +101,8 @@ def main() -> int:
     if options.list:
         print_list(wanted)
         return 0
+    if not options.page and (changed := changes()):
+        sys.exit(f"commit first: a figure belongs to a commit that others can check out\n{changed}")
     good = options.page or run_all(wanted, options.restart, options.seconds)
     write_page(campaigns())
     for campaign in wanted:

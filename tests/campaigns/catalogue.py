@@ -12,6 +12,7 @@ from .campaign import Campaign
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 NAMES = (
+    "suite",
     "every_instruction",
     "torture",
     "linearizability",

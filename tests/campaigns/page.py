@@ -15,9 +15,10 @@ HEAD = """\
 
 <!-- Written by `python -m tests.campaigns` from tests/campaigns/results/*.json: do not edit. -->
 
-What shmkv claims, how each claim is attacked, and what the last long run counted. The suite (`python -m pytest`) does a
-part of every campaign each time; `python -m tests.campaigns` does all of it, can be stopped at any moment, and goes on
-where it was. Every random choice follows from the number of the part, so a part that found something can be run again.
+What shmkv claims, how each claim is attacked, and what the last long run counted. The suite (`pytest --all`) does a
+part of every campaign each time; `.ci/full`, or `python -m tests.campaigns`, does all of it, can be stopped at any
+moment, and goes on where it was. Every random choice follows from the number of the part, so a part that found
+something can be run again.
 
 A figure is *short* while the long run has not reached what was promised.
 """

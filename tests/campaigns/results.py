@@ -25,6 +25,7 @@ class Result:
     violations: list[str] = field(default_factory=list)
     when: str = ""
     commits: dict[str, int] = field(default_factory=dict)  # how many parts tested which
+    passed: list[str] = field(default_factory=list)  # of each part since 2026-12: its day and commit
     machine: str = ""
 
     def add(self, figures: Figures, seconds: float) -> None:
@@ -36,6 +37,7 @@ class Result:
         self.when = time.strftime("%Y-%m-%d", time.gmtime())
         tested = _commit()
         self.commits[tested] = self.commits.get(tested, 0) + 1
+        self.passed.append(f"part {self.parts_done - 1}: {self.when} {tested}")
         self.machine = f"{os.cpu_count()} cores, {platform.system()} {platform.release()}, {platform.machine()}"
 
     def violate(self, sentence: str) -> None:
@@ -45,10 +47,13 @@ class Result:
         return f"part {self.parts_done}: "
 
 
+def changes() -> str:
+    """What differs from the commit, but for what the run itself writes; empty if nothing does."""
+    return _git("status", "--porcelain", "--", ".", *(f":!{path}" for path in WRITTEN))
+
+
 def _commit() -> str:
-    """The commit that was tested, with a mark if the tree had changes."""
-    changes = _git("status", "--porcelain", "--", ".", *(f":!{path}" for path in WRITTEN))
-    return _git("rev-parse", "--short=12", "HEAD") + ("-dirty" if changes else "")
+    return _git("rev-parse", "--short=12", "HEAD")
 
 
 def _git(*words: str) -> str:

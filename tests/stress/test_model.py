@@ -15,6 +15,8 @@ from helpers import MIB, check
 
 from shmkv import BatchTooLargeError, Store, StoreFullError, ValueTooLargeError
 
+pytestmark = pytest.mark.slow
+
 Key = str | bytes
 RAISES = object()
 

@@ -19,6 +19,8 @@ from helpers import MIB, Forked, SharedInts, check, sealed, unseal
 
 from shmkv import LockTimeoutError, Store, StoreFullError
 
+pytestmark = pytest.mark.slow
+
 SHARED = [f"shared:{i}" for i in range(40)]
 Items = dict[str, bytes]
 
