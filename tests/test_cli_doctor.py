@@ -34,7 +34,7 @@ def found(name: str) -> tuple[Ran, list[dict[str, str]]]:
 
 def without_sizes(text: str) -> str:
     """What is free on this machine may differ between two calls."""
-    return re.sub(r"[\d,.]+ [KMG]iB", "so much", text)
+    return re.sub(r"[\d,.]+( [KMG]iB|m\b)", "so much", text)
 
 
 def mend(command: str, *statuses: int) -> None:
