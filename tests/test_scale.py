@@ -9,6 +9,7 @@ import pytest
 from campaigns import __main__ as long_run
 from campaigns import results, scale
 from campaigns.campaign import Campaign, Figures, Unsuited
+from campaigns.growth import nothing_grows
 from helpers import MIB, unique_name
 
 from shmkv import Store
@@ -56,7 +57,7 @@ def test_a_name_that_is_left_is_seen() -> None:
     store = Store.create(name, size="1MiB")
     store.unlink()
     store.close()
-    with pytest.raises(AssertionError, match="left in /dev/shm"), scale.nothing_grows():
+    with pytest.raises(AssertionError, match="left in /dev/shm"), nothing_grows():
         left = Store.create(name, size="1MiB")
     left.unlink()
     left.close()
@@ -64,9 +65,9 @@ def test_a_name_that_is_left_is_seen() -> None:
 
 def test_a_descriptor_and_memory_that_are_left_are_seen(tmp_path: Path) -> None:
     kept: list[object] = []
-    with pytest.raises(AssertionError, match="1 descriptors more"), scale.nothing_grows():
+    with pytest.raises(AssertionError, match="1 descriptors more"), nothing_grows():
         kept.append((tmp_path / "file").open("w"))
-    with pytest.raises(AssertionError, match="MiB of memory more"), scale.nothing_grows(MIB):
+    with pytest.raises(AssertionError, match="MiB of memory more"), nothing_grows(MIB):
         kept.append(b"x" * (20 * MIB))
 
 

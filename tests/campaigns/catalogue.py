@@ -25,6 +25,7 @@ NAMES = (
     "power",
     "serving",
     "scale",
+    "surroundings",
     "covered",
 )
 

@@ -6,30 +6,28 @@ Each part is one scene, in a store of its own.  What a scene leaves behind is a 
 
 from __future__ import annotations
 
-import ctypes
 import functools
-import gc
 import os
 import random
 import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
-from helpers import MIB, NAME_PREFIX, Forked, SharedInts, check, lose_memory, temporary_store, wait_until
+from helpers import MIB, Forked, SharedInts, check, lose_memory, temporary_store, wait_until
 
 from shmkv import Store, StoreFullError
 
 from .campaign import Campaign, Figures, Unsuited, join
+from .growth import nothing_grows
 
 GIB = 1 << 30
 SPARE = 2 * GIB  # what has to stay free beside a large scene, for everybody else on the machine
 
 
-# ---- What must not grow --------------------------------------------------------------------------
+# ---- Room for it -----------------------------------------------------------------------------------
 
 
 def free_memory() -> int:
@@ -41,38 +39,6 @@ def make_sure_of(room: int) -> None:
     free = free_memory()
     if free < room + min(SPARE, room):
         raise Unsuited(f"takes {room / GIB:.1f} GiB of memory in /dev/shm, and {free / GIB:.1f} are free")
-
-
-def own_memory() -> int:
-    """Bytes of this process that it shares with nobody."""
-    status = Path("/proc/self/status").read_text()
-    [line] = [line for line in status.splitlines() if line.startswith("RssAnon:")]
-    return int(line.split()[1]) * 1024
-
-
-def names_left() -> set[str]:
-    """Of this process's stores."""
-    return {path.name for path in Path("/dev/shm").glob(f"shmkv.*{NAME_PREFIX}-{os.getpid()}-*")}
-
-
-@contextmanager
-def nothing_grows(memory: int = 8 * MIB) -> Iterator[None]:
-    """Neither names, descriptors, mappings, nor more than so many bytes of this process."""
-
-    def held() -> tuple[int, int, int]:
-        gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)  # or what malloc keeps for later counts
-        mappings = len(Path("/proc/self/maps").read_text().splitlines())
-        return len(os.listdir("/proc/self/fd")), mappings, own_memory()
-
-    names = names_left()
-    descriptors, mappings, before = held()
-    yield
-    assert names_left() <= names, f"left in /dev/shm: {names_left() - names}"
-    now = held()
-    assert now[0] <= descriptors, f"{now[0] - descriptors} descriptors more than before"
-    assert now[1] <= mappings + 16, f"{now[1] - mappings} mappings more than before"  # malloc's own come and go
-    assert now[2] <= before + memory, f"{(now[2] - before) / MIB:.1f} MiB of memory more than before"
 
 
 # ---- Many tiny items -----------------------------------------------------------------------------
