@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 from typing import ClassVar
 
+from shmkv.ending import is_held_for_ever
 from shmkv.errors import ClosedStoreError, StoreLockedError
 from shmkv.folder import LOCK_FILE, close_own, identity_of
 
@@ -29,6 +30,7 @@ __all__ = ["CLAIM_SECONDS", "CLOSED", "LOCK_BYTES", "Claim"]
 
 LOCK_BYTES = 64  # the lock file is never longer
 CLAIM_SECONDS = 0.01
+_ENDING = "the interpreter ends, and a thread that it has ended was at work here, nothing was changed"
 CLOSED = "the DataStore is closed: open it again"
 _FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 _TRIES = 100  # other threads may close what was just opened
@@ -56,6 +58,8 @@ class Claim:
         self._gone = ""  # why it does not hold any more
         self._fd, self._file = -1, None
         self._noted = False
+        if is_held_for_ever(self._guard):
+            raise StoreLockedError(_ENDING)
         with self._guard:
             if self._mine.get(self._directory) == self._pid:
                 raise StoreLockedError(f"{path} is open already, in this process ({self._pid}): use that DataStore")
@@ -87,6 +91,8 @@ class Claim:
         """
         if time.monotonic() < self._sure_until:
             return
+        if is_held_for_ever(self._busy):
+            raise StoreLockedError(_ENDING)
         with self._busy:
             if not self._gone:
                 self._renew()
@@ -143,7 +149,7 @@ class Claim:
 
     def release(self) -> None:
         """Let others have it.  Does nothing in a forked child, whose parent's it is."""
-        if os.getpid() != self._pid:
+        if os.getpid() != self._pid or is_held_for_ever(self._busy) or is_held_for_ever(self._guard):
             return
         with self._busy:
             if self._gone == CLOSED:

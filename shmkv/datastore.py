@@ -31,8 +31,9 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shmkv import _core, codecs, region
+from shmkv import _core, codecs, ending, region
 from shmkv.claim import CLOSED, LOCK_BYTES, Claim
+from shmkv.ending import is_held_for_ever
 from shmkv.errors import (
     ClosedStoreError,
     CorruptStoreError,
@@ -139,6 +140,8 @@ class DataStore:
         finally:
             close_own(folder, its_identity)
         self._syncer = _Syncer(self._log, weakref.WeakMethod(self._vouch_if_idle)) if sync == "interval" else None
+        if self._syncer and not self._syncer.runs:
+            self._sync = "always"  # nobody else would sync within a second
         # Where nobody calls close(), the end of the process is as good as a kill: nothing is lost.
         self._finalizer = weakref.finalize(self, _let_go, self._claim, self._syncer)
 
@@ -281,6 +284,8 @@ class DataStore:
         """
         if os.getpid() != self._pid:
             return  # the claim and the log are the parent's
+        if is_held_for_ever(self._changing):
+            return  # as if the process had been killed: nothing is lost
         with self._changing:
             if self._closed:
                 return
@@ -323,6 +328,8 @@ class DataStore:
     @contextlib.contextmanager
     def _change(self) -> Iterator[None]:
         """One at a time; also where a signal handler comes into the middle of one."""
+        if is_held_for_ever(self._changing):
+            raise ShmkvError("the interpreter ends in the middle of a change of another thread, nothing was changed")
         with self._changing:
             if self._in_change:
                 raise ShmkvError(
@@ -667,7 +674,7 @@ class _Syncer:
         self._grown: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._ended: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="shmkv-sync", daemon=True)
-        self._thread.start()
+        self.runs = ending.start(self._thread)
 
     def wake(self) -> None:
         if not self._is_told:
@@ -677,8 +684,7 @@ class _Syncer:
     def stop(self) -> None:
         self._ended.put(None)
         self._grown.put(None)
-        if self._thread is not threading.current_thread():
-            self._thread.join()
+        ending.join(self._thread)
 
     def _run(self) -> None:
         while True:

@@ -31,7 +31,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from shmkv import _core, region
+from shmkv import _core, ending, region
+from shmkv.ending import is_held_for_ever
 from shmkv.errors import (
     CorruptStoreError,
     LayoutVersionError,
@@ -126,6 +127,12 @@ class Durable:
         self._leaving = threading.RLock()  # a signal handler may close what is just being closed
         self._all.add(self)
 
+    @property
+    def is_stable(self) -> bool:
+        """Each change waits for the disk: it was asked for, or there is no thread that would sync within a second."""
+        keeper = self._keeper
+        return self.sync_mode == "always" or (self.sync_mode == "interval" and keeper is not None and not keeper.runs)
+
     def begin(self, opened: _core.Region) -> None:
         """Look after the log from now on."""
         self._keeper = Keeper(opened, self.sync_mode)
@@ -144,6 +151,8 @@ class Durable:
         Takes the region, the last reference to it, out of the list: it is detached before anybody else leaves or opens,
         or of two that leave at the same time each would take the other for one that stays.
         """
+        if is_held_for_ever(self._leaving):
+            return  # as if the process had been killed: what was written is in the log
         with self._leaving:
             if regions:
                 try:
@@ -188,6 +197,8 @@ class Durable:
 
     def let_go(self) -> None:
         """Close the descriptors, also of a handle that was dropped without `close()`, or at the end of the process."""
+        if is_held_for_ever(self._leaving):
+            return
         with self._leaving:
             if self._keeper:
                 self._keeper.let_go()
@@ -453,11 +464,11 @@ def _progress(path: Path, folder: int) -> Any:
 
     thread = threading.Thread(target=tell, name="shmkv-progress", daemon=True)
     try:
-        thread.start()
+        ending.start(thread)
         yield
     finally:
         done.set()
-        thread.join()
+        ending.join(thread)
 
 
 # ---- Settings ------------------------------------------------------------------------------------

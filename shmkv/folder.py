@@ -16,6 +16,7 @@ import struct
 import time
 from pathlib import Path
 
+from shmkv.ending import is_ending
 from shmkv.errors import LockTimeoutError, StoreLockedError
 from shmkv.processes import STOPPED, locking, seen
 
@@ -163,6 +164,8 @@ class ByteLock:
         """Until nobody else has it."""
         nap, look_at, stopped_at = 0.001, time.monotonic() + min(timeout, _FIRST_LOOK), math.inf
         while not self.take(shared=False):
+            if is_ending():
+                raise LockTimeoutError("the interpreter ends, and nobody is waited for any more, nothing was changed")
             now = time.monotonic()
             if now >= look_at:
                 self._refuse_record_lock()

@@ -7,7 +7,7 @@ import threading
 import time
 import weakref
 
-from shmkv import _core
+from shmkv import _core, ending
 from shmkv.errors import ShmkvError
 
 __all__ = ["Keeper"]
@@ -40,12 +40,11 @@ class Keeper:
         self._thread = threading.Thread(
             target=_keep, args=(weakref.ref(self), self._stopped), name="shmkv-keeper", daemon=True
         )
-        self._thread.start()
+        self.runs = ending.start(self._thread)
 
     def stop(self) -> None:
         self._stopped.set()
-        if self._thread is not threading.current_thread():
-            self._thread.join()
+        ending.join(self._thread)
 
     def let_go(self) -> None:
         """No more rounds, but the one that may be due."""

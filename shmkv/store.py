@@ -401,7 +401,7 @@ class Store(Handle, MutableMapping[Key, Any]):
     ) -> None:
         if durable is None and opened.region.log_uuid is not None and not readonly:
             raise ShmkvError(f"{region.store_name(opened.target)!r} belongs to a directory: say Store.open(path)")
-        stable = durable is not None and durable.sync_mode == "always"
+        stable = durable is not None and durable.is_stable
         follow = (region.path_of(opened.target),) if reattach else ()
         Handle.__init__(
             self,

@@ -35,6 +35,16 @@
 #define Py_END_CRITICAL_SECTION() }
 #endif
 
+/* From here on a thread that waits for the GIL never gets it: what it is in, it never leaves. */
+static inline bool skv_is_ending(void)
+{
+#if PY_VERSION_HEX >= 0x030d0000
+    return Py_IsFinalizing();
+#else
+    return _Py_IsFinalizing();
+#endif
+}
+
 #define SKV_METHOD(name, function, flags, doc) {name, (PyCFunction)(void (*)(void))(function), flags, doc}
 #define SKV_KEYWORDS (METH_FASTCALL | METH_KEYWORDS)
 

@@ -111,6 +111,8 @@ static PyObject *handle_close(Handle *self, PyObject *Py_UNUSED(unused))
     atomic_store(&self->gate, GATE_CLOSED);     /* partner: handle_enter                       */
     const struct timespec nap = {0, 200000};
     while (handle_others_inside(self) != 0) {
+        if (skv_is_ending())
+            Py_RETURN_NONE;                     /* it stays mapped: they may be at work in there */
         Py_BEGIN_ALLOW_THREADS
         nanosleep(&nap, NULL);
         Py_END_ALLOW_THREADS

@@ -65,7 +65,7 @@ bool store_wait_for_others(const skv *store)
 {
     const struct timespec nap = {0, 1000000};
     for (uint32_t naps = 0; others_inside(store) > 0; naps++) {
-        if (naps == QUIET_NAPS)
+        if (naps == QUIET_NAPS || skv_is_ending())
             return false;
         Py_BEGIN_ALLOW_THREADS
         nanosleep(&nap, NULL);

@@ -17,6 +17,9 @@
  * another one.  Who is inside goes on in the store that it entered: that region stays in `left` until an operation
  * comes in and finds nobody inside.
  *
+ * The end of the interpreter ends threads where they wait for the GIL, inside of an operation too: their
+ * counts stay, and whoever closes the handle after that waits for nobody, but leaves the region mapped.
+ *
  * fork: a child has none of its parent's other threads, so its counts start anew (inflight.c).
  */
 #ifndef SKV_INFLIGHT_H
