@@ -58,6 +58,8 @@ class Log:
         """(segment, offset, size, position) of the new frame."""
     def sync(self, position: int) -> None:
         """Wait until what is below it is on stable storage."""
+    def look(self) -> None:
+        """OSError (ESTALE): its folder, or the file that is appended to, was removed or replaced."""
     def rotate(self) -> int:
         """Begin the next segment; its number."""
     def read(self, segment: int, offset: int, size: int) -> list[tuple[int, str | bytes, bytes, int]]:

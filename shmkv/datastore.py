@@ -281,6 +281,10 @@ class DataStore:
         """Let another process have it; with `sync` "always" and "interval" everything is on stable storage then.
 
         May be called again.  Calls of other threads that come later raise `ClosedStoreError`.
+
+        Raises:
+            LogFailedError: what was written last may not be on disk: the disk does not write, or the directory was
+                removed or replaced.  It is closed all the same.
         """
         if os.getpid() != self._pid:
             return  # the claim and the log are the parent's
@@ -291,6 +295,7 @@ class DataStore:
                 return
             self._closed = True
             try:
+                self._look()
                 if self._sync != "none":
                     self._make_stable(self._log.end)
                     if self._vouch():
@@ -418,7 +423,7 @@ class DataStore:
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise StoreFullError(f"the disk is full, nothing was changed: make room for {self._path}") from error
-            raise LogFailedError(error.errno, f"{error.strerror}: nothing was changed", str(self._path)) from error
+            raise LogFailedError(error.errno, f"{_problem(error)}: nothing was changed", str(self._path)) from error
         self._files.grow(segment, size)
         return (segment, offset, size, expires), position
 
@@ -431,13 +436,20 @@ class DataStore:
         elif self._syncer:
             self._syncer.wake()
 
+    def _look(self) -> None:
+        try:
+            self._log.look()
+        except OSError as error:
+            problem = f"{_problem(error)}: what was written lately is kept nowhere"
+            raise LogFailedError(error.errno, problem, str(self._path)) from error
+
     def _make_stable(self, position: int) -> None:
         try:
             self._log.sync(position)
         except LogFailedError:
             raise
         except OSError as error:
-            problem = f"{error.strerror}: nobody knows what of the last changes is on the disk"
+            problem = f"{_problem(error)}: nobody knows what of the last changes is on the disk"
             raise LogFailedError(error.errno, problem, str(self._path)) from error
 
     def _vouch(self) -> bool:
@@ -709,6 +721,12 @@ def _let_go(claim: Claim, syncer: _Syncer | None) -> None:
     if syncer:
         syncer.stop()
     claim.release()
+
+
+def _problem(error: OSError) -> str:
+    if error.errno == errno.ESTALE:
+        return "the directory, or the log in it, was removed, or another was put in its place"
+    return str(error.strerror)
 
 
 # ---- Small parts ---------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ import re
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -165,34 +166,54 @@ class Durable:
         if self._keeper:
             self._keeper.stop()
             self._keeper = None
-        last = False
         try:
-            os.stat(LOCK_FILE, dir_fd=self._usable_folder())
             _core.durable_sync(regions[0])
+        except LogFailedError as error:
+            if error.errno == errno.ESTALE:
+                self._give_back(regions, target, identity, _no_snapshot)
+            raise
+        self._give_back(regions, target, identity, _write_last_snapshot)
+
+    def _give_back(
+        self,
+        regions: list[_core.Region],
+        target: str,
+        identity: region.Identity,
+        write_snapshot: Callable[[_core.Region, Path], None],
+    ) -> None:
+        """Detach; as the last one remove the region's name as well, one at a time."""
+        try:
             opening = HeldByte(self._usable_folder(), OPENING, self._timeout)
-            try:
-                opening.wait()
-            except LockTimeoutError:  # all is synced; who is stopped in there, or opens next, finds the memory
-                return
-            with opening:
-                last = regions[0].alone
-                if last:
-                    _write_last_snapshot(regions[0], self.path)
-                regions.clear()
-                if last:
-                    with contextlib.suppress(ShmkvError):
-                        region.unlink_same(target, identity)
-                    self._presence.release()  # the next one would look for the region that is gone
+            opening.wait()
+        except LockTimeoutError:  # all is synced; who is stopped in there, or opens next, finds the memory
+            return
         except FileNotFoundError:  # the directory was removed: nobody else will look for its region
             if regions[0].alone:
                 with contextlib.suppress(ShmkvError):
                     region.unlink_same(target, identity)
+            return
+        with opening:
+            last = regions[0].alone
+            if last:
+                write_snapshot(regions[0], self.path)
+            regions.clear()
+            if last:
+                with contextlib.suppress(ShmkvError):
+                    region.unlink_same(target, identity)
+                self._presence.release()  # the next one would look for the region that is gone
 
     def _usable_folder(self) -> int:
-        """The descriptor, opened anew if user code has closed it."""
+        """The descriptor, opened again if user code has closed it.
+
+        Raises:
+            FileNotFoundError: at its path there is no directory any more, or another one.
+        """
         if identity_of(self._folder) != self._identity:
-            self._folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            self._identity = identity_of(self._folder)
+            opened = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            if identity_of(opened) != self._identity:
+                os.close(opened)
+                raise FileNotFoundError(errno.ENOENT, "another directory has taken its place", str(self.path))
+            self._folder = opened
         return self._folder
 
     def let_go(self) -> None:
@@ -222,6 +243,10 @@ class Durable:
         close_own(self._folder, self._identity)
         self._identity = (-1, -1)
         self._presence.close()
+
+
+def _no_snapshot(_opened: _core.Region, _path: Path) -> None:
+    """There is no directory to write it to."""
 
 
 def _write_last_snapshot(opened: _core.Region, path: Path) -> None:

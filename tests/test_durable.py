@@ -140,10 +140,16 @@ def test_one_region_whatever_the_path(folder: Path, tmp_path: Path, monkeypatch:
             assert store["seen"] == str(spelling)
     moved = tmp_path / "moved"
     folder.rename(moved)
-    store["after"] = "the move"
+    with pytest.raises(LogFailedError, match="was removed"):
+        store.sync()
+    with Store.open(moved) as same:
+        assert same["seen"] == "./store/../store"
+        same["after"] = "the move"
+        assert store["after"] == "the move"
+    with pytest.raises(LogFailedError, match="was removed"):
+        store.close()
     with Store.open(moved) as same:
         assert same["after"] == "the move"
-    store.close()
 
 
 def test_other_faces(folder: Path) -> None:

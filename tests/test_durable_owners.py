@@ -38,7 +38,7 @@ from helpers import (
 import shmkv
 from shmkv import Store, _core, region
 from shmkv.durable import OPENING
-from shmkv.errors import CorruptStoreError, LockTimeoutError, StoreLockedError, StoreNotFoundError
+from shmkv.errors import CorruptStoreError, LockTimeoutError, LogFailedError, StoreLockedError, StoreNotFoundError
 from shmkv.folder import ByteLock, HeldByte
 
 
@@ -220,7 +220,8 @@ def test_a_directory_that_is_removed(folder: Path) -> None:
     store["a"] = 1
     name = store.name
     shutil.rmtree(folder)
-    store.close()
+    with pytest.raises(LogFailedError, match="was removed"):
+        store.close()
     assert name not in {info.name for info in shmkv.list_stores()}
 
 

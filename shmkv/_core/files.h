@@ -10,6 +10,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* What the file behind a handle has to be. */
+typedef struct skv_expected {
+    const char *name;
+    uint64_t inode;             /* 0 = any                                                    */
+    uint64_t size;              /* bytes, at least                                            */
+} skv_expected;
+
 enum skv_open { SKV_OPEN_READ, SKV_OPEN_WRITE, SKV_OPEN_NEW };      /* new: -EEXIST if it is there */
 
 typedef struct skv_files {
@@ -33,6 +40,11 @@ typedef struct skv_files {
     /* What tells the file behind a handle from any other; 0 = the handle is not open.  User code may have closed
      * it, and the number stand for another file by now. */
     uint64_t (*identity)(void *context, int handle);
+    /* That of its file, by which all processes know it; 0 = the handle is not open. */
+    uint64_t (*inode)(void *context, int handle);
+    /* 0, or -ESTALE: it is not that file of the folder, or the folder is not at its path any more: they were removed, or
+     * others put in their place.  What cannot be seen is no reason.  -EBADF: the handle was closed. */
+    int (*look)(void *context, int handle, const skv_expected *expected);
     /* Never 0, and the same only within a few milliseconds in which no file was opened here. */
     uint64_t (*moment)(void *context);
     /* The folder is not used any more.  NULL: nothing is to be done. */

@@ -311,8 +311,9 @@ skv_status skv_journal_sync(skv *store)
         return status;
     SKV_CRASH("journal.looked");
     uint64_t end = skv_load(&log_of(store)->end);
+    int there = skv_wal_look_locked(&store->journal->wal);
     skv_journal_unlock(store);
-    return skv_journal_wait(store, end);
+    return there ? skv_journal_failure(store, there) : skv_journal_wait(store, end);
 }
 
 /* A dead writer's frame is decided first, whose name is then no longer needed. */

@@ -115,6 +115,10 @@ typedef struct skv_log_state {
     _Atomic uint32_t sync_round;            /* +1 after each sync; who waits sleeps on it     */
     _Atomic uint64_t synced;                /* what is below it is on stable storage          */
     _Atomic uint32_t sync_waiters;          /* who sleeps until a round is over (hint)        */
+    struct {                                /* which file a segment is, at number % 2: wal.c  */
+        _Atomic uint64_t number;            /* 0 = nobody noted one                           */
+        _Atomic uint64_t inode;
+    } file[2];
 } skv_log_state;
 
 #define SKV_CLASSES   56u       /* 55 block sizes up to 8 KiB, and the unit class: pages.h    */
@@ -146,6 +150,7 @@ static_assert(sizeof(skv_fixed) == 256, "the checked part of the header is 256 b
 static_assert(offsetof(skv_fixed, checksum) == 248, "checksum closes the fixed part");
 static_assert(offsetof(skv_header, state) == 256, "published in docs/memory-layout.md");
 static_assert(offsetof(skv_header, committed_pages) == 448, "published in docs/memory-layout.md");
+static_assert(offsetof(skv_log_state, file) == 88, "published as well");
 static_assert(offsetof(skv_header, log) == 1152 && offsetof(skv_header, checkpoint_lock) == 1280, "published as well");
 static_assert(sizeof(skv_header) <= SKV_HEADER_SIZE, "the header fits its page");
 

@@ -24,6 +24,7 @@
 #define MOST_HIGH 4096u
 
 typedef struct folder {
+    struct stat root;           /* where its path begins: another one after chroot            */
     int fd;                     /* guarded by the fork mutex, which no child inherits locked  */
     dev_t dev;
     ino_t ino;
@@ -273,6 +274,34 @@ static uint64_t file_identity(void *context, int handle)
     return mark < 0 ? 0 : (uint64_t)mark;
 }
 
+static uint64_t file_inode(void *context, int handle)
+{
+    (void)context;
+    struct stat facts;
+    return fstat(handle, &facts) < 0 ? 0 : facts.st_ino;
+}
+
+/* Who has changed its root, or may not search a directory of the path any more, does not see what is there. */
+static bool sees_paths(const folder *f)
+{
+    struct stat root;
+    return f->path[0] && stat("/", &root) == 0 && root.st_dev == f->root.st_dev && root.st_ino == f->root.st_ino;
+}
+
+static int file_look(void *context, int handle, const skv_expected *expected)
+{
+    const folder *f = context;
+    char path[PATH_MAX + NAME_MAX];
+    struct stat facts, named;
+    if (fstat(handle, &facts) < 0)
+        return errno == EBADF ? -EBADF : 0;
+    if (facts.st_nlink == 0 || (uint64_t)facts.st_size < expected->size || (expected->inode && facts.st_ino != expected->inode))
+        return -ESTALE;
+    snprintf(path, sizeof path, "%s/%s", f->path, expected->name);
+    bool missing = stat(path, &named) < 0, same = !missing && named.st_dev == facts.st_dev && named.st_ino == facts.st_ino;
+    return same || (missing && errno != ENOENT && errno != ENOTDIR) || !sees_paths(f) ? 0 : -ESTALE;
+}
+
 /* Another one with each tick of the clock (1 to 10 ms), and with each file that is opened. */
 static uint64_t file_moment(void *context)
 {
@@ -308,11 +337,13 @@ int skv_os_files(int given, skv_files *out)
     f->ino = facts.st_ino;
     snprintf(link, sizeof link, "/proc/self/fd/%d", f->fd);
     ssize_t n = readlink(link, f->path, sizeof f->path - 1);
-    f->path[n > 0 ? n : 0] = 0;
+    f->path[n > 0 && n < (ssize_t)sizeof f->path - 1 ? n : 0] = 0;      /* a longer one cannot be used */
+    if (stat("/", &f->root) < 0)
+        f->path[0] = 0;
     *out = (skv_files){
         .context = f, .open = file_open, .close = file_close, .size = file_size, .read = file_read, .write = file_write,
         .truncate = file_truncate, .sync = file_sync, .rename = file_rename, .unlink = file_unlink, .sync_folder = sync_folder,
-        .list = list_folder, .identity = file_identity, .moment = file_moment, .done = folder_done};
+        .list = list_folder, .identity = file_identity, .inode = file_inode, .look = file_look, .moment = file_moment, .done = folder_done};
     return 0;
 }
 

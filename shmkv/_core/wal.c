@@ -16,7 +16,7 @@
 
 void skv_wal_init(skv_wal *wal, skv_files files, skv_turns turns, skv_log_state *state, const uint8_t uuid[16])
 {
-    *wal = (skv_wal){.files = files, .turns = turns, .state = state, .handle = -1, .sync_handle = -1};
+    *wal = (skv_wal){.files = files, .turns = turns, .state = state, .handle = -1, .synced = {.handle = -1}};
     memcpy(wal->uuid, uuid, sizeof wal->uuid);
 }
 
@@ -36,7 +36,7 @@ static void close_handle(skv_wal *wal, int *handle, uint64_t identity)
 void skv_wal_close(skv_wal *wal)
 {
     close_handle(wal, &wal->handle, wal->identity);
-    close_handle(wal, &wal->sync_handle, wal->sync_identity);
+    close_handle(wal, &wal->synced.handle, wal->synced.identity);
 }
 
 static int open_log(skv_wal *wal, uint64_t number, enum skv_open how)
@@ -71,6 +71,43 @@ static void take_handle(skv_wal *wal, int handle, uint64_t identity, const skv_s
     wal->salt = skv_segment_salt(segment);
 }
 
+/* Is what was read of a file the head of this log's segment `number`? */
+static bool is_head(const skv_wal *wal, const uint8_t *head, int64_t got, uint64_t number, skv_segment *segment)
+{
+    return got >= 0 && skv_segment_decode(head, (size_t)got, segment) == SKV_SEGMENT_OK && segment->number == number
+           && memcmp(segment->uuid, wal->uuid, sizeof segment->uuid) == 0;
+}
+
+/* The next segment's is noted before its number counts, and whoever dies in between leaves the one before alone. */
+static void note_file(const skv_wal *wal, int handle, uint64_t number)
+{
+    skv_log_state *state = wal->state;
+    skv_store(&state->file[number % 2].number, 0);
+    skv_fence_release();
+    skv_store(&state->file[number % 2].inode, wal->files.inode(wal->files.context, handle));
+    skv_store_release(&state->file[number % 2].number, number);
+}
+
+/* 0 = not known. */
+static uint64_t inode_of(const skv_log_state *state, uint64_t number)
+{
+    if (skv_load_acquire(&state->file[number % 2].number) != number)
+        return 0;
+    uint64_t inode = skv_load_acquire(&state->file[number % 2].inode);
+    return skv_load(&state->file[number % 2].number) == number ? inode : 0;
+}
+
+/* -EBADF: user code has closed the handle, or the segment is not the last one any more: then it was synced, and a
+ * snapshot may have removed it. */
+static int look(const skv_wal *wal, int handle, uint64_t number, uint64_t size)
+{
+    char name[SKV_NAME_ROOM];
+    skv_segment_name(SKV_SEGMENT_LOG, number, name);
+    const skv_expected expected = {.name = name, .inode = inode_of(wal->state, number), .size = size};
+    int status = wal->files.look(wal->files.context, handle, &expected);
+    return status && skv_load_acquire(&wal->state->segment) != number ? -EBADF : status;
+}
+
 /* -EBADF: user code has closed it under us. */
 static int open_handle_locked(skv_wal *wal, uint64_t number)
 {
@@ -83,9 +120,9 @@ static int open_handle_locked(skv_wal *wal, uint64_t number)
     int64_t got = wal->files.read(wal->files.context, handle, head, sizeof head, 0);
     if (!is_own(wal, handle, identity))
         return -EBADF;
-    if (got < 0 || skv_segment_decode(head, (size_t)got, &segment) != SKV_SEGMENT_OK || segment.number != number
-        || memcmp(segment.uuid, wal->uuid, sizeof segment.uuid) != 0) {
-        wal->files.close(wal->files.context, handle);
+    const uint64_t inode = inode_of(wal->state, number);
+    if (!is_head(wal, head, got, number, &segment) || (inode && wal->files.inode(wal->files.context, handle) != inode)) {
+        close_handle(wal, &handle, identity);
         return got < 0 ? (int)got : -EBADMSG;
     }
     take_handle(wal, handle, identity, &segment);
@@ -102,21 +139,33 @@ static int ensure_handle_locked(skv_wal *wal)
     return status;
 }
 
-/* As ensure_handle_locked, for a write that tells when the handle was closed.  To ask whether it is still ours takes a
- * quarter of a write, so that is done once in a moment, which is as long as the system's clock needs for a tick. */
-static int ensure_handle_lately_locked(skv_wal *wal)
-{
-    uint64_t now = wal->files.moment(wal->files.context);
-    if (skv_likely(wal->handle >= 0 && wal->asked == now && wal->number == skv_load(&wal->state->segment)))
-        return 0;
-    int status = ensure_handle_locked(wal);
-    wal->asked = status ? 0 : now;
-    return status;
-}
-
 static uint64_t place_of(const skv_wal *wal, uint64_t position)
 {
     return SKV_SEGMENT_HEAD + position - wal->base;
+}
+
+int skv_wal_look_locked(skv_wal *wal)
+{
+    int status = -EBADF;
+    for (uint32_t i = 0; status == -EBADF && i < LOSSES; i++) {
+        status = ensure_handle_locked(wal);
+        if (status == 0)
+            status = look(wal, wal->handle, wal->number, place_of(wal, skv_load(&wal->state->end)));
+    }
+    return status == -ENOENT || status == -EBADMSG ? -ESTALE : status;
+}
+
+/* For a write that tells when the handle was closed.  To ask whether it is still ours takes a quarter of a write, and to
+ * look at its path more, so that is done once in a moment, which is as long as the system's clock needs for a tick.  What
+ * is synced `soon` costs far more: a file that was cut off is found before the frame makes it as long as it was. */
+static int ensure_handle_lately_locked(skv_wal *wal, bool soon)
+{
+    uint64_t now = wal->files.moment(wal->files.context);
+    if (skv_likely(!soon && wal->handle >= 0 && wal->asked == now && wal->number == skv_load(&wal->state->segment)))
+        return 0;
+    int status = skv_wal_look_locked(wal);
+    wal->asked = status ? 0 : now;
+    return status;
 }
 
 static int fail(skv_wal *wal, int error)
@@ -149,6 +198,8 @@ static void raise_synced(skv_log_state *state, uint64_t position)
 static void publish_segment(skv_wal *wal, int handle, uint64_t identity, const skv_segment *segment, uint64_t end, uint64_t sequence)
 {
     take_handle(wal, handle, identity, segment);
+    note_file(wal, handle, segment->number);
+    SKV_CRASH("wal.noted");
     skv_store(&wal->state->sequence, sequence);
     skv_store_release(&wal->state->end, end);
     if (end == segment->base)                   /* the head says that what is before it is synced */
@@ -243,7 +294,7 @@ int skv_wal_open_locked(skv_wal *wal)
 int skv_wal_rotate_locked(skv_wal *wal)
 {
     skv_log_state *state = wal->state;
-    int status = skv_load(&state->failed) ? -EROFS : ensure_handle_locked(wal);
+    int status = skv_load(&state->failed) ? -EROFS : skv_wal_look_locked(wal);
     if (status)
         return status;
     /* Only the last segment may end in anything but its last frame. */
@@ -253,6 +304,8 @@ int skv_wal_rotate_locked(skv_wal *wal)
     if (status == 0)
         status = wal->files.sync(wal->files.context, wal->handle);
     status = judge_sync(wal, status, wal->handle, wal->identity);
+    if (status == 0)
+        status = look(wal, wal->handle, wal->number, place_of(wal, skv_load(&state->end)));
     if (status)
         return status;
     SKV_CRASH("wal.rotating");
@@ -361,7 +414,7 @@ static int write_frame_locked(skv_wal *wal, const skv_frame *frame, uint64_t at)
 int skv_wal_write_locked(skv_wal *wal, skv_frame *frame, bool soon, uint64_t *position)
 {
     skv_log_state *state = wal->state;
-    int status = skv_load(&state->failed) ? -EROFS : ensure_handle_lately_locked(wal);
+    int status = skv_load(&state->failed) ? -EROFS : ensure_handle_lately_locked(wal, soon);
     if (status)
         return status;
     uint64_t end = skv_load(&state->end);
@@ -418,23 +471,37 @@ int skv_wal_vouch_locked(skv_wal *wal, bool *said)
 #define LEADER_WAITS 100u       /* of 20 ms at most each                                      */
 
 /* The segment that is appended to now.  One that a snapshot has made superfluous may be gone before it is opened. */
-static int open_current(skv_wal *wal, uint64_t *number)
+static int open_current(skv_wal *wal, skv_wal_file *file)
 {
-    int handle;
+    uint8_t head[SKV_SEGMENT_HEAD];
+    skv_segment segment;
     do {
-        *number = skv_load_acquire(&wal->state->segment);
-        handle = open_log(wal, *number, SKV_OPEN_WRITE);
-    } while (handle == -ENOENT && skv_load_acquire(&wal->state->segment) != *number);
-    return handle;
+        file->number = skv_load_acquire(&wal->state->segment);
+        file->handle = open_log(wal, file->number, SKV_OPEN_WRITE);
+    } while (file->handle == -ENOENT && skv_load_acquire(&wal->state->segment) != file->number);
+    if (file->handle < 0)
+        return file->handle == -ENOENT ? -ESTALE : file->handle;
+    file->identity = identity_of(wal, file->handle);
+    int64_t got = wal->files.read(wal->files.context, file->handle, head, sizeof head, 0);
+    if (!is_own(wal, file->handle, file->identity))
+        return -EBADF;
+    if (!is_head(wal, head, got, file->number, &segment)) {
+        close_handle(wal, &file->handle, file->identity);
+        return got < 0 ? (int)got : -ESTALE;
+    }
+    file->base = segment.base;
+    return 0;
 }
 
 /* `end` was loaded before the segment was looked up: what is below it lies in that one, or in earlier ones, synced. */
-static int sync_file(skv_wal *wal, int handle, uint64_t identity, uint64_t end)
+static int sync_file(skv_wal *wal, const skv_wal_file *file, uint64_t end)
 {
     SKV_CRASH("wal.leading");
-    int status = wal->files.sync(wal->files.context, handle);
+    int status = wal->files.sync(wal->files.context, file->handle);
     SKV_CRASH("wal.told");
-    status = judge_sync(wal, status, handle, identity);
+    status = judge_sync(wal, status, file->handle, file->identity);
+    if (status == 0)
+        status = look(wal, file->handle, file->number, SKV_SEGMENT_HEAD + (end > file->base ? end - file->base : 0));
     if (status)
         return status;
     SKV_CRASH("wal.synced");
@@ -448,14 +515,14 @@ static int sync_file(skv_wal *wal, int handle, uint64_t identity, uint64_t end)
 static int sync_as_leader(skv_wal *wal)
 {
     uint64_t end = skv_load_acquire(&wal->state->end);
-    if (wal->sync_number != skv_load_acquire(&wal->state->segment) || !is_own(wal, wal->sync_handle, wal->sync_identity)) {
-        close_handle(wal, &wal->sync_handle, wal->sync_identity);
-        wal->sync_handle = open_current(wal, &wal->sync_number);
-        if (wal->sync_handle < 0)
-            return wal->sync_handle;
-        wal->sync_identity = identity_of(wal, wal->sync_handle);
+    skv_wal_file *file = &wal->synced;
+    if (file->number != skv_load_acquire(&wal->state->segment) || !is_own(wal, file->handle, file->identity)) {
+        close_handle(wal, &file->handle, file->identity);
+        int status = open_current(wal, file);
+        if (status)
+            return status;
     }
-    return sync_file(wal, wal->sync_handle, wal->sync_identity, end);
+    return sync_file(wal, file, end);
 }
 
 /* What no sync was believed for, up to `end`, which was loaded before: a segment that is not the last one was synced. */
@@ -475,16 +542,15 @@ static int write_again(skv_wal *wal, uint64_t end)
 /* The leader may be stopped: a sync beside its own does no harm, but it may have been stopped with bad news. */
 static int sync_alone(skv_wal *wal)
 {
-    uint64_t end = skv_load_acquire(&wal->state->end), number;
+    uint64_t end = skv_load_acquire(&wal->state->end);
+    skv_wal_file file;
     int status = write_again(wal, end);
+    if (status == 0)
+        status = open_current(wal, &file);
     if (status)
-        return status;
-    int handle = open_current(wal, &number);
-    if (handle < 0)
-        return handle;
-    const uint64_t identity = identity_of(wal, handle);
-    status = sync_file(wal, handle, identity, end);
-    close_handle(wal, &handle, identity);
+        return status == -ENOENT ? -ESTALE : status;
+    status = sync_file(wal, &file, end);
+    close_handle(wal, &file.handle, file.identity);
     return status;
 }
 

@@ -12,6 +12,11 @@
  *       has failed then, for all and for good.  Who comes after somebody that may have been told of a failure, and was
  *       killed or stopped with it, writes again what was to be synced (again.h).
  *
+ *       A file that was removed takes frames and syncs like any other, and what is in it is nowhere once it is closed.
+ *       So who has synced looks whether it was the segment, under its name, in the folder, at its path, before it
+ *       tells anybody; who appends looks once in a moment.  The inode in the state says which file the segment is to
+ *       all processes: one of a backup may have its name, and the same head.
+ *
  *       A sync of a file that has become longer also writes its new size, in another place of the disk: where `ahead`
  *       says so, the file is made longer by many frames at a time, with zeroes, which end a log as its end does.
  *
@@ -34,6 +39,13 @@ typedef struct skv_turns {
     void (*pause)(void *context);       /* for some 50 us                                      */
 } skv_turns;
 
+/* The segment that is synced. */
+typedef struct skv_wal_file {
+    int handle;
+    uint64_t identity;          /* of its file                                                */
+    uint64_t number, base;
+} skv_wal_file;
+
 typedef struct skv_wal {
     skv_files files;
     skv_turns turns;
@@ -47,8 +59,7 @@ typedef struct skv_wal {
     uint64_t asked;             /* the moment in which it was seen to be that file; 0 = none  */
     uint64_t laid_out;          /* its file has this size, as far as this process knows       */
     uint64_t ahead;             /* so many zeroes are written ahead of the end; 0 = none      */
-    int sync_handle;            /* of whoever leads in this process                           */
-    uint64_t sync_number, sync_identity;
+    skv_wal_file synced;        /* of whoever leads in this process                           */
 } skv_wal;
 
 /* Every function returns 0 or minus an errno; -EROFS: the log had failed before. */
@@ -65,6 +76,9 @@ int skv_wal_resume_locked(skv_wal *wal, const skv_segment *segment, uint64_t syn
 
 /* The segment's file is open for this process: -ENOENT, -EBADMSG: it is not in this folder, or an earlier state of it. */
 int skv_wal_open_locked(skv_wal *wal);
+/* What was appended is in the folder at its path.  -ESTALE: it, or the log in it, was removed, or others were put in their
+ * place.  So says whatever appends or syncs as well; once it is there again, the log goes on. */
+int skv_wal_look_locked(skv_wal *wal);
 
 /* Seals the frame and writes it behind the last one, where it counts for nothing yet; *position: behind it.  `soon`: a
  * sync of it follows.  On an error the log is as before, or has failed. */

@@ -288,6 +288,19 @@ static inline uint64_t disk_identity(void *context, int handle)
     return handle < 0 ? 0 : (uint64_t)handle + 1;
 }
 
+static inline uint64_t disk_inode(void *context, int handle)
+{
+    return disk_identity(context, handle);
+}
+
+static inline int disk_look(void *context, int handle, const skv_expected *expected)
+{
+    disk *d = context;
+    int at = disk_find(d->now, d->now_count, expected->name);
+    bool same = at >= 0 && d->now[at].file == handle && (!expected->inode || expected->inode == disk_inode(d, handle));
+    return same && d->files[handle].now_size >= expected->size ? 0 : -ESTALE;
+}
+
 /* A moment has room for a few writes. */
 static inline uint64_t disk_moment(void *context)
 {
@@ -299,7 +312,7 @@ static inline skv_files files_on(disk *d)
     return (skv_files){.context = d, .open = disk_open, .close = disk_close, .size = disk_size, .read = disk_read,
                        .write = disk_write, .truncate = disk_truncate, .sync = disk_sync, .rename = disk_rename,
                        .unlink = disk_unlink, .sync_folder = disk_sync_folder, .list = disk_list,
-                       .identity = disk_identity, .moment = disk_moment};
+                       .identity = disk_identity, .inode = disk_inode, .look = disk_look, .moment = disk_moment};
 }
 
 /* ---- Cutting the power -------------------------------------------------------------------------------- */

@@ -96,7 +96,7 @@ static void a_lost_handle(void)
     REQUIRE(append_one(&j, &position) == -EBADF && !skv_load(&j.state.failed), "closed again and again: told, nothing lost");
     j.wal.files.write = write_unless_lost;
     REQUIRE(sync_all(&j) == 0 && append_one(&j, &position) == 0, "it goes on");
-    lost = j.wal.sync_handle;
+    lost = j.wal.synced.handle;
     REQUIRE(lost >= 0 && sync_all(&j) == 0 && lost == -1 && !skv_load(&j.state.failed), "the leader opens it as well");
     close_journal(&j);
     require_frames(d, 102);

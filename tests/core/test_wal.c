@@ -107,7 +107,7 @@ static void power_cuts(void)
 /* ---- Kills ------------------------------------------------------------------------------------------------ */
 
 #ifdef SKV_CRASH_POINTS
-static const char *const points[] = {"wal.made", "wal.head_written", "wal.head_synced", "wal.folder_synced", "wal.begun",
+static const char *const points[] = {"wal.made", "wal.head_written", "wal.head_synced", "wal.folder_synced", "wal.noted", "wal.begun",
                                     "wal.cut", "wal.rotating", "wal.written", "wal.appended", "wal.leading", "wal.synced",
                                     "wal.written_again", "wal.resumed", "wal.told", "wal.lead_repaired"};
 static uint32_t killed[COUNT(points)], point;
@@ -517,6 +517,21 @@ static int open_alone(void *context, const char *name, enum skv_open how)
     return handle;
 }
 
+static int64_t read_alone(void *context, int handle, void *to, size_t len, uint64_t at)
+{
+    pthread_mutex_lock(&appending);
+    int64_t got = disk_read(context, handle, to, len, at);
+    pthread_mutex_unlock(&appending);
+    return got;
+}
+
+/* Under the lock and without it, so it cannot take it. */
+static int see_nothing_wrong(void *context, int handle, const skv_expected *expected)
+{
+    (void)context, (void)handle, (void)expected;
+    return 0;
+}
+
 static void *append_and_wait(void *unused)
 {
     (void)unused;
@@ -545,6 +560,34 @@ static void run_in_threads(void *(*body)(void *))
         pthread_join(threads[i], NULL);
 }
 
+/* A file without its name, or with another one under it, takes frames and syncs as before, which nobody is to be told. */
+static void a_log_that_is_gone(void)
+{
+    disk *d = disk_new();
+    journal j = {0};
+    uint64_t position = 0, end;
+    char name[SKV_NAME_ROOM];
+    uint8_t copy[4096];
+    REQUIRE(open_journal(&j, d) == 0 && append_one(&j, &position) == 0, "an empty folder");
+    skv_segment_name(SKV_SEGMENT_LOG, 1, name);
+    const int64_t size = disk_read(d, j.wal.handle, copy, sizeof copy, 0);
+    end = skv_load(&j.state.end);
+    for (uint32_t turn = 0; turn < 2; turn++) {
+        if (turn == 0)
+            REQUIRE(disk_unlink(d, name) == 0, "its name");
+        else
+            REQUIRE(disk_write(d, disk_open(d, name, SKV_OPEN_NEW), copy, (size_t)size, 0) == 0, "a copy");
+        REQUIRE(skv_wal_sync(&j.wal, end) == -ESTALE, "a sync is believed");
+        REQUIRE(skv_wal_look_locked(&j.wal) == -ESTALE, "a look");
+        REQUIRE(skv_wal_rotate_locked(&j.wal) == -ESTALE, "a rotation is believed");
+        skv_wal_close(&j.wal);              /* as after a fork: the file is found by its name         */
+        REQUIRE(skv_wal_sync(&j.wal, end) == -ESTALE, "a sync of what is under the name is believed");
+        REQUIRE(skv_load(&j.state.synced) < end, "it counts as synced");
+    }
+    close_journal(&j);
+    disk_free(d);
+}
+
 /* One syncs for all who wait: far fewer syncs than appends. */
 static void group_commit(void)
 {
@@ -553,6 +596,8 @@ static void group_commit(void)
     REQUIRE(open_journal(&shared, d) == 0, "an empty folder");
     shared.wal.files.sync = slow_sync;
     shared.wal.files.open = open_alone;
+    shared.wal.files.read = read_alone;
+    shared.wal.files.look = see_nothing_wrong;
     run_in_threads(append_and_wait);
     REQUIRE(synced_appends == THREADS * PUTS, "all of them");
     REQUIRE(d->syncs < THREADS * PUTS / 2, "%" PRIu64 " syncs for %d appends", d->syncs, THREADS * PUTS);
@@ -591,7 +636,7 @@ static void a_failure_beside_a_sync(void)
     REQUIRE(open_journal(&j, d) == 0 && append_one(&j, &position) == 0, "append");
     j.wal.files.sync = sync_beside;
     beside = j.wal;
-    beside.sync_handle = -1;
+    beside.synced.handle = -1;
     beside.turns.try_lead = never_lead;
     beside.turns.wait = wait_no_time;
     first_fails = false;
@@ -649,6 +694,8 @@ static void a_group_that_fails(void)
     REQUIRE(open_journal(&shared, d) == 0, "an empty folder");
     shared.wal.files.sync = sync_that_fails;
     shared.wal.files.open = open_alone;
+    shared.wal.files.read = read_alone;
+    shared.wal.files.look = see_nothing_wrong;
     errors_told = 0;
     syncs_left = GOOD_SYNCS;
     run_in_threads(append_until_told);
@@ -668,6 +715,7 @@ static const test tests[] = {
     {"rot", rot},
     {"frames_out_of_order", frames_out_of_order},
     {"files_that_do_not_belong", files_that_do_not_belong},
+    {"a_log_that_is_gone", a_log_that_is_gone},
     {"group_commit", group_commit},
     {"a_failure_beside_a_sync", a_failure_beside_a_sync},
     {"a_group_that_fails", a_group_that_fails},

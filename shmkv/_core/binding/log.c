@@ -88,7 +88,7 @@ static PyObject *log_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     Log *self = (Log *)type->tp_alloc(type, 0);
     if (!self)
         return NULL;
-    self->wal.handle = self->wal.sync_handle = -1;
+    self->wal.handle = self->wal.synced.handle = -1;
     pthread_mutex_init(&self->appending, NULL);
     pthread_mutex_init(&self->opening, NULL);
     self->state = aligned_alloc(64, sizeof *self->state);
@@ -269,6 +269,21 @@ static PyObject *log_sync(Log *self, PyObject *arg)
     int status;
     Py_BEGIN_ALLOW_THREADS
     status = skv_wal_sync(&self->wal, position);
+    Py_END_ALLOW_THREADS
+    if (status)
+        return raise_status(self, status);
+    Py_RETURN_NONE;
+}
+
+static PyObject *log_look(Log *self, PyObject *Py_UNUSED(none))
+{
+    int status;
+    if (!is_begun(self))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    pthread_mutex_lock(&self->appending);
+    status = skv_wal_look_locked(&self->wal);
+    pthread_mutex_unlock(&self->appending);
     Py_END_ALLOW_THREADS
     if (status)
         return raise_status(self, status);
@@ -531,6 +546,8 @@ static PyMethodDef log_methods[] = {
     SKV_METHOD("append", log_append, METH_VARARGS,
                "append(kind, key, value, expires_ms)\n--\n\n(segment, offset, size, position) of the new frame."),
     SKV_METHOD("sync", log_sync, METH_O, "sync(position)\n--\n\nWait until what is below it is on stable storage."),
+    SKV_METHOD("look", log_look, METH_NOARGS,
+               "look()\n--\n\nOSError (ESTALE): its folder, or the file that is appended to, was removed or replaced."),
     SKV_METHOD("rotate", log_rotate, METH_NOARGS, "rotate()\n--\n\nBegin the next segment; its number."),
     SKV_METHOD("read", log_read, METH_VARARGS,
                "read(segment, offset, size)\n--\n\n[(kind, key, value, expires_ms), ...] of a frame."),

@@ -65,6 +65,12 @@ static const struct {
     [SKV_FORKED] = {NULL, SKV_E_FORKED, "this process was forked and could not register with the store: open it anew"},
 };
 
+/* What a log says with ESTALE, whatever was asked of it. */
+static const char gone[] =
+    "the directory of the store, or the log in it, was removed, or another was put in its place: nothing was changed or "
+    "brought to stable storage, and what was written lately is in memory only.  Reads go on: save what you need, and put the "
+    "directory back as it was, or close the store in all processes and open it again";
+
 /* As every OSError: errno and strerror are attributes. */
 static PyObject *raise_with_errno(PyObject *class, int error, const char *sentence)
 {
@@ -88,7 +94,7 @@ PyObject *skv_raise_status(module_state *state, int status)
     }
     PyObject *class = of_status[status].builtin ? *of_status[status].builtin : state->errors[of_status[status].error];
     if (!of_status[status].builtin && of_status[status].error == SKV_E_LOG_FAILED)
-        return raise_with_errno(class, errno, of_status[status].sentence);
+        return raise_with_errno(class, errno, errno == ESTALE ? gone : of_status[status].sentence);
     PyErr_SetString(class, of_status[status].sentence);
     return NULL;
 }
