@@ -83,16 +83,13 @@ modes = pytest.mark.parametrize("sync", ["always", "interval", "none"])
 def _put_until_refused(put: Callable[[int], object]) -> int:
     """How many were acknowledged; within a second none may be any more."""
     started, done = time.monotonic(), 0
-    while time.monotonic() - started < 1.0:
-        try:
+    with suppress(LogFailedError):
+        while time.monotonic() - started < 1.0:
             put(done)
-        except LogFailedError as error:
-            assert error.errno == errno.ESTALE, error
-            assert "was removed, or another was put in its place" in str(error)
-            return done
-        done += 1
-    with pytest.raises(LogFailedError, match="was removed, or another was put in its place"):
+            done += 1
+    with pytest.raises(LogFailedError, match="was removed, or another was put in its place") as told:
         put(done)
+    assert told.value.errno == errno.ESTALE
     return done
 
 
@@ -246,7 +243,6 @@ def test_a_datastore_whose_directory_goes(tmp_path: Path, remove: Callable[[Path
     remove(folder)
     acknowledged = _put_until_refused(lambda n: data.create(f"n{n}", {}))
     assert acknowledged == 0 or sync != "always"
-    assert data.read("a") == {"n": 1} or remove is _log_cut_off
     with pytest.raises(LogFailedError, match="was removed"):
         data.close()
 
