@@ -43,6 +43,9 @@ class Region:
     alone: bool
     def is_at(self, path: bytes, /) -> bool:
         """Does this path lead to the region?  True where nobody can tell."""
+    def replace(self, new: Region, path: bytes, path_of_new: bytes, /) -> bool | None:
+        """Move all items to `new` and give it this one's name: True.  False: somebody else is attached.  None: the name
+        means another region by now."""
 
 class Log:
     """A log in the folder behind a descriptor, of this process alone."""

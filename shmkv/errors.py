@@ -47,7 +47,7 @@ class StoreNotFoundError(ShmkvError, FileNotFoundError):
 
 class StoreExistsError(ShmkvError, FileExistsError):
     """`Store.create` met an existing store, or `Store(name, size=...)` one with another size, mode or
-    on_full than was asked for."""
+    on_full than was asked for, and `existing` did not say what to do with it."""
 
 
 class ForeignStoreError(ShmkvError, PermissionError):

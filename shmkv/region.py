@@ -217,6 +217,11 @@ class Header(NamedTuple):
     time_namespace: int
     uid: int
 
+    @property
+    def on_full(self) -> str:
+        """As the creator said it."""
+        return "evict" if self.evict else "error"
+
 
 def parse_header(fixed: bytes, object_size: int, name: str) -> Header:
     """Check the first 256 bytes of an object of `object_size` bytes; `name` is for messages.
@@ -352,7 +357,22 @@ def _check_owner(fd: int, target: str, foreign: bool) -> None:
         raise ForeignStoreError(f"user {found.st_uid} lets nobody else use {name!r} (mode {found.st_mode & 0o777:04o})")
 
 
-def _is_named(fd: int, target: str) -> bool:
+def open_checked(target: str, foreign: bool) -> int:
+    """A descriptor to write by, of an object whose owner is trusted.
+
+    Raises:
+        StoreNotFoundError, ForeignStoreError, PermissionError.
+    """
+    fd = _open_object(target, readonly=False)
+    try:
+        _check_owner(fd, target, foreign)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def is_named(fd: int, target: str) -> bool:
     """Is this open object still the one under its name?"""
     try:
         found = os.stat(_path(target), follow_symlinks=False)
@@ -448,11 +468,13 @@ def create(
     timeout: float,
     foreign: bool = False,
     log_uuid: bytes | None = None,
+    uuid: bytes | None = None,
 ) -> Opened:
     """Create a store and attach to it; with `exist_ok`, attach if it exists and is as wanted.
 
     Args:
         log_uuid: of a durable store, that of its log.
+        uuid: of the store; a new one if it is not given.
         timeout: seconds to wait for another creator that is alive.
 
     Raises:
@@ -470,10 +492,10 @@ def create(
             if not made:
                 _check_owner(fd, target, foreign)
             created = (made or _wait_until_ready(fd, target, timeout) is None) and _lay_out(
-                fd, target, want, log_uuid=log_uuid
+                fd, target, want, log_uuid=log_uuid, uuid=uuid
             )
             if not created and not exist_ok:
-                if not _is_named(fd, target):
+                if not is_named(fd, target):
                     continue
                 raise StoreExistsError(f"the store {store_name(target)!r} exists already")
             opened = _map(fd, target, want, created=created, readonly=False, foreign=foreign, timeout=timeout)
@@ -545,7 +567,15 @@ def create_anonymous(size: int, label: str) -> Opened:
         os.close(fd)
 
 
-def _lay_out(fd: int, target: str, want: Wanted, *, fixed_size: bool = False, log_uuid: bytes | None = None) -> bool:
+def _lay_out(
+    fd: int,
+    target: str,
+    want: Wanted,
+    *,
+    fixed_size: bool = False,
+    log_uuid: bytes | None = None,
+    uuid: bytes | None = None,
+) -> bool:
     """Make a store of the object behind `fd`; False if another process did so first."""
     mode = want.mode or DEFAULT_MODE
     try:
@@ -558,7 +588,7 @@ def _lay_out(fd: int, target: str, want: Wanted, *, fixed_size: bool = False, lo
                 evict=want.on_full == "evict",
                 mode=mode,
                 uid=os.geteuid(),
-                uuid=_random_uuid(),
+                uuid=uuid or _random_uuid(),
                 seed=int.from_bytes(os.urandom(8), "little"),
                 fixed_size=fixed_size,
                 log_uuid=log_uuid,
@@ -567,7 +597,7 @@ def _lay_out(fd: int, target: str, want: Wanted, *, fixed_size: bool = False, lo
             os.fchmod(fd, mode)  # again: a creator that was slower may have set its own
         return created
     except BaseException:
-        if not fixed_size and _is_named(fd, target):
+        if not fixed_size and is_named(fd, target):
             with contextlib.suppress(ShmkvError):
                 unlink(target)
         raise
@@ -588,14 +618,14 @@ def _map(
     header = _wait_until_ready(fd, target, timeout)
     name = store_name(target)
     if header is None:
-        if named and not _is_named(fd, target):
+        if named and not is_named(fd, target):
             return None
         raise StoreNotFoundError(f"the store {name!r} is half made: its creator died; Store({name!r}) finishes it")
     if header.uid != os.geteuid() and not foreign:
         raise ForeignStoreError(f"{name!r} was made by user {header.uid}, not by user {os.geteuid()}")
     _refuse_stale(header, name)
     if not created:
-        _refuse_other(header, want, name)
+        _refuse_other(header, want, name, fixed=not named)
     with _named(name):
         region = _core.Region.attach(fd, readonly)
     if named and os.fstat(fd).st_nlink == 0:
@@ -645,15 +675,33 @@ def _named(name: str) -> Iterator[None]:
         raise type(error)(f"{name!r}: {error}") from None
 
 
-def _refuse_other(header: Header, want: Wanted, name: str) -> None:
-    """Raise `StoreExistsError` if something was explicitly wanted that this store is not."""
-    on_full = "evict" if header.evict else "error"
+def differences(header: Header, want: Wanted) -> list[str]:
+    """What was explicitly wanted that this store is not, in words."""
+    found = []
     if want.size is not None and want.size != header.size:
-        raise StoreExistsError(f"{name!r} exists with a size of {header.size:,} bytes, not of {want.size:,}")
+        found.append(f"a size of {header.size:,} bytes, not of {want.size:,}")
     if want.mode is not None and want.mode != header.mode:
-        raise StoreExistsError(f"{name!r} exists with mode {header.mode:#o}, not {want.mode:#o}")
-    if want.on_full is not None and want.on_full != on_full:
-        raise StoreExistsError(f"{name!r} exists with on_full={on_full!r}, not {want.on_full!r}")
+        found.append(f"mode {header.mode:#o}, not {want.mode:#o}")
+    if want.on_full is not None and want.on_full != header.on_full:
+        found.append(f"on_full={header.on_full!r}, not {want.on_full!r}")
+    return found
+
+
+def _refuse_other(header: Header, want: Wanted, name: str, fixed: bool) -> None:
+    """Raise `StoreExistsError` if something was explicitly wanted that this store is not."""
+    found = differences(header, want)
+    if not found:
+        return
+    if fixed:
+        advice = "ask for nothing else, or lay it out in another SharedMemory"
+    elif want.mode not in (None, header.mode):
+        advice = "unlink it first, or say existing='replace' to begin an empty store (docs/deploying.md)"
+    else:
+        advice = (
+            "say existing='keep' to use it as it is, 'resize' to move its items into a store as asked for while nobody "
+            "else has it open, or 'replace' to begin an empty one (docs/deploying.md)"
+        )
+    raise StoreExistsError(f"{name!r} exists with {' and '.join(found)}: {advice}")
 
 
 def _random_uuid() -> bytes:

@@ -16,7 +16,7 @@ from contextlib import suppress
 from itertools import chain
 from typing import TYPE_CHECKING, Any, overload
 
-from shmkv import _core, codecs, region
+from shmkv import _core, codecs, region, replacing
 from shmkv._core import Handle, Region
 from shmkv.errors import BatchTooLargeError, ClosedStoreError, ReadOnlyStoreError, ShmkvError, StoreNotFoundError
 from shmkv.processes import Process, seen
@@ -138,6 +138,10 @@ class Store(Handle, MutableMapping[Key, Any]):
             Default: 1 GiB, or half of what /dev/shm has free if that is less.
         mode: permission bits of the region, 0o600 by default.
         on_full: "error" (default) or "evict", which makes it a cache.
+        existing: what to do if the store exists with another size or on_full than given: "error" (default) raises;
+            "keep" takes it as it is; "resize" moves its items into a store as given, like `Store.resize`, or keeps
+            it while somebody else has it open; "replace" removes its name and begins an empty store (then other
+            handles are `stale`).
         codec: "safe", "json", "pickle", or an object with `encode(value) -> bytes` and `decode(bytes) -> value`.
         lock_timeout: seconds to wait for a lock that a live process holds.
         readonly: attach without the right to write; never creates.
@@ -149,7 +153,8 @@ class Store(Handle, MutableMapping[Key, Any]):
     Size, mode and on_full belong to the store, the others to the handle.
 
     Raises:
-        StoreExistsError: the store exists with another size, mode or on_full than explicitly given.
+        StoreExistsError: the store exists with another size, mode or on_full than explicitly given, and `existing`
+            does not help.
         StoreNotFoundError: with `readonly`, there is no such store.
         ForeignStoreError, CorruptStoreError, LayoutVersionError, StaleStoreError: it exists, but is not to be used.
         StoreFullError: no room for its fixed areas.
@@ -190,6 +195,7 @@ class Store(Handle, MutableMapping[Key, Any]):
         *,
         mode: int | None = None,
         on_full: str | None = None,
+        existing: str = "error",
         codec: str | codecs.Codec = "safe",
         lock_timeout: float = 5.0,
         readonly: bool = False,
@@ -197,6 +203,7 @@ class Store(Handle, MutableMapping[Key, Any]):
         reattach: bool = False,
     ) -> None:
         want = region.wanted(size, mode, on_full)
+        replacing.check_existing(existing)
         seconds = _seconds(lock_timeout)
         resolved = codecs.resolve(codec)
         private = name is None
@@ -208,8 +215,10 @@ class Store(Handle, MutableMapping[Key, Any]):
         else:
             target = region.find(name, foreign)
         if private or (not readonly and target == region.object_name(name or "") and not region.is_private(name or "")):
-            opened = region.create(target, want, exist_ok=not private, timeout=seconds, foreign=foreign)
+            opened = replacing.create(target, want, existing, exist_ok=not private, timeout=seconds, foreign=foreign)
         else:
+            if existing != "error":  # neither a reader nor another user puts another store in its place
+                want = want._replace(size=None, on_full=None)
             opened = region.attach(target, want, readonly=readonly, foreign=foreign, timeout=seconds)
         try:
             self._bind(opened, resolved, codec, seconds, readonly, foreign, reattach=reattach and not private)
@@ -229,6 +238,7 @@ class Store(Handle, MutableMapping[Key, Any]):
         mode: int | None = None,
         exist_ok: bool = False,
         on_full: str | None = None,
+        existing: str = "error",
         codec: str | codecs.Codec = "safe",
         lock_timeout: float = 5.0,
     ) -> Self:
@@ -240,6 +250,7 @@ class Store(Handle, MutableMapping[Key, Any]):
             name: of the store, or a `multiprocessing.shared_memory.SharedMemory` to lay it out in.  That one
                 must be new and at least 1 MiB; its size is the store's, and its life stays the caller's.
             size, mode, on_full, codec, lock_timeout: as for `Store`.
+            existing: as for `Store`, with `exist_ok`.
 
         Raises:
             StoreExistsError: it exists, and `exist_ok` is false, or it differs from what is explicitly given.
@@ -252,16 +263,20 @@ class Store(Handle, MutableMapping[Key, Any]):
         >>> store.unlink()
         >>> store.close()
         """
+        replacing.check_existing(existing)
         if name is None:
             return cls(size=size, mode=mode, on_full=on_full, codec=codec, lock_timeout=lock_timeout)
         want = region.wanted(size, mode, on_full)
         seconds = _seconds(lock_timeout)
         resolved = codecs.resolve(codec)
         if isinstance(name, str):
-            opened = region.create(
-                region.object_name(region.check_new_name(name)), want, exist_ok=exist_ok, timeout=seconds
-            )
+            target = region.object_name(region.check_new_name(name))
+            opened = replacing.create(target, want, existing, exist_ok=exist_ok, timeout=seconds)
         else:
+            if existing in ("replace", "resize"):
+                raise ValueError("a store in a SharedMemory can be kept, not replaced: the memory is the caller's")
+            if existing == "keep":
+                want = want._replace(on_full=None)
             if want.size is not None or want.mode is not None:
                 raise ValueError("a store in a SharedMemory has that one's size and mode: give neither")
             opened = region.create_in(_memory_target(name), want, exist_ok=exist_ok, timeout=seconds)
@@ -369,6 +384,39 @@ class Store(Handle, MutableMapping[Key, Any]):
             raise
         self._finalizer = weakref.finalize(self, part.let_go)
         return self
+
+    @staticmethod
+    def resize(
+        name: str, size: int | str | None = None, *, on_full: str | None = None, lock_timeout: float = 5.0
+    ) -> None:
+        """Give this user's store `name` another size or another `on_full`.  Nobody may have it open.
+
+        Values, times to live, versions, counters and the uuid stay.  The items are moved into a new region, so that
+        for a moment both need room in /dev/shm; a million small items take one to four seconds, in which others who open
+        the store wait (and get a LockTimeoutError after five).
+
+        Atomicity: killed at any time, the name means the store as it was, or as it is to be.  Others see no third.
+
+        Args:
+            size: in bytes or as text.  Default: as it is.
+            on_full: "error" or "evict".  Default: as it is.
+            lock_timeout: seconds to wait for another process that is creating the store.
+
+        Raises:
+            StoreLockedError: somebody has it open, this process included.
+            StoreFullError: its items do not fit into that size, or /dev/shm has no room for both.
+            StoreNotFoundError, ForeignStoreError, CorruptStoreError: as of `attach`.
+            ValueError: a size or on_full that no store can have.
+
+        >>> with Store("resized", size="1MiB") as store:
+        ...     store["kept"] = 1
+        >>> Store.resize("resized", "4MiB")
+        >>> with Store("resized") as store:
+        ...     store.size, store["kept"]
+        ...     store.unlink()
+        (4194304, 1)
+        """
+        replacing.resize(name, size, on_full, _seconds(lock_timeout))
 
     @staticmethod
     def unlink_name(name: str) -> None:

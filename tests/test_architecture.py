@@ -20,7 +20,7 @@ CORE = PACKAGE / "_core"
 LEVELS = {
     "_core": 0, "ending": 0, "errors": 0, "processes": 0,
     "codecs": 1, "region": 1, "deepcheck": 1, "folder": 1, "keeper": 1, "walking": 1,
-    "claim": 2, "durable": 2, "outside": 2, "reports": 2,
+    "claim": 2, "durable": 2, "outside": 2, "replacing": 2, "reports": 2,
     "store": 3,
     "datastore": 4, "keyvalue": 4, "forms": 4,
     "workload": 5, "counting": 5, "exposition": 5,
@@ -127,13 +127,14 @@ C_LEVELS = {
     "files": 1, "frame": 1, "segment": 2, "again": 2, "recover": 3, "wal": 3, "os_files": 3,
     # the operating system at the edge
     "os": 3, "os_region": 3, "os_create": 3, "os_facts": 3, "os_liveness": 3, "os_memory": 3,
+    "os_replace": 6,  # it moves items
     # concepts
     "table": 3, "lock": 3, "procs": 3, "intent": 3, "repair": 3, "spare": 3, "journal": 3,
     "pages": 3, "lease": 3, "runs": 3, "grow": 3, "alloc": 3, "free": 3,
     # reading and writing with them
     "read": 4, "write": 4, "logged": 4,
     # operations on many items at once
-    "walk": 5, "sweep": 5, "evacuate": 5, "compact": 5, "room": 5,
+    "walk": 5, "sweep": 5, "move": 5, "evacuate": 5, "compact": 5, "room": 5,
     "checkpoint": 5, "restore": 5,
     # what users call
     "store": 6, "batch": 6, "open": 6, "check": 6, "check_buckets": 6, "check_pages": 6, "import": 6,

@@ -97,6 +97,7 @@ static void after_fork_in_child(void)
     pthread_mutex_init(&fork_mutex, NULL);
     for (skv_region *region = registry; region; region = region->next) {
         pthread_mutex_init(&region->alone_mutex, NULL);
+        region->reserved = false;       /* the thread that moves it is not here               */
         region->own_page = NULL;        /* not mapped here: MADV_DONTFORK                     */
         region->dead_page = NULL;
         adopt_description(region);
@@ -308,26 +309,39 @@ static skv_status attach_new_locked(int fd, const struct stat *st, bool read_onl
     return SKV_OK;
 }
 
+static skv_status attach_known_locked(skv_region *region, skv_region **out)
+{
+    if (region->reserved)
+        return SKV_BUSY;
+    /* In a forked child it is known but not registered yet. */
+    skv_status status = region->read_only ? SKV_OK : skv_register(region->store);
+    if (status == SKV_OK) {
+        region->refs++;
+        *out = region;
+    }
+    return status;
+}
+
+static skv_status attach_once(int fd, const struct stat *st, bool read_only, skv_region **out)
+{
+    pthread_mutex_lock(&registry_mutex);
+    skv_region *region = find_locked(st, read_only);
+    skv_status status = region ? attach_known_locked(region, out) : attach_new_locked(fd, st, read_only, out);
+    pthread_mutex_unlock(&registry_mutex);
+    return region || status != SKV_BUSY ? status : SKV_TIMEOUT;     /* that one has waited    */
+}
+
 skv_status skv_region_attach(int fd, bool read_only, skv_region **out)
 {
     struct stat st;
     if (fstat(fd, &st) < 0)
         return SKV_OS_ERROR;
-    pthread_mutex_lock(&registry_mutex);
-    skv_status status = SKV_OK;
-    skv_region *region = find_locked(&st, read_only);
-    if (region) {
-        /* In a forked child it is known but not registered yet. */
-        status = read_only ? SKV_OK : skv_register(region->store);
-        if (status == SKV_OK) {
-            region->refs++;
-            *out = region;
-        }
-    } else {
-        status = attach_new_locked(fd, &st, read_only, out);
+    skv_status status = attach_once(fd, &st, read_only, out);
+    for (uint32_t waited = 0; status == SKV_BUSY && waited < ALONE_MS; waited++) {
+        skv_nap_ms(1);
+        status = attach_once(fd, &st, read_only, out);
     }
-    pthread_mutex_unlock(&registry_mutex);
-    return status;
+    return status == SKV_TIMEOUT ? SKV_BUSY : status;
 }
 
 void skv_region_detach(skv_region *region)
@@ -361,6 +375,39 @@ skv_place skv_region_at(const skv_region *region, const char *path)
 skv *skv_region_store(skv_region *region)
 {
     return region->store;
+}
+
+static bool mark_reserved(skv_region *region)
+{
+    pthread_mutex_lock(&registry_mutex);
+    bool only = region->refs == 1 && !region->reserved;
+    region->reserved = region->reserved || only;
+    pthread_mutex_unlock(&registry_mutex);
+    return only;
+}
+
+static void unmark_reserved(skv_region *region)
+{
+    pthread_mutex_lock(&registry_mutex);
+    region->reserved = false;
+    pthread_mutex_unlock(&registry_mutex);
+}
+
+bool skv_region_reserve(skv_region *region)
+{
+    if (!mark_reserved(region))
+        return false;
+    if (skv_region_acquire_alone(region))
+        return true;
+    unmark_reserved(region);
+    return false;
+}
+
+/* A fork waits for `alone` with the registry in its hand, so that goes first. */
+void skv_region_unreserve(skv_region *region)
+{
+    skv_region_release_alone(region);
+    unmark_reserved(region);
 }
 
 bool skv_region_is_alone(skv_region *region)

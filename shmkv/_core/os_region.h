@@ -31,6 +31,7 @@
 struct skv_region {
     skv_region *next;           /* guarded by the registry mutex, as is refs                  */
     uint32_t    refs;
+    bool        reserved;       /* its items are being moved: nobody attaches; guarded by the registry mutex */
     bool        read_only;
     dev_t       dev;            /* immutable, as are ino to store                             */
     ino_t       ino;
@@ -47,6 +48,10 @@ struct skv_region {
     void       *own_page;       /* keeps this process's liveness byte; NULL = none            */
     void       *dead_page;      /* keeps the byte of a dead process during a takeover         */
 };
+
+/* os.c: nobody else has it, in this process or in another one, and nobody gets it until it is unreserved. */
+bool skv_region_reserve(skv_region *region);
+void skv_region_unreserve(skv_region *region);
 
 /* os.c: held while a descriptor is open that carries a lock no child may inherit. */
 void skv_fork_lock(void);

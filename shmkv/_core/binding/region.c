@@ -218,6 +218,25 @@ static PyObject *region_is_at(Region *self, PyObject *path)
     return PyBool_FromLong(place == SKV_PLACE_SAME || place == SKV_PLACE_UNKNOWN);
 }
 
+/* True: done; False: somebody else is attached; None: the name means another region by now. */
+static PyObject *region_replace(Region *self, PyObject *args)
+{
+    module_state *state = skv_state_of_type(Py_TYPE(self));
+    Region *to;
+    skv_names names;
+    if (!state || !PyArg_ParseTuple(args, "O!yy:replace", state->region_type, &to, &names.of_store, &names.of_new))
+        return NULL;
+    skv_status status;
+    Py_BEGIN_ALLOW_THREADS
+    status = skv_region_replace(self->region, to->region, &names);
+    Py_END_ALLOW_THREADS
+    if (status == SKV_MISSING)
+        Py_RETURN_NONE;
+    if (status == SKV_OK || status == SKV_BUSY)
+        return PyBool_FromLong(status == SKV_OK);
+    return skv_raise_status(state, (int)status);
+}
+
 static PyGetSetDef region_attributes[] = {
     {"fd", (getter)get_fd, NULL, "Descriptor of the shared-memory object, owned by the region.", NULL},
     {"uuid", (getter)get_uuid, NULL, "16 bytes.", NULL},
@@ -239,6 +258,9 @@ static PyMethodDef region_methods[] = {
                "peek(fd, timeout)\n--\n\nThe 256 bytes of the fixed header; None if its creator died before it was ready."),
     SKV_METHOD("attach", region_attach, METH_VARARGS | METH_KEYWORDS | METH_CLASS,
                "attach(fd, readonly)\n--\n\nMap the region behind `fd`."),
+    SKV_METHOD("replace", region_replace, METH_VARARGS,
+               "replace($self, new, path, path_of_new, /)\n--\n\nMove all items to `new` and give it this one's name: True. "
+               "False: somebody else is attached.  None: the name means another region by now."),
     SKV_METHOD("is_at", region_is_at, METH_O,
                "is_at($self, path, /)\n--\n\nDoes this path lead to the region?  True where nobody can tell."),
     {NULL, NULL, 0, NULL},
