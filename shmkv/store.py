@@ -392,7 +392,7 @@ class Store(Handle, MutableMapping[Key, Any]):
         """Give this user's store `name` another size or another `on_full`.  Nobody may have it open.
 
         Values, times to live, versions, counters and the uuid stay.  The items are moved into a new region, so that
-        for a moment both need room in /dev/shm; a million small items take one to four seconds, in which others who open
+        for a moment both need room in /dev/shm; a million small items take 1 to 4 seconds, in which others who open
         the store wait (and get a LockTimeoutError after five).
 
         Atomicity: killed at any time, the name means the store as it was, or as it is to be.  Others see no third.
