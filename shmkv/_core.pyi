@@ -158,11 +158,11 @@ class Handle:
         """A get, counted as one, that does not decode."""
     def _fetch_many(self, keys: Iterable[str | bytes]) -> dict[str | bytes, Record]: ...
     def _place(
-        self, key: str | bytes, value: Any, ttl: Any, content_type: str | None, condition: int, version: int
+        self, key: str | bytes, value: Any, ttl: Any, content_type: str | int | None, condition: int, version: int
     ) -> tuple[int, bool] | None:
         """Put under a condition (0 none, 1 absent, 2 present, 3 that version): (new version, replaced), or None."""
-    def _put_items(self, items: Iterable[tuple[str | bytes, Any, Any, str | None]]) -> None:
-        """put_many of (key, value, ttl, content_type)."""
+    def _put_items(self, items: Iterable[tuple[str | bytes, Any, Any, str | int | None]]) -> None:
+        """put_many of (key, value, ttl, content_type); an int there is the type of which `value` is the payload."""
     def _put_batches(self, pairs: Iterable[tuple[str | bytes, Any]], /) -> None:
         """Store pairs in as few batches as they need, each at one instant, and taken only once those before it are stored."""
     def _stats(self) -> dict[str, int]:

@@ -7,11 +7,13 @@ What: an item's *form* is an object that says all of it, so that reading it back
           "value": any JSON                               str, int, finite float, bool, None, list, dict of those
           "base64": "...", "content_type": "image/png"    bytes, and their content type if they have one
           "safe": "..."                                   any other value of the safe codec: its type byte and payload
-          "codec": "pickle", "stored": "..."              bytes of a codec that only Python reads; never read back here
+          "codec": "pickle", "stored": "..."              what a codec made: "pickle", "json" or "object"
+          "python": "(1, 2)"                              beside "safe": what it is, for people; nobody reads it back
           "ttl": 12.5                                     seconds left; not there: no expiry
 
       In MessagePack, which has bytes, "key" and "value" hold them as they are.
-How:  all of it starts from a record (_core.Record), so that nothing is decoded that can be handed on as it is.
+How:  all of it starts from a record (_core.Record), so that nothing is decoded that can be handed on as it is, and
+      what is stored again is stored byte for byte.  A pickle is carried, and never loaded.
 """
 
 from __future__ import annotations
@@ -25,8 +27,9 @@ if TYPE_CHECKING:
     from shmkv._core import Record
 
 Key = str | bytes
-Item = tuple[Key, Any, float | None, str | None]
-"""(key, value, ttl in seconds, content_type), as `Store._put_items` takes it."""
+Item = tuple[Key, Any, float | None, str | int | None]
+"""(key, value, ttl in seconds, content_type), as `Store._put_items` takes it; in place of a content type the number of
+a type says that the value is the payload that a record of that type has."""
 
 # enum skv_type of _core/layout.h
 BYTES: Final = 1
@@ -41,7 +44,10 @@ OCTETS: Final = "application/octet-stream"
 TEXT: Final = "text/plain; charset=utf-8"
 JSON_TYPE: Final = "application/json"
 
-_CODEC_NAMES: Final = {CODEC: "object", PICKLE: "pickle"}
+_CODEC_NAMES: Final = {CODEC: "object", PICKLE: "pickle"}  # what only Python reads
+_CODECS: Final = {"object": CODEC, "pickle": PICKLE, "json": JSON}
+_UNREADABLE: Final = (ValueError, TypeError, RecursionError)  # what decoding raises of a damaged or a later value
+_MOST_PYTHON: Final = 1 << 16  # characters of a value as Python writes it
 _TYPE_NAMES: Final = {
     1: "bytes", 2: "str", 3: "int", 4: "int", 5: "float", 6: "bool", 7: "bool", 8: "None", 9: "list", 10: "tuple",
     11: "dict", 12: "set", 13: "frozenset", 14: "datetime", 15: "date", 16: "timedelta", 17: "bytes", 32: "object",
@@ -117,21 +123,81 @@ def form_of(key: Key, record: Record, now_ms: int) -> dict[str, Any]:
 
     >>> form_of("key", (3, bytes([7, 0, 0, 0, 0, 0, 0, 0]), None, 1, 5_000), 3_500)
     {'key': 'key', 'value': 7, 'ttl': 1.5}
+    >>> form_of("none", (10, bytes([0]), None, 1, 0), 3_500)
+    {'key': 'none', 'safe': 'CgA=', 'python': '()'}
+    """
+    form = exact_form_of(key, record, now_ms)
+    if "safe" in form:
+        form["python"] = python_of(record)
+    elif record[0] == JSON:
+        try:
+            form["value"] = _json_value(record)
+            del form["codec"], form["stored"]
+        except NoFormError:
+            pass
+    return form
+
+
+def exact_form_of(key: Key, record: Record, now_ms: int) -> dict[str, Any]:
+    """The form from which the very bytes are stored again: without what is for people, JSON as its codec wrote it.
+
+    >>> exact_form_of("none", (10, bytes([0]), None, 1, 0), 3_500)
+    {'key': 'none', 'safe': 'CgA='}
     """
     form: dict[str, Any] = key_form(key)
     kind, payload, content_type = record[0], record[1], record[2]
     if kind in (BYTES, TYPED):
         form["base64"] = _base64(payload)
-        if content_type:
-            form["content_type"] = content_type
-    elif kind in _CODEC_NAMES:
-        form["codec"], form["stored"] = _CODEC_NAMES[kind], _base64(payload)
+        if kind == TYPED:
+            form["content_type"] = content_type or ""
+    elif kind in _CODEC_NAMES or kind == JSON:
+        form["codec"], form["stored"] = _CODEC_NAMES.get(kind, "json"), _base64(payload)
     else:
         try:
             form["value"] = _json_value(record)
         except NoFormError:
             form["safe"] = _base64(bytes([kind]) + payload)
     return _with_ttl(form, record, now_ms)
+
+
+def python_of(record: Record) -> str:
+    """The value as Python writes it, in one line, for people: the beginning of a long one.
+
+    No code of whoever wrote it runs: of what only Python reads, it is said what it is.
+
+    >>> python_of((10, bytes([1, 6]), None, 1, 0)), python_of((33, b"cos", None, 1, 0))
+    ('(False,)', '<pickle of 3 bytes>')
+    """
+    kind, payload = record[0], record[1]
+    if kind in _CODEC_NAMES:
+        made_by = "pickle" if kind == PICKLE else "value of a codec object"
+        return f"<{made_by} of {len(payload):,} bytes>"
+    try:
+        text = _repr(_loaded(payload) if kind == JSON else _core.decode_safe(_plain_kind(kind), payload))
+    except _UNREADABLE as error:
+        return f"<{type_name(kind)} of {len(payload):,} bytes: {error}>"
+    return text if len(text) <= _MOST_PYTHON else f"{text[:_MOST_PYTHON]}…"
+
+
+def _plain_kind(kind: int) -> int:
+    """A record's payload is without its content type."""
+    return BYTES if kind == TYPED else kind
+
+
+def _repr(value: Any) -> str:
+    """Python's own, but for an int of more digits than Python is willing to convert."""
+    try:
+        return repr(value)
+    except ValueError:
+        if type(value) is int:
+            return hex(value)
+        raise
+
+
+def _loaded(payload: bytes) -> Any:
+    from json import loads
+
+    return loads(payload)
 
 
 def packed_form_of(key: Key, record: Record, now_ms: int) -> dict[str, Any]:
@@ -153,6 +219,11 @@ def key_form(key: Key) -> dict[str, Any]:
     return {"key": key} if isinstance(key, str) else {"key_base64": _base64(key)}
 
 
+def is_of_python_alone(record: Record) -> bool:
+    """Only Python, with the codec that wrote it, makes a value of it."""
+    return record[0] in _CODEC_NAMES
+
+
 def seconds_left(record: Record, now_ms: int) -> float | None:
     """Seconds until a record's expiry; None: it has none."""
     return max(1, record[4] - now_ms) / 1000 if record[4] else None
@@ -170,11 +241,12 @@ def _json_value(record: Record) -> Any:
     kind, payload = record[0], record[1]
     if kind in _CODEC_NAMES:
         raise NoFormError(f"the value was stored by the codec {_CODEC_NAMES[kind]!r}, which only Python reads")
+    try:
+        value = _loaded(payload) if kind == JSON else _core.decode_safe(kind, payload)
+    except _UNREADABLE as error:  # one item must not stop a walk
+        raise NoFormError(f"the value cannot be read: {error}") from error
     if kind == JSON:
-        from json import loads
-
-        return loads(payload)
-    value = _core.decode_safe(kind, payload)
+        return value
     odd = _not_json(value)
     if odd is not None:
         raise NoFormError(f"the value is or contains {odd}, which JSON has not")
@@ -210,14 +282,14 @@ def _base64(data: bytes) -> str:
 
 _KEYS: Final = ("key", "key_base64")
 _VALUES: Final = ("value", "base64", "safe", "codec")
-_NAMES: Final = frozenset((*_KEYS, *_VALUES, "stored", "content_type", "ttl"))
+_NAMES: Final = frozenset((*_KEYS, *_VALUES, "stored", "content_type", "python", "ttl"))
 
 
 def item_of(form: object) -> Item:
     """The item that a form says.
 
     Raises:
-        FormError: it is no form of an item, or one of a codec that only Python reads.
+        FormError: it is no form of an item.
 
     >>> item_of({"key": "k", "base64": "AAE=", "content_type": "a/b", "ttl": 5})
     ('k', b'\\x00\\x01', 5, 'a/b')
@@ -228,11 +300,33 @@ def item_of(form: object) -> Item:
     if unknown is not None:
         raise FormError(f"an item has no {_said(unknown)}: it has {', '.join(_KEYS + _VALUES)}, content_type, ttl")
     key = key_of({name: form[name] for name in _KEYS if name in form})
-    value = _value_of(form)
+    value, kind = _value_of(form)
     content_type = form.get("content_type")
-    if content_type is not None and not (isinstance(content_type, str) and isinstance(value, bytes)):
+    if content_type is not None and not (isinstance(content_type, str) and isinstance(value, bytes) and kind is None):
         raise FormError("content_type is a string, and only bytes have one")
-    return key, value, _ttl_of(form.get("ttl")), content_type
+    return key, value, _ttl_of(form.get("ttl")), content_type if kind is None else kind
+
+
+def record_of(item: Item, expires_ms: int) -> Record:
+    """An item as a store would give it back, but for its version.
+
+    >>> record_of(("k", (1,), None, None), 0)[0], record_of(("k", b"cos", None, 33), 0)
+    (10, (33, b'cos', None, 0, 0))
+    """
+    _, value, _, content_type = item
+    if isinstance(content_type, int):
+        return content_type, value, None, 0, expires_ms
+    kind, payload = _core.encode_safe(value)
+    return TYPED if content_type is not None else kind, payload, content_type, 0, expires_ms
+
+
+def is_code(item: Item) -> bool:
+    """Is it what a pickle or a codec object made: bytes that run as code where somebody reads them?
+
+    >>> is_code(("k", b"cos", None, 33)), is_code(("k", b"cos", None, None))
+    (True, False)
+    """
+    return item[3] in _CODEC_NAMES
 
 
 def key_of(form: object) -> Key:
@@ -253,26 +347,44 @@ def key_of(form: object) -> Key:
     return key
 
 
-def _value_of(form: dict[str, Any]) -> Any:
+def _value_of(form: dict[str, Any]) -> tuple[Any, int | None]:
+    """(value, None), or (payload, the type that it is stored under)."""
     given = [name for name in _VALUES if name in form]
     if len(given) != 1:
         raise FormError(f"an item has exactly one of {', '.join(_VALUES)}, this one {', '.join(given) or 'none'}")
     name = given[0]
-    if name == "codec":
-        raise FormError(
-            f"the value was stored by the codec {_said(form[name])}: only the Python that wrote it reads it"
-        )
     if name == "value":
-        return form[name]
+        return form[name], None
+    if name == "codec":
+        return _stored_of(form)
     data = _unbase64(form[name], name)
-    if name == "base64":
-        return data
+    return (data, None) if name == "base64" else _safe_of(data)
+
+
+def _stored_of(form: dict[str, Any]) -> tuple[bytes, int]:
+    codec = form["codec"]
+    if not isinstance(codec, str) or codec not in _CODECS:
+        raise FormError(f"codec is one of {', '.join(_CODECS)}, not {_said(codec)}")
+    payload = _unbase64(form.get("stored"), "stored")
+    if codec == "json":
+        try:
+            _loaded(payload)
+        except (ValueError, RecursionError) as error:
+            raise FormError(f"stored: {error}") from error
+    return payload, _CODECS[codec]
+
+
+def _safe_of(data: bytes) -> tuple[bytes, int]:
+    """Decoded once: what this release cannot read is refused where it arrives."""
     if not data:
         raise FormError("safe holds nothing")
+    if data[0] == TYPED or data[0] in _CODECS.values():
+        raise FormError(f"safe: type {data[0]} has a form of its own")
     try:
-        return _core.decode_safe(data[0], data[1:])
+        _core.decode_safe(data[0], data[1:])
     except (ValueError, TypeError) as error:
         raise FormError(f"safe: {error}") from error
+    return data[1:], data[0]
 
 
 def _ttl_of(ttl: object) -> float | None:

@@ -60,7 +60,7 @@ def test_get_as_json(shell: Shell) -> None:
     assert told.json == {
         "items": [
             {"key": "a", "base64": "AP8="},
-            {"key": "b", "safe": told.json["items"][1]["safe"]},
+            {"key": "b", "safe": told.json["items"][1]["safe"], "python": "(1, 2)"},
             {"key": "c", "value": [1.5]},
             {"key": "d", "base64": "PHA+", "content_type": "text/html"},
         ],
@@ -68,14 +68,16 @@ def test_get_as_json(shell: Shell) -> None:
     }
 
 
-@pytest.mark.parametrize("value", [(1, 2), {3}, date(2026, 1, 2), float("inf"), [b"bytes"]])
-def test_a_value_that_a_shell_does_not_take_is_named(shell: Shell, value: Any) -> None:
+@pytest.mark.parametrize("value", [(1, 2), {3}, date(2026, 1, 2), float("inf"), [b"bytes"], {1: None}, (), {"a": (1,)}])
+def test_a_value_without_json_is_printed_as_python_writes_it(shell: Shell, value: Any) -> None:
     shell.store.update(good=b"good", odd=value)
-    told = shell("get", "good", "odd")
-    assert (told.out, told.status) == (b"", 70)
-    assert told.err.startswith("shmkv get: 'odd': the value is ")
-    assert "--json" in told.err
-    assert shell("get", "odd", "--json").status == 0
+    assert shell("get", "odd") == (repr(value).encode(), "", 0)
+    assert shell("get", "good", "odd") == (f"good\n{value!r}\n".encode(), "", 0)
+    [form] = shell("get", "odd", "--json").json["items"]
+    assert (form["python"], form["safe"] != "") == (repr(value), True)
+    shell.store.delete("odd")
+    assert run("import", "-", *shell.where, stdin=json.dumps(form).encode()).status == 0
+    assert repr(shell.store["odd"]) == repr(value), "what --json prints is stored again"
 
 
 def test_a_pickle_is_named(shell: Shell) -> None:
@@ -84,6 +86,10 @@ def test_a_pickle_is_named(shell: Shell) -> None:
     told = shell("get", "object")
     assert (told.out, told.status) == (b"", 70)
     assert "codec 'pickle'" in told.err
+    shell.store["plain"] = b"1"
+    told = shell("range")
+    assert (told.lines[1], told.err, told.status) == ("plain\t1", "", 0)
+    assert told.lines[0].startswith("object\t<pickle of ")
     [form] = shell("get", "object", "--json").json["items"]
     assert form["codec"] == "pickle"
 
@@ -303,7 +309,7 @@ def test_keys_with_a_prefix_and_many_of_them(shell: Shell) -> None:
 def test_range(shell: Shell) -> None:
     shell.store.update({"a": b"1", "b": "two\nlines", "c": 3, "d": b"\xff", b"b": b"bytes key"})
     assert shell("range", "b", "d") == (b'b\t"two\\nlines"\nc\t3\n', "", 0)
-    assert shell("range", "c").lines == ["c\t3", "d\tbase64:/w=="]
+    assert shell("range", "c").lines == ["c\t3", "d\tb'\\xff'"]
     assert shell("range", "--limit", "2").lines == ["a\t1", 'b\t"two\\nlines"']
     assert shell("range", "x") == (b"", "", 0)
     assert shell("range", "--limit", "0") == (b"", "", 0)
@@ -329,13 +335,25 @@ def test_range_backwards_is_for_stores_of_this_machine(shell: Shell) -> None:
         assert "--reverse" in told.err
 
 
-def test_a_range_with_an_odd_value_says_where(shell: Shell) -> None:
-    shell.store.update(a=b"1", b=(2,))
-    told = shell("range")
-    assert (told.status, told.err) == (
-        70,
-        "shmkv range: 'b': the value is or contains a tuple, which JSON has not: --json shows it\n",
-    )
+def test_a_range_shows_every_value_as_python_writes_it(shell: Shell) -> None:
+    values = [
+        (2,),
+        {"a": None},
+        True,
+        date(2026, 1, 2),
+        [b"\0"],
+        1 << 70,
+        "with a tab\t",
+        b"\xff",
+        float("inf"),
+        1 << 20_000,
+    ]
+    shell.store.update({f"k{at}": value for at, value in enumerate(values)})
+    shown = [*map(repr, values[:9]), hex(1 << 20_000)]
+    shown[6] = '"with a tab\\t"'
+    assert shell("range") == ("".join(f"k{at}\t{text}\n" for at, text in enumerate(shown)).encode(), "", 0)
+    forms = [json.loads(line) for line in shell("range", "--json").lines]
+    assert {form["python"] for form in forms if "safe" in form} == {shown[0], shown[3], shown[4], shown[8], shown[9]}
 
 
 # ---- What makes no sense ------------------------------------------------------------------------------

@@ -132,15 +132,70 @@ def test_export_and_import_reproduce_a_store(shell: Shell, name: str) -> None:
         assert 80 < (store.ttl("short") or 0) <= 100
 
 
-def test_export_of_what_only_python_reads(shell: Shell) -> None:
-    with Store.attach(shell.store.name, codec="pickle") as pickling:
-        pickling["object"] = 4j
-    shell.store["good"] = b"1"
+def test_export_and_import_carry_every_value_byte_for_byte(shell: Shell, name: str) -> None:
+    store = shell.store
+    with (
+        Store.attach(store.name, codec="pickle") as pickling,
+        Store.attach(store.name, codec="json") as of_json,
+        Store.attach(store.name, codec=Reversing()) as by_object,
+    ):
+        pickling.put("pickle", {1: 4j}, ttl=300)
+        of_json["json"] = {"a": [1.0, "\u00e9"]}
+        by_object[b"object"] = [1, 2]
+    store.update(EVERY_KIND)
+    store.put("typed", b"x", content_type="a/b")
     exported = shell("export")
-    assert (exported.err, exported.status, len(exported.lines)) == ("", 0, 2)
-    told = shell("import", "-", "--json", "--on-error", "skip", stdin=exported.out)
-    assert (told.json["pairs"], told.json["malformed_count"], told.status) == (1, 1, 0)
-    assert "'pickle'" in told.err
+    assert (exported.err, exported.status, b'"python"' in exported.out) == ("", 0, False)
+    told = run("import", "-", "--store", name, "--size", "16MiB", "--json", stdin=exported.out)
+    assert (told.err, told.status, told.json["pairs"]) == ("", 0, len(store))
+    with Store.attach(name, codec="pickle") as copy:
+        assert copy["pickle"] == {1: 4j}
+        assert 250 < (copy.ttl("pickle") or 0) <= 300
+        for key in store:
+            kept, carried = store._fetch(key), copy._fetch(key)
+            assert kept is not None
+            assert carried is not None
+            assert carried[:3] == kept[:3], key
+
+
+class Reversing:
+    """A codec of one's own."""
+
+    def encode(self, value: Any) -> bytes:
+        return repr(value).encode()[::-1]
+
+    def decode(self, data: bytes) -> Any:
+        return data[::-1].decode()
+
+
+def test_a_server_takes_no_code_unless_it_was_told_to(name: str, tmp_path: Path) -> None:
+    line = b'{"key":"p","codec":"pickle","stored":"gARLBy4="}\n{"key":"j","codec":"json","stored":"WzFd"}\n'
+    for options, pairs in (((), 1), (("--allow-pickle",), 2)):
+        (tmp_path / str(pairs)).mkdir()
+        with Store.create(name, size="4MiB", codec="pickle") as store:
+            server = Server(store, tmp_path / str(pairs), *options)
+            told = run("import", "-", "--url", server.url, "--json", "--on-error", "skip", stdin=line)
+            server.stop()
+            store.unlink()
+            assert (told.json["pairs"], len(store)) == (pairs, pairs)
+            assert ("--allow-pickle" in told.err) == (pairs == 1)
+            assert store.get("p") == (None if pairs == 1 else 7)
+
+
+OLD_EXPORT = b"""\
+{"key":"int","value":7,"ttl":500.5}
+{"key_base64":"aw==","base64":"AP8=","content_type":"a/b"}
+{"key":"tuple","safe":"CgIDAQAAAAAAAAADAgAAAAAAAAA="}
+{"key":"json codec","value":{"a":[1.5,null]}}
+"""
+
+
+def test_exports_of_earlier_releases_are_imported(shell: Shell) -> None:
+    told = shell("import", "-", "--json", stdin=OLD_EXPORT)
+    assert (told.err, told.status, told.json["pairs"]) == ("", 0, 4)
+    assert dict(shell.store) == {"int": 7, b"k": b"\0\xff", "tuple": (1, 2), "json codec": {"a": [1.5, None]}}
+    assert shell.store.content_type(b"k") == "a/b"
+    assert 490 < (shell.store.ttl("int") or 0) <= 500.5
 
 
 @pytest.mark.parametrize(

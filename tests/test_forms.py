@@ -49,7 +49,9 @@ def test_a_form_gives_the_item_back(key: str | bytes, value: Any, ttl: float | N
         for form in (json.loads(text), forms.packed_form_of(key, record, now)):
             back = forms.item_of(form)
             assert same(back[0], key)
-            assert same(back[1], value)
+            assert forms.record_of(back, 0)[:3] == record[:3]
+            store._put_items([(b"copy", *back[1:])])
+            assert same(store[b"copy"], value)
             assert (back[2] is None) == (ttl is None)
             assert back[2] is None or abs(back[2] - (ttl or 0)) < 0.5
 
@@ -105,7 +107,89 @@ def test_what_has_no_json_is_said_and_takes_another_form(value: object, named: s
     with pytest.raises(NoFormError, match=named):
         forms.shown(record)
     form = forms.form_of("k", record, 0)
-    assert forms.item_of(form)[1] == value
+    assert form["python"] == repr(value)
+    assert stored_again(form)[0:2] == record[0:2]
+    assert "python" not in forms.exact_form_of("k", record, 0)
+
+
+def stored_again(form: dict[str, Any]) -> Any:
+    """The record of an item that is stored from its form."""
+    with Store(size="1MiB") as store:
+        store._put_items([forms.item_of(json.loads(json.dumps(form)))])
+        return store._fetch("k")
+
+
+class Reversing:
+    """A codec of one's own."""
+
+    def encode(self, value: Any) -> bytes:
+        return repr(value).encode()[::-1]
+
+    def decode(self, data: bytes) -> Any:
+        return data[::-1].decode()
+
+
+STORED: list[tuple[Any, dict[str, Any]]] = [
+    ({1: object}, {"codec": "pickle"}),
+    (4j, {"codec": "pickle"}),
+    ([1.0, {"a": None}], {"codec": "json"}),
+    ([1], {"codec": Reversing()}),
+    ({b"a", b"b", b"c", b"d"}, {}),
+    (frozenset({1, "x"}), {}),
+    (datetime(2026, 1, 2, 3, tzinfo=timezone(timedelta(hours=-3))), {}),
+    (-0.0, {}),
+    (1 << 70_000, {}),
+    (b"typed", {"content_type": "a/b"}),
+    (b"typed", {"content_type": ""}),
+    (b"", {}),
+    ("", {}),
+]
+
+
+@pytest.mark.parametrize(("value", "options"), STORED, ids=range(len(STORED)))
+def test_an_exact_form_stores_the_very_bytes_again(value: Any, options: dict[str, Any]) -> None:
+    record = record_of(value, **options)
+    assert stored_again(forms.exact_form_of("k", record, 0))[:3] == record[:3]
+
+
+def test_a_value_as_python_writes_it() -> None:
+    for value in ((1, "x"), {1}, [None, True], {"a": b"\0"}, "text", b"bytes", 1.5, timedelta(1), math.inf):
+        assert forms.python_of(record_of(value)) == repr(value)
+    assert forms.python_of(record_of({"a": [1]}, codec="json")) == "{'a': [1]}"
+    assert forms.python_of(record_of(b"typed", content_type="a/b")) == "b'typed'"
+    assert forms.python_of(record_of(4j, codec="pickle")).startswith("<pickle of ")
+    assert forms.python_of(record_of([1], codec=Reversing())) == "<value of a codec object of 3 bytes>"
+    assert forms.python_of(record_of(1 << 70_000)) == hex(1 << 70_000)
+    nested = forms.python_of(record_of([1 << 70_000]))
+    assert nested.startswith("<list of ")
+    assert "digits" in nested
+    long = forms.python_of(record_of(tuple(range(20_000))))
+    assert long.startswith("(0, 1, 2, ")
+    assert long.endswith("…")
+    assert len(long) < 70_000
+
+
+@pytest.mark.parametrize("record", [(99, b"of a later release", None, 1, 0), (10, b"\x05", None, 1, 0)])
+def test_what_cannot_be_read_stops_nobody(record: Any) -> None:
+    assert forms.python_of(record).startswith("<t")
+    with pytest.raises(NoFormError, match="cannot be read"):
+        forms.shown(record)
+    form = forms.form_of("k", record, 0)
+    assert form["python"] == forms.python_of(record)
+    with pytest.raises(FormError, match="safe: "):
+        forms.item_of(form)
+
+
+def test_what_is_stored_again_is_judged_first() -> None:
+    with Store(size="1MiB") as store:
+        for payload, kind in ((b"1", 3), (b"\xff", 2), (b"x", 99), (b"\0x", 17), (b"x", -1), (b"x", 1 << 80)):
+            with pytest.raises((ValueError, OverflowError)):
+                store._put_items([("k", payload, None, kind)])
+        with pytest.raises(TypeError):
+            store._put_items([("k", "text", None, 2)])
+        with pytest.raises(TypeError, match="content_type must be str"):
+            store.put("k", b"cos", content_type=33)  # type: ignore[arg-type]
+        assert len(store) == 0
 
 
 def test_bytes_have_no_json() -> None:
@@ -113,14 +197,14 @@ def test_bytes_have_no_json() -> None:
         forms.json_of(record_of(b"x"))
 
 
-def test_a_pickle_is_told_but_never_read() -> None:
+def test_a_pickle_is_carried_but_never_loaded() -> None:
     record = record_of({1: object}, codec="pickle")
     with pytest.raises(NoFormError, match="pickle"):
         forms.shown(record)
     form = forms.form_of("k", record, 0)
     assert form["codec"] == "pickle"
-    with pytest.raises(FormError, match="pickle"):
-        forms.item_of(form)
+    assert forms.is_code(forms.item_of(form))
+    assert stored_again({**form, "stored": ""})[:2] == (33, b""), "whatever its bytes are"
 
 
 @pytest.mark.parametrize(
@@ -139,6 +223,13 @@ def test_a_pickle_is_told_but_never_read() -> None:
         ({"key": "a", "safe": "AQ"}, "safe is no base64"),
         ({"key": "a", "safe": "CQk="}, "safe: "),
         ({"key": "a", "safe": "IQ=="}, "safe: "),
+        ({"key": "a", "safe": "EQBh"}, "safe: "),
+        ({"key": "a", "codec": "pickle"}, "stored is no base64"),
+        ({"key": "a", "codec": "marshal", "stored": ""}, "codec is one of"),
+        ({"key": "a", "codec": ["pickle"], "stored": ""}, "codec is one of"),
+        ({"key": "a", "codec": "json", "stored": "ew=="}, "stored: "),
+        ({"key": "a", "codec": "pickle", "stored": "", "content_type": "a/b"}, "only bytes have one"),
+        ({"key": "a", "python": "(1, 2)"}, "exactly one of"),
         ({"key": "a", "value": 1, "ttl": "5"}, "ttl is a number of seconds, not '5'"),
         ({"key": "a", "value": 1, "ttl": True}, "ttl is a number"),
         ({"key": "a", "value": "x", "content_type": "a/b"}, "only bytes have one"),

@@ -78,11 +78,11 @@ class LocalTarget:
     def export(self) -> Iterator[bytes]:
         from json import JSONEncoder
 
-        from shmkv.forms import form_of
+        from shmkv.forms import exact_form_of
 
         encode = JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
         for key, record in self._records():
-            yield encode(form_of(key, record, self.store._now_ms())).encode()
+            yield encode(exact_form_of(key, record, self.store._now_ms())).encode()
 
     def _records(self) -> Iterator[tuple[Key, Record]]:
         """Each bucket at one instant."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from shmkv import _core, forms
+from shmkv import forms
 from shmkv.cli.connection import Connection, path_of, understanding, with_query
 from shmkv.cli.main import UsageError
 
@@ -166,28 +166,14 @@ def _in_path(key: Key) -> str:
 
 def _form_of(item: Item) -> dict[str, Any]:
     """What `forms.item_of` reads as this item."""
-    key, value, ttl, content_type = item
-    kind, payload = _core.encode_safe(value)
-    form = forms.form_of(key, (kind, payload, content_type, 0, 0), _NOW_MS)
-    return form if ttl is None else {**form, "ttl": ttl}
+    form = forms.exact_form_of(item[0], forms.record_of(item, 0), _NOW_MS)
+    return form if item[2] is None else {**form, "ttl": item[2]}
 
 
 def _record_of(form: dict[str, Any]) -> tuple[Key, Record]:
     """An item as a local store would have given it."""
-    if "codec" in form:
-        return _stored_record_of(form)
-    key, value, ttl, content_type = forms.item_of(form)
-    kind, payload = _core.encode_safe(value)
-    return key, (forms.TYPED if content_type else kind, payload, content_type, 0, _expires_ms(ttl))
-
-
-def _stored_record_of(form: dict[str, Any]) -> tuple[Key, Record]:
-    """What only the Python that wrote it reads: handed on as it is."""
-    from base64 import b64decode
-
-    key = forms.key_of({name: form[name] for name in _KEYS if name in form})
-    kind = forms.PICKLE if form["codec"] == "pickle" else forms.CODEC
-    return key, (kind, b64decode(form["stored"]), None, 0, _expires_ms(form.get("ttl")))
+    item = forms.item_of(form)
+    return item[0], forms.record_of(item, _expires_ms(item[2]))
 
 
 def _expires_ms(ttl: float | None) -> int:

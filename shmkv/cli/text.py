@@ -9,7 +9,10 @@ and no two texts look alike.
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from shmkv._core import Record
 
 _BASE64: Final = "base64:"
 # What Python calls printable, and a terminal shows as nothing: the default ignorable code points of Unicode that are
@@ -65,13 +68,17 @@ def unquoted(line: str) -> str | bytes:
     return text
 
 
-def shown_value(body: bytes) -> str:
-    """A value in a line: as the text that it is, or else as bytes.
+def shown_value(record: Record) -> str:
+    """A value in a line, for people: text, in bytes or str, as it is or quoted; anything else as Python writes it.
 
-    >>> shown_value(b"Ada"), shown_value(bytes([0, 255]))
-    ('Ada', 'base64:AP8=')
+    >>> shown_value((1, b"Ada", None, 1, 0)), shown_value((7, b"", None, 1, 0)), shown_value((1, bytes(2), None, 1, 0))
+    ('Ada', 'True', '"\\\\u0000\\\\u0000"')
     """
-    try:
-        return quoted(body.decode())
-    except UnicodeDecodeError:
-        return quoted(body)
+    from shmkv.forms import BYTES, STR, TYPED, python_of
+
+    if record[0] in (BYTES, STR, TYPED):
+        try:
+            return quoted(record[1].decode())
+        except UnicodeDecodeError:
+            pass
+    return python_of(record)

@@ -128,5 +128,5 @@ def _lines(store: Store, bucket: int) -> tuple[bytes, int | None]:
         bucket, records = store._walk_records(bucket, None, None)
         now = store._now_ms()
         for key, record in records:
-            lines += msgspec.json.encode(forms.form_of(key, record, now)) + b"\n"
+            lines += msgspec.json.encode(forms.exact_form_of(key, record, now)) + b"\n"
     return bytes(lines), bucket if bucket < buckets else None

@@ -65,7 +65,7 @@ def create_app(
         return await kv.change(backend, scope, receive, settings.max_body)
 
     async def items(scope: Scope, receive: Receive) -> Reply:
-        return await batch.handle(backend, scope, receive, settings.max_body)
+        return await batch.handle(backend, scope, receive, settings)
 
     def close() -> None:
         backend.close()

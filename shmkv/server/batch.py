@@ -12,11 +12,16 @@ from shmkv.server.body import JSON_TYPE, MSGPACK_TYPES, Receive, from_json, from
 from shmkv.server.kv import HEADERS
 from shmkv.server.paths import number_of, query_of
 from shmkv.server.problems import RefusedError, Reply
+from shmkv.server.settings import Settings
 
 MOST_ITEMS: Final = 65_536
 PAGE_KEYS: Final = 1_000
 MOST_PAGE_KEYS: Final = 10_000
 _LONG: Final = 100  # items from which on a batch is worth a thread
+_IS_CODE: Final = (
+    "what a pickle or a codec object made runs as code in those who read it: this server takes it only if it was "
+    "started with --allow-pickle"
+)
 _CONDITIONS: Final = {"absent": 1, "present": 2}  # of Store._place
 
 
@@ -29,7 +34,7 @@ class Batch(msgspec.Struct, forbid_unknown_fields=True):
     delete: list[Any] | None = None
 
 
-async def handle(backend: Backend, scope: dict[str, Any], receive: Receive, max_body: int) -> Reply:
+async def handle(backend: Backend, scope: dict[str, Any], receive: Receive, settings: Settings) -> Reply:
     """Answer a request to /kv itself."""
     if scope["method"] == "GET":
         return await _page(backend, scope)
@@ -43,15 +48,15 @@ async def handle(backend: Backend, scope: dict[str, Any], receive: Receive, max_
         packed = True
     else:
         raise RefusedError(415, "a batch is application/json or application/msgpack: say so in Content-Type")
-    body = await read_body(receive, max_body)
+    body = await read_body(receive, settings.max_body)
     asked = from_msgpack(body, Batch) if packed else from_json(body, Batch)
-    answer = await _run(backend, asked, packed)
+    answer = await _run(backend, asked, packed, settings.allow_pickle)
     if packed:
         return 200, [(b"content-type", MSGPACK_TYPES[0])], msgspec.msgpack.encode(answer)
     return 200, [(b"content-type", JSON_TYPE)], msgspec.json.encode(answer)
 
 
-async def _run(backend: Backend, asked: Batch, packed: bool) -> dict[str, Any]:
+async def _run(backend: Backend, asked: Batch, packed: bool, takes_code: bool) -> dict[str, Any]:
     given = [name for name in ("set", "get", "delete") if getattr(asked, name) is not None]
     if len(given) != 1:
         raise RefusedError(
@@ -63,7 +68,7 @@ async def _run(backend: Backend, asked: Batch, packed: bool) -> dict[str, Any]:
     if asked.only is not msgspec.UNSET and (asked.set is None or size != 1):
         raise RefusedError(422, "only belongs to a set of one item: several have no condition in common")
     if asked.set is not None:
-        return await _set(backend, asked.set, asked.only or None)
+        return await _set(backend, _items_of(asked.set, takes_code), asked.only or None)
     if asked.get is not None:
         return await _get(backend, asked.get, packed)
     keys = [forms.key_of(key) for key in asked.delete or ()]
@@ -71,13 +76,25 @@ async def _run(backend: Backend, asked: Batch, packed: bool) -> dict[str, Any]:
     return {"deleted": deleted}
 
 
-async def _set(backend: Backend, given: list[Any], only: str | None) -> dict[str, Any]:
+def _items_of(given: list[Any], takes_code: bool) -> list[forms.Item]:
+    """The items that forms say.
+
+    Args:
+        takes_code: what a pickle or a codec object made too.  A client that may store a pickle may run code in every
+            process that reads it: who has a token for values has none for that, unless the server was told so.
+    """
     items = []
     for at, form in enumerate(given):
         try:
             items.append(forms.item_of(form))
         except forms.FormError as error:
             raise RefusedError(422, f"set[{at}]: {error}") from error
+        if not takes_code and forms.is_code(items[-1]):
+            raise RefusedError(422, f"set[{at}]: {_IS_CODE}")
+    return items
+
+
+async def _set(backend: Backend, items: list[forms.Item], only: str | None) -> dict[str, Any]:
     if only is not None:
         condition = _CONDITIONS[only]
         placed = await backend.write(lambda store: store._place(*items[0], condition, 0))

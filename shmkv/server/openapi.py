@@ -63,7 +63,7 @@ def _object(required: dict[str, Schema], **optional: Schema) -> Schema:
 
 _FORM: Final[Schema] = {
     "type": "object",
-    "description": "an item: key or key_base64; value, base64 or safe; content_type; ttl",
+    "description": "an item: key or key_base64; value, base64, safe or codec; content_type; ttl",
     "properties": {
         "key": _STRING,
         "key_base64": {"type": "string", "contentEncoding": "base64"},
@@ -71,7 +71,8 @@ _FORM: Final[Schema] = {
         "base64": {"type": "string", "contentEncoding": "base64"},
         "safe": {"type": "string", "contentEncoding": "base64"},
         "codec": _STRING,
-        "stored": _STRING,
+        "stored": {"type": "string", "contentEncoding": "base64"},
+        "python": _STRING,
         "content_type": _STRING,
         "ttl": {"type": "number"},
     },

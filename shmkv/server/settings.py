@@ -28,6 +28,7 @@ class Settings:
     token: bytes | None = field(default=None, repr=False)  # without it nobody is asked for one
     insecure: bool = False  # listen beyond this machine without a token
     hosts: tuple[str, ...] = ()  # names in Host besides those of this machine; "*" takes any
+    allow_pickle: bool = False  # take values that run as code in those who read them, from whoever may write
     max_body: int = 64 * MIB
     max_head: int = 32 << 10  # bytes of all headers of a request
     max_url: int = 200 << 10  # a key of 65,535 bytes, percent-encoded

@@ -124,7 +124,7 @@ static bool add_item(Handle *self, batch *to, PyObject *key_object, PyObject *va
     key_text key;
     skv_encoded *value = &to->values[to->count];
     if (key_parse(self->state, key_object, KEY_TO_STORE, &key) != KEY_GIVEN
-        || !value_encode_typed(self, value_object, content_type, value))
+        || !value_encode_item(self, value_object, content_type, value))
         return false;
     skv_item *item = &to->items[to->count];
     *item = (skv_item){

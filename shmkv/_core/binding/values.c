@@ -122,6 +122,42 @@ bool value_encode_typed(Handle *handle, PyObject *value, PyObject *content_type,
     return true;
 }
 
+/* Of a codec nobody here can judge the bytes.  Those of the safe codec are decoded once, so that no record is ever
+ * written that no handle can read; a content type is said in words, which value_encode_typed judges. */
+static bool is_payload_of(long type, PyObject *bytes)
+{
+    if (type == SKV_T_PICKLE || type == SKV_T_JSON || type == SKV_T_CODEC)
+        return true;
+    if (type < 0 || type > UINT8_MAX || !skv_is_known_type((uint8_t)type) || type == SKV_T_BYTES_TYPED) {
+        PyErr_Format(PyExc_ValueError, "there is no type %ld of values", type);
+        return false;
+    }
+    PyObject *value = skv_decode_safe((uint8_t)type, (const uint8_t *)PyBytes_AS_STRING(bytes),
+                                      (size_t)PyBytes_GET_SIZE(bytes));
+    Py_XDECREF(value);
+    return value != NULL;
+}
+
+static bool encode_stored(PyObject *bytes, PyObject *type, skv_encoded *out)
+{
+    if (!PyBytes_CheckExact(bytes)) {
+        PyErr_Format(PyExc_TypeError, "what is stored is bytes, not %.200s", Py_TYPE(bytes)->tp_name);
+        return false;
+    }
+    const long number = PyLong_AsLong(type);
+    if ((number == -1 && PyErr_Occurred()) || !is_payload_of(number, bytes))
+        return false;
+    encoded_as_bytes(out, (uint8_t)number, Py_NewRef(bytes));
+    return true;
+}
+
+bool value_encode_item(Handle *handle, PyObject *value, PyObject *content_type, skv_encoded *out)
+{
+    if (skv_unlikely(content_type && PyLong_CheckExact(content_type)))
+        return encode_stored(value, content_type, out);
+    return value_encode_typed(handle, value, content_type, out);
+}
+
 /* ---- Decoding -------------------------------------------------------------------------- */
 
 static PyObject *decode_by_codec(Handle *handle, const uint8_t *data, size_t len)

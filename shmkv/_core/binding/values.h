@@ -19,6 +19,9 @@
 bool value_encode(Handle *handle, PyObject *value, skv_encoded *out);
 /* `content_type` NULL or None: as value_encode. */
 bool value_encode_typed(Handle *handle, PyObject *value, PyObject *content_type, skv_encoded *out);
+/* As value_encode_typed; or `content_type` is the number of a type, and `value` the payload that a record of it has:
+ * bytes that some handle encoded once, and that are stored again as they are. */
+bool value_encode_item(Handle *handle, PyObject *value, PyObject *content_type, skv_encoded *out);
 /* `data` is private memory.  CodecError where it cannot be decoded. */
 PyObject *value_decode(Handle *handle, uint8_t type, const uint8_t *data, size_t len);
 

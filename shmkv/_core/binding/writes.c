@@ -39,20 +39,27 @@ typedef struct request {
     PyObject *key, *value, *ttl, *content_type;
 } request;
 
-/* Parses, encodes, stores: a status, SKV_RAISED included. */
-static int store_value(Handle *self, const request *given, storing_job *job)
+typedef bool value_encoder(Handle *handle, PyObject *value, PyObject *content_type, skv_encoded *out);
+
+/* Parses, encodes, stores: a status, SKV_RAISED included.  Inline, so that a put does not pay for the choice. */
+static inline int store_value_by(value_encoder *encode, Handle *self, const request *given, storing_job *job)
 {
     key_text key;
     uint64_t ttl_ms;
     skv_encoded value;
     if (!handle_may_write(self) || key_parse(self->state, given->key, KEY_TO_STORE, &key) != KEY_GIVEN
-        || !ttl_parse(given->ttl, &ttl_ms) || !value_encode_typed(self, given->value, given->content_type, &value))
+        || !ttl_parse(given->ttl, &ttl_ms) || !encode(self, given->value, given->content_type, &value))
         return SKV_RAISED;
     int status = storing_run(self, &key, &value, ttl_ms, job);
     if (skv_unlikely(status > SKV_CONDITION))
         handle_raise_status(self, status);      /* before errno can change                 */
     skv_encoded_clear(&value);
     return skv_unlikely(status > SKV_CONDITION) ? SKV_RAISED : status;
+}
+
+static int store_value(Handle *self, const request *given, storing_job *job)
+{
+    return store_value_by(value_encode_typed, self, given, job);
 }
 
 static PyObject *put(Handle *self, const signature *to, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
@@ -140,7 +147,7 @@ PyObject *handle_place(Handle *self, PyObject *const *args, Py_ssize_t nargs)
     if (condition < SKV_PUT_ANY || condition > SKV_PUT_VERSION)
         return PyErr_Format(PyExc_ValueError, "condition is 0 to %d", SKV_PUT_VERSION);
     job.condition = (enum skv_put_condition)condition;
-    int status = store_value(self, &(request){given[0], given[1], given[2], given[3]}, &job);
+    int status = store_value_by(value_encode_item, self, &(request){given[0], given[1], given[2], given[3]}, &job);
     if (status == SKV_CONDITION)
         Py_RETURN_NONE;
     if (status != SKV_OK)

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 DESCRIPTION: Final = """\
 Prints what is stored under each key: of one key exactly its bytes (and a line end on a terminal), of several keys
 one value after the other, each with a line end, as they were at one instant.  bytes are printed as they are, str
-as UTF-8, what else has JSON as JSON; the rest (a tuple, a date, a pickle) is refused, and --json shows it.
-A key that is missing is named on standard error, and the exit status is 1.
+as UTF-8, what else has JSON as JSON, the rest (a tuple, a set, a date) as Python writes it.  What a pickle or a codec
+object made is refused, as only Python reads it; --json shows its bytes.  A key that is missing is named on standard
+error, and the exit status is 1.
 """
 EXAMPLES: Final = """\
 shmkv get --store sessions user:1              # the value, byte for byte
@@ -60,17 +61,22 @@ def _print_forms(present: dict[Key, Record], missing: list[Key], now_ms: int) ->
 
 def _print_bodies(present: dict[Key, Record], *, alone: bool) -> None:
     """All of them or, where one has no form that a shell takes, none."""
-    from shmkv.forms import NoFormError, shown
-
-    bodies = []
-    for key, record in present.items():
-        try:
-            bodies.append(shown(record)[0])
-        except NoFormError as error:
-            raise NoFormError(f"{key!r}: {error}: --json shows it") from error
+    bodies = [_body_of(key, record) for key, record in present.items()]
     end = b"" if alone and not sys.stdout.isatty() else b"\n"
     for body in bodies:
         out.write(body + end)
+
+
+def _body_of(key: Key, record: Record) -> bytes:
+    from shmkv.cli.text import quoted
+    from shmkv.forms import NoFormError, is_of_python_alone, python_of, shown
+
+    try:
+        return shown(record)[0]
+    except NoFormError as error:
+        if is_of_python_alone(record):
+            raise NoFormError(f"{quoted(key)}: {error}: --json shows its bytes") from error
+        return python_of(record).encode()
 
 
 def _complain_of(key: Key) -> None:

@@ -41,6 +41,9 @@ Loads items from a file:
 A store of this machine that does not exist is created (with --size).  Empty lines are passed over.  Whatever was
 stored before an error stays.  Of two lines with the same key the later wins; with several threads either may, if
 they are far apart.  Lines that --on-error skip passes over are no error: exit status 0; 1: it stopped at one.
+
+An export may hold pickles, which run as code in whoever reads them with codec="pickle": import what you trust.  A
+server takes them only if it was started with --allow-pickle.
 """
 EXAMPLES: Final = """\
 shmkv import pairs.tsv --store prices --size 4GiB --threads 4

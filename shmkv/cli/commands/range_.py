@@ -10,9 +10,10 @@ from shmkv.cli.main import EXIT_DONE
 from shmkv.cli.where import add_where_arguments, open_target, where_of
 
 DESCRIPTION: Final = """\
-Prints the items with START <= key < STOP, sorted by the bytes of their keys: key, TAB, value on each line, both
-quoted where they are not plain text, as `shmkv keys` quotes keys.  Only keys of type str; without STOP all from START
-on, without either all.  It walks the whole store, whatever the bounds.
+Prints the items with START <= key < STOP, sorted by the bytes of their keys: key, TAB, value on each line.  Text is
+quoted where it is not plain, as `shmkv keys` quotes keys; any other value stands there as Python writes it, and of a
+pickle how large it is.  --json is for programs.  Only keys of type str; without STOP all from START on, without either
+all.  It walks the whole store, whatever the bounds.
 """
 EXAMPLES: Final = """\
 shmkv range --store prices 2026-11 2026-12           # November
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the items."""
     from shmkv.cli.text import quoted, shown_value
-    from shmkv.forms import NoFormError, form_of, shown
+    from shmkv.forms import form_of
 
     start, stop = (None if word is None else str(words.key_of(word)) for word in (args.start, args.stop))
     with open_target(where_of(args), readonly=True) as target:
@@ -41,12 +42,8 @@ def run(args: argparse.Namespace) -> int:
         for key, record in target.range(start, stop, args.limit, args.reverse):
             if args.json:
                 out.json_line(form_of(key, record, now_ms))
-                continue
-            try:
-                body = shown(record)[0]
-            except NoFormError as error:
-                raise NoFormError(f"{key!r}: {error}: --json shows it") from error
-            out.line(f"{quoted(key)}\t{shown_value(body)}")
+            else:
+                out.line(f"{quoted(key)}\t{shown_value(record)}")
     return EXIT_DONE
 
 

@@ -43,6 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     who.add_argument(
         "--allow-host", action="append", default=[], metavar="NAME", help="a name that Host may have; * is any"
     )
+    who.add_argument(
+        "--allow-pickle",
+        action="store_true",
+        help="take pickles and values of codec objects from clients, as `shmkv import --url` sends them: they run as "
+        "code in whoever reads them with their codec",
+    )
     parser.add_argument("--max-body", type=_count, default=64, metavar="MIB", help="of a request (default: 64)")
     parser.add_argument(
         "--lock-timeout", type=float, default=5.0, metavar="SECONDS", help="to wait for a live process (default: 5)"
@@ -72,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
         token=token,
         insecure=args.insecure,
         hosts=tuple(args.allow_host),
+        allow_pickle=args.allow_pickle,
         max_body=args.max_body * MIB,
         lock_timeout=args.lock_timeout,
     )
