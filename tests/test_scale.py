@@ -20,16 +20,16 @@ def test_many_tiny_items() -> None:
 
 
 def test_one_large_value() -> None:
-    assert scale.one_large(40 * MIB)["largest_value_bytes"] == 40 * MIB
+    assert scale.one_large(20 * MIB)["largest_value_bytes"] == 20 * MIB
 
 
 def test_one_large_value_on_disk() -> None:
-    scale.one_large_on_disk(40 * MIB)
+    scale.one_large_on_disk(20 * MIB)
 
 
 def test_full_and_empty_again_and_again() -> None:
     figures = scale.fill_and_empty(64 * MIB, 5)
-    assert figures["mixed_bytes"] > 5 * 40 * MIB
+    assert figures["mixed_bytes"] > 5 * 20 * MIB
 
 
 def test_handles_that_come_and_go() -> None:

@@ -5,12 +5,22 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from surroundings import frameworks, loader, pools
+from surroundings import clocks, disks, endings, frameworks, limits, loader, namespaces, pools, stopped
 from surroundings.scene import EXTRA
 
 from .campaign import Campaign, Figures
 
-SCENES = [*pools.SCENES, *loader.SCENES, *frameworks.SCENES]
+SCENES = [
+    *pools.SCENES,
+    *loader.SCENES,
+    *frameworks.SCENES,
+    *endings.SCENES,
+    *stopped.SCENES,
+    *namespaces.SCENES,
+    *limits.SCENES,
+    *disks.SCENES,
+    *clocks.SCENES,
+]
 CALLS = 400  # of a scene, about
 
 

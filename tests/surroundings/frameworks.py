@@ -241,6 +241,7 @@ SCENES = [
             "every answer is a call that was counted, over a reload by SIGHUP and a worker killed",
             lambda scratch, calls, options=options: with_gunicorn(scratch, calls, *options),
             (module("gunicorn"), module("httpx")),
+            slow=True,
         )
         for words, options in GUNICORN.items()
     ),
@@ -249,17 +250,20 @@ SCENES = [
         "every answer is a call that was counted",
         with_uvicorn,
         (module("uvicorn"), module("httpx")),
+        slow=True,
     ),
     Scene(
         "Django's runserver, threads and reloads",
         "every answer is a call that was counted; a reload with calls in flight ends",
         with_runserver,
         (module("django"), module("httpx")),
+        slow=True,
     ),
     Scene(
         "Celery, prefork, children recycled, killed at a time limit, dying",
         "every task is counted once; batches are whole",
         with_celery,
         (module("celery"),),
+        slow=True,
     ),
 ]

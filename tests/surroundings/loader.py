@@ -190,6 +190,7 @@ SCENES = [
             f"a loader as PyTorch's, {method}, {WORKERS} workers {'that stay' if persistent else 'for each epoch'}",
             "every sample of two epochs is right, and counted once",
             lambda scratch, calls, method=method, persistent=persistent: epochs(method, persistent, calls),
+            slow=method == "spawn",
         )
         for method, persistent in (("fork", False), ("fork", True), ("spawn", False), ("spawn", True))
     ),

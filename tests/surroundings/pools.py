@@ -122,6 +122,7 @@ SCENES = [
             lambda scratch, calls, play=play, method=method, per_child=per_child: play(
                 method, per_child, _calls(method, calls)
             ),
+            slow=method != "fork",
         )
         for method in METHODS
         for play, per_child in ((pool_by_name, None), (pool_by_handle, 3))
@@ -131,6 +132,7 @@ SCENES = [
             f"concurrent.futures, {method}, a worker killed",
             "every task is counted once; the next pool goes on",
             lambda scratch, calls, method=method: executor(method, _calls(method, calls)),
+            slow=method != "fork",
         )
         for method in METHODS
     ),
@@ -140,6 +142,7 @@ SCENES = [
             "every task is counted once; nothing is kept",
             lambda scratch, calls, backend=backend: with_joblib(backend, calls),
             (module("joblib"),),
+            slow=backend == "loky",
         )
         for backend in ("loky", "multiprocessing", "threading")
     ),

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ class Scene:
     judged: str
     play: Play
     needs: tuple[Need, ...] = ()
+    slow: bool = False  # in a suite that has to be quick
 
     def missing(self) -> str:
         """Why it cannot be played here; "" if it can."""
@@ -80,7 +82,7 @@ def start(store: Store) -> None:
 def call(store: Store, number: int) -> int:
     """A few calls as a request makes them; whatever is read is judged."""
     counted = store.incr("calls")
-    key = f"of {os.getpid()} {number % 16}"
+    key = f"of {os.getpid()} {threading.get_native_id()} {number % 16}"
     store.put(key, sealed(key, number, 20 + number * 37 % 3_000), ttl=600)
     assert unseal(key, store[key]) == number
     page = f"page {number % 8}"
