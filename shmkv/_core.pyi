@@ -194,7 +194,7 @@ def durable_state(region: Region, /) -> dict[str, Any]:
     """segment, end, synced, vouched, kept_from, failed (an errno), joined (this process has begun)."""
 
 def durable_data_bytes(region: Region, /) -> int: ...
-def durable_sync(region: Region, /) -> None:
+def durable_sync(region: Region, seconds: float = 0.0, /) -> None:
     """Returns when everything in the log is on stable storage."""
 
 def durable_vouch(region: Region, /) -> bool:

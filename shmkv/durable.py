@@ -167,7 +167,7 @@ class Durable:
             self._keeper.stop()
             self._keeper = None
         try:
-            _core.durable_sync(regions[0])
+            _core.durable_sync(regions[0], self._timeout)
         except LogFailedError as error:
             if error.errno == errno.ESTALE:
                 self._give_back(regions, target, identity, _no_snapshot)

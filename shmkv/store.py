@@ -662,9 +662,10 @@ class Store(Handle, MutableMapping[Key, Any]):
 
         Raises:
             LogFailedError: the disk does not write, and nobody knows what is on it.
+            LockTimeoutError: a process is stopped in the middle of a change.
         """
         if self._durable is not None:
-            _core.durable_sync(self._opened())
+            _core.durable_sync(self._opened(), self._lock_timeout)
 
     def snapshot(self) -> Snapshot:
         """Write the whole store to a file of its directory, and drop the log before it, while others go on.

@@ -639,23 +639,13 @@ static skv_status commit_locked(batch *b)
 
 /* ---- put_many, delete_many ---------------------------------------------------------------------------- */
 
-static skv_status lock_batches(skv *store, const skv_wait *wait)
-{
-    if (pthread_mutex_trylock(&store->batch_mutex) == 0)
-        return SKV_OK;
-    if (!wait->block)
-        return SKV_BUSY;
-    pthread_mutex_lock(&store->batch_mutex);
-    return SKV_OK;
-}
-
 /* From the first lock to the last unlock; records, intent and order were prepared before, so that
  * threads do that side by side. */
 static skv_status run_prepared(batch *b)
 {
     skv *store = b->store;
     prefetch_window(b, 0);
-    skv_status status = lock_batches(store, b->wait);
+    skv_status status = skv_turn_take(store, b->wait);
     if (status)
         return status;
     status = lock_and_plan(b);
@@ -679,7 +669,7 @@ static skv_status run_batch(skv *store, skv_item *items, uint32_t count, bool re
     if (status == SKV_OK)
         status = run_prepared(b);
     batch_end(b, entered);
-    return status == SKV_OK && wait->stable ? skv_journal_wait(store, b->position) : status;
+    return status == SKV_OK && wait->stable ? skv_journal_wait(store, b->position, wait) : status;
 }
 
 uint64_t skv_item_size(const skv_item *item)
@@ -811,7 +801,7 @@ skv_status skv_clear(skv *store, skv_wait *wait)
         return SKV_BUSY;        /* locks every bucket: not under the GIL                      */
     skv_status status = store->read_only ? SKV_READ_ONLY : skv_register(store);
     if (status == SKV_OK)
-        status = lock_batches(store, wait);
+        status = skv_turn_take(store, wait);
     if (status)
         return status;
     batch b = {.store = store, .wait = wait, .removing = true, .group_count = (uint32_t)store->bucket_count};
@@ -825,5 +815,5 @@ skv_status skv_clear(skv *store, skv_wait *wait)
     }
     batch_end(&b, entered);
     pthread_mutex_unlock(&store->batch_mutex);
-    return status == SKV_OK && wait->stable ? skv_journal_wait(store, b.position) : status;
+    return status == SKV_OK && wait->stable ? skv_journal_wait(store, b.position, wait) : status;
 }

@@ -50,7 +50,7 @@ static int sync_on_the_way(writing *w)
 {
     w->synced = w->at;
     int status = w->files.sync(w->files.context, w->handle);
-    return status ? status : skv_journal_sync(w->store) == SKV_OK ? 0 : -EIO;
+    return status ? status : skv_journal_sync(w->store, 0) == SKV_OK ? 0 : -EIO;
 }
 
 static int write_frame(writing *w)
@@ -165,9 +165,9 @@ static skv_status begin_segment(writing *w, skv_wait *wait)
 {
     skv *store = w->store;
     skv_log_state *log = &store->header->log;
-    skv_status status = skv_journal_sync(store);
+    skv_status status = skv_journal_sync(store, 0);
     if (status == SKV_OK)
-        status = skv_journal_sync(store);       /* what was written meanwhile: less             */
+        status = skv_journal_sync(store, 0);       /* what was written meanwhile: less             */
     if (status == SKV_OK)
         status = skv_journal_lock(store, wait);
     if (status)
@@ -188,7 +188,7 @@ static skv_status write_snapshot(writing *w)
         status = write_items(w);
     if (status == 0)
         status = end_file(w);
-    skv_status synced = status ? skv_journal_failure(w->store, status) : skv_journal_sync(w->store);
+    skv_status synced = status ? skv_journal_failure(w->store, status) : skv_journal_sync(w->store, 0);
     if (synced)
         return synced;
     status = publish_file(w);

@@ -33,10 +33,15 @@ static void repair_lead(skv *store, void *unused)
     skv_wal_repair_lead(&store->journal->wal);
 }
 
+static bool free_dead(void *context, _Atomic uint32_t *lock)
+{
+    return skv_lock_repair_if_dead(context, lock, repair_lead, NULL);
+}
+
 static void wait_turn(void *context, _Atomic uint32_t *word, uint32_t seen, _Atomic uint32_t *lock)
 {
     skv *store = context;
-    if (!skv_lock_repair_if_dead(store, lock, repair_lead, NULL))
+    if (!free_dead(store, lock))
         store->os.futex_wait(store->os.context, word, seen, TURN_MS);
 }
 
@@ -109,13 +114,14 @@ bool skv_journal_is_done_with(const skv *store, uint32_t dead_slot)
 
 /* For whoever has no deadline of its own: for so long as a process may be stopped without being missed.  It may be the
  * first thing that a forked child does: without a row nobody could take the lock from it. */
-static skv_status lock_patiently(skv *store)
+static skv_status lock_patiently(skv *store, uint64_t timeout_ns)
 {
+    const uint64_t slices = timeout_ns ? timeout_ns / (TURN_MS * UINT64_C(1000000)) + 1 : PATIENCE;
     skv_status status = skv_register(store);
     if (status)
         return status;
     status = SKV_BUSY;
-    for (uint32_t slice = 0; slice < PATIENCE && status == SKV_BUSY; slice++) {
+    for (uint64_t slice = 0; slice < slices && status == SKV_BUSY; slice++) {
         skv_wait wait = {.block = true, .shared = true};
         status = skv_journal_lock(store, &wait);
     }
@@ -134,7 +140,7 @@ static int begin_log(skv_wal *wal, const skv_recovered *found)
 /* Is the log that this region belongs to in that folder?  Puts right what a dead writer left. */
 static int join_log(skv *store)
 {
-    skv_status status = lock_patiently(store);
+    skv_status status = lock_patiently(store, 0);
     if (status)
         return status == SKV_LOG_FAILED ? -EROFS : status == SKV_TIMEOUT ? -ETIMEDOUT : -EBADMSG;
     int there = skv_wal_open_locked(&store->journal->wal);
@@ -150,7 +156,7 @@ static void pause_turn(void *context)
 
 static skv_journal *make_journal(skv *store, skv_files files, const uint8_t uuid[16])
 {
-    const skv_turns turns = {.context = store, .try_lead = try_lead, .end_lead = end_lead, .wait = wait_turn, .wake_all = wake_turns,
+    const skv_turns turns = {.context = store, .try_lead = try_lead, .end_lead = end_lead, .wait = wait_turn, .free_dead = free_dead, .wake_all = wake_turns,
                              .pause = pause_turn};
     skv_journal *journal = calloc(1, sizeof *journal);
     if (journal) {
@@ -289,31 +295,42 @@ void skv_journal_unlock(skv *store)
         skv_unlock(store, &log_of(store)->lock);
 }
 
-skv_status skv_journal_wait(skv *store, uint64_t position)
+/* In turns.  Half of the time that is left, so that the sync beside a leader that is stopped comes within it. */
+static uint32_t patience_of(const skv_wait *wait)
+{
+    const uint64_t turn_ns = TURN_MS * UINT64_C(1000000), now = wait->deadline_ns ? skv_monotonic_ns() : 0;
+    uint64_t left = wait->timeout_ns ? wait->timeout_ns : SKV_WAL_PATIENCE * 2 * turn_ns;
+    if (wait->deadline_ns && wait->deadline_ns < now + left)
+        left = wait->deadline_ns > now ? wait->deadline_ns - now : 0;
+    uint64_t turns = left / 2 / turn_ns;
+    return turns == 0 ? 1 : turns < SKV_WAL_PATIENCE ? (uint32_t)turns : SKV_WAL_PATIENCE;
+}
+
+skv_status skv_journal_wait(skv *store, uint64_t position, const skv_wait *wait)
 {
     if (!store->journal)
         return SKV_OK;
-    int status = skv_wal_sync(&store->journal->wal, position);
+    int status = skv_wal_sync_within(&store->journal->wal, position, patience_of(wait));
     if (status == 0)
         return SKV_OK;
     skv_status told = skv_journal_failure(store, status);
     return told == SKV_LOG_FAILED ? told : SKV_NOT_STABLE;
 }
 
-skv_status skv_journal_sync(skv *store)
+skv_status skv_journal_sync(skv *store, uint64_t timeout_ns)
 {
     if (!store->journal)
         return SKV_OK;
     /* A change is seen by readers a moment before the end of the log is moved behind it: who holds the lock meanwhile
      * has to be waited for, or a snapshot could show what is not synced. */
-    skv_status status = lock_patiently(store);
+    skv_status status = lock_patiently(store, timeout_ns);
     if (status)
         return status;
     SKV_CRASH("journal.looked");
     uint64_t end = skv_load(&log_of(store)->end);
     int there = skv_wal_look_locked(&store->journal->wal);
     skv_journal_unlock(store);
-    return there ? skv_journal_failure(store, there) : skv_journal_wait(store, end);
+    return there ? skv_journal_failure(store, there) : skv_journal_wait(store, end, &(skv_wait){.timeout_ns = timeout_ns});
 }
 
 /* A dead writer's frame is decided first, whose name is then no longer needed. */

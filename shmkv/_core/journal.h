@@ -66,9 +66,10 @@ skv_status skv_journal_write_locked(skv *store, skv_frame *frame, uint64_t pendi
 void skv_journal_accept_locked(skv *store, uint64_t position);
 void skv_journal_unlock(skv *store);
 /* Returns when the log is on stable storage up to `position`; no lock is held. */
-skv_status skv_journal_wait(skv *store, uint64_t position);
-/* The same for all that is in the log. */
-skv_status skv_journal_sync(skv *store);
+skv_status skv_journal_wait(skv *store, uint64_t position, const skv_wait *wait);
+/* The same for all that is in the log.  Behind a process that is stopped in the middle of an append it waits so long;
+ * 0 = five seconds. */
+skv_status skv_journal_sync(skv *store, uint64_t timeout_ns);
 
 /* Says in the log that all of it is on stable storage (wal.h), if nobody is writing to it: who writes says so too. */
 skv_status skv_journal_vouch(skv *store, bool *said);

@@ -53,6 +53,33 @@ void skv_lock_local_slow(_Atomic uint32_t *lock)
     }
 }
 
+/* By the wall clock, which may be set meanwhile: in slices. */
+static bool take_turn_within(pthread_mutex_t *mutex, uint32_t ms)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += (long)ms * 1000000;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    return pthread_mutex_timedlock(mutex, &until) == 0;
+}
+
+skv_status skv_turn_take(skv *store, skv_wait *wait)
+{
+    if (pthread_mutex_trylock(&store->batch_mutex) == 0)
+        return SKV_OK;
+    if (!wait->block)
+        return SKV_BUSY;
+    if (wait->timeout_ns && !wait->deadline_ns)
+        wait->deadline_ns = skv_monotonic_ns() + wait->timeout_ns;
+    while (!take_turn_within(&store->batch_mutex, SLICE_MS))
+        if (wait->deadline_ns && skv_monotonic_ns() >= wait->deadline_ns) {
+            wait->blamed_slot = (skv_load(&store->header->log.lock) & SKV_LOCK_OWNER_MASK) - 1;
+            return SKV_TIMEOUT;
+        }
+    return SKV_OK;
+}
+
 bool skv_lock_take_from(skv *store, _Atomic uint32_t *lock, uint32_t dead_slot, skv_repair repair, void *guarded)
 {
     uint32_t word = skv_load(lock), mine;

@@ -66,6 +66,10 @@ static inline void skv_unlock(skv *store, _Atomic uint32_t *lock)
         store->os.futex_wake(store->os.context, lock);
 }
 
+/* This process's turn at its one status word (batch_mutex), which the caller unlocks.  Another thread may have it for as
+ * long as that one waits for a lock of the region: so this wait ends with lock_timeout too. */
+skv_status skv_turn_take(skv *store, skv_wait *wait);
+
 /* Locks among the threads of one process, for a few instructions: a mutex costs two calls and two atomic
  * operations. */
 void skv_lock_local_slow(_Atomic uint32_t *lock);

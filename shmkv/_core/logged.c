@@ -6,9 +6,10 @@ skv_status skv_logged_begin_slow(skv_write *write)
     skv *store = write->store;
     if (!write->wait->block)
         return SKV_BUSY;        /* no file is written under the GIL                           */
-    pthread_mutex_lock(&store->batch_mutex);
-    write->frame = &store->journal->frame;
-    return SKV_OK;
+    skv_status status = skv_turn_take(store, write->wait);
+    if (status == SKV_OK)
+        write->frame = &store->journal->frame;
+    return status;
 }
 
 void skv_logged_end_slow(skv_write *write)

@@ -370,8 +370,14 @@ static void private_wait(void *context, _Atomic uint32_t *word, uint32_t seen, _
     skv_os_futex_wait(context, word, seen, WAIT_MS);
 }
 
+static bool private_free_dead(void *context, _Atomic uint32_t *lock)
+{
+    (void)context, (void)lock;
+    return false;
+}
+
 skv_turns skv_private_turns(void)
 {
-    return (skv_turns){.try_lead = private_lead, .end_lead = private_end, .wait = private_wait, .wake_all = skv_os_futex_wake_all,
+    return (skv_turns){.try_lead = private_lead, .end_lead = private_end, .wait = private_wait, .free_dead = private_free_dead, .wake_all = skv_os_futex_wake_all,
                        .pause = skv_os_pause};
 }

@@ -465,7 +465,7 @@ static skv_status no_memory_unless(bool good)
 /* After an operation: of a durable store, the change is on stable storage too, if that was asked for. */
 static skv_status made_stable(skv *store, skv_status status, const skv_wait *wait, uint64_t position)
 {
-    return skv_unlikely(wait->stable) && status == SKV_OK ? skv_journal_wait(store, position) : status;
+    return skv_unlikely(wait->stable) && status == SKV_OK ? skv_journal_wait(store, position, wait) : status;
 }
 
 static skv_status put_once(skv *store, skv_item *item, enum skv_put_condition condition, uint64_t version, skv_wait *wait)
@@ -565,7 +565,7 @@ static skv_status put_each_logged(skv *store, skv_item *const *items, uint32_t c
         *done += status == SKV_OK;
     }
     wait->blamed_slot = each.blamed_slot;
-    skv_status synced = wait->stable && *done ? skv_journal_sync(store) : SKV_OK;
+    skv_status synced = wait->stable && *done ? skv_journal_sync(store, wait->timeout_ns) : SKV_OK;
     return status ? status : synced;
 }
 

@@ -468,8 +468,6 @@ int skv_wal_vouch_locked(skv_wal *wal, bool *said)
 
 /* ---- Stable storage ---------------------------------------------------------------------------------- */
 
-#define LEADER_WAITS 100u       /* of 20 ms at most each                                      */
-
 /* The segment that is appended to now.  One that a snapshot has made superfluous may be gone before it is opened. */
 static int open_current(skv_wal *wal, skv_wal_file *file)
 {
@@ -584,17 +582,30 @@ static int sync_or_wait(skv_wal *wal, uint64_t position, uint32_t round)
     return status;
 }
 
-int skv_wal_sync(skv_wal *wal, uint64_t position)
+/* Whoever leads has not ended for so long that it may be stopped. */
+static int sync_beside(skv_wal *wal, uint32_t round)
+{
+    if (wal->turns.free_dead(wal->turns.context, &wal->state->sync_lock))
+        return 0;
+    skv_store(&wal->stalled, round + 1);
+    return sync_alone(wal);
+}
+
+int skv_wal_sync_within(skv_wal *wal, uint64_t position, uint32_t turns)
 {
     skv_log_state *state = wal->state;
-    for (uint32_t tries = 0;; tries++) {
+    uint32_t last = skv_load(&state->sync_round), losses = 0;
+    for (uint32_t waits = 0;; waits++) {
         uint32_t round = skv_load_acquire(&state->sync_round);
         if (skv_load_acquire(&state->synced) >= position)
             return 0;
         if (skv_load_acquire(&state->failed))
             return -EROFS;
-        int status = tries < LEADER_WAITS ? sync_or_wait(wal, position, round) : sync_alone(wal);
-        if (status && (status != -EBADF || tries > LEADER_WAITS + LOSSES))
+        waits = round == last ? waits : 0;
+        last = round;
+        bool stalled = (waits >= turns || skv_load(&wal->stalled) == round + 1) && skv_load(&state->sync_lock);
+        int status = stalled ? sync_beside(wal, round) : sync_or_wait(wal, position, round);
+        if (status && (status != -EBADF || ++losses > LOSSES))
             return status;
     }
 }

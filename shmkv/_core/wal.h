@@ -35,6 +35,8 @@ typedef struct skv_turns {
     void (*end_lead)(void *context, _Atomic uint32_t *lock);
     /* Returns when *word is not `seen` any more, after a while, or for no reason; frees the lock of a dead leader. */
     void (*wait)(void *context, _Atomic uint32_t *word, uint32_t seen, _Atomic uint32_t *lock);
+    /* Frees the lock of a dead leader: did it? */
+    bool (*free_dead)(void *context, _Atomic uint32_t *lock);
     void (*wake_all)(void *context, _Atomic uint32_t *word);
     void (*pause)(void *context);       /* for some 50 us                                      */
 } skv_turns;
@@ -58,6 +60,7 @@ typedef struct skv_wal {
     uint64_t identity;          /* of its file                                                */
     uint64_t asked;             /* the moment in which it was seen to be that file; 0 = none  */
     uint64_t laid_out;          /* its file has this size, as far as this process knows       */
+    _Atomic uint32_t stalled;   /* `sync_round` + 1 of a leader that was waited for in vain; 0 = none */
     uint64_t ahead;             /* so many zeroes are written ahead of the end; 0 = none      */
     skv_wal_file synced;        /* of whoever leads in this process                           */
 } skv_wal;
@@ -100,8 +103,15 @@ int skv_wal_repair_locked(skv_wal *wal, bool (*accept)(void *context), void *con
 /* Syncs the segment and begins the next one. */
 int skv_wal_rotate_locked(skv_wal *wal);
 
-/* Returns when everything below `position` is on stable storage. */
-int skv_wal_sync(skv_wal *wal, uint64_t position);
+/* Returns when everything below `position` is on stable storage.  A leader that makes no end is waited for so many turns
+ * (of 20 ms at most each): then this process syncs beside it, and does so at once as long as that one has not moved. */
+#define SKV_WAL_PATIENCE 100u
+int skv_wal_sync_within(skv_wal *wal, uint64_t position, uint32_t turns);
+static inline int skv_wal_sync(skv_wal *wal, uint64_t position)
+{
+    return skv_wal_sync_within(wal, position, SKV_WAL_PATIENCE);
+}
+
 /* After the death of who led a sync, before anybody else leads: it may have failed, and only the dead one was told. */
 int skv_wal_repair_lead(skv_wal *wal);
 

@@ -144,7 +144,7 @@ static void setup(void)
     b.store->journal->wal.ahead = 0;        /* the deed lays out what is ahead of it              */
     for (uint64_t id = 0; id < 40; id++)
         REQUIRE_OK(put_value(b.store, id, id + 1, VALUE_HEAD + id, id % 2 ? skv_now_ms(b.store) + TTL_MS : 0));
-    REQUIRE_OK(skv_journal_sync(b.store));
+    REQUIRE_OK(skv_journal_sync(b.store, 0));
     b.store->journal->wal.ahead = 40000;
 }
 
@@ -216,7 +216,7 @@ static skv_status remove_batch(void)
 
 static skv_status clear(void) { return clear_all(b.store); }
 
-static skv_status sync_all(void) { return skv_journal_sync(b.store); }
+static skv_status sync_all(void) { return skv_journal_sync(b.store, 0); }
 
 static skv_status vouch(void)
 {
@@ -528,7 +528,7 @@ static void failing_calls_of(const deed *d, int error, uint64_t count_of)
         fail_files(error, n, count_of);
         skv_status status = d->run();
         if (status == SKV_OK && !(b.store->header->log.failed))
-            status = skv_journal_sync(b.store);
+            status = skv_journal_sync(b.store, 0);
         bool failed = calls >= n;
         fail_files(error, UINT64_MAX, 0);
         REQUIRE(status == SKV_OK || is_told(status), "%s, call %d: status %d", d->name, (int)n, (int)status);
@@ -832,7 +832,7 @@ static void power_cuts(void)
             o.before = look(b.store);
             o.has_other = false;
             REQUIRE_OK(change_something(&o.r));
-            REQUIRE_OK(skv_journal_sync(b.store));
+            REQUIRE_OK(skv_journal_sync(b.store, 0));
             if (below(&o.r, 3) == 0)
                 REQUIRE_OK(vouch());
             shot now = look(b.store);
@@ -863,7 +863,7 @@ static void vouching(void)
     REQUIRE(said && skv_load(&log->end) == end + SKV_FRAME_HEAD, "the log ends at %" PRIu64, skv_load(&log->end));
     REQUIRE_OK(skv_journal_vouch(b.store, &said));
     REQUIRE(!said, "what is not synced is vouched for");
-    REQUIRE_OK(skv_journal_sync(b.store));
+    REQUIRE_OK(skv_journal_sync(b.store, 0));
     REQUIRE_OK(skv_journal_vouch(b.store, &said));
     REQUIRE(!said, "it is said twice");
     REQUIRE_OK(put_stable(1, 2, 0));

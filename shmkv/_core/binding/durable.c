@@ -158,14 +158,20 @@ PyObject *module_durable_data_bytes(PyObject *module, PyObject *region)
     return PyLong_FromUnsignedLongLong(stats.value_bytes + stats.items * (SKV_OP_HEAD + 24u));
 }
 
-PyObject *module_durable_sync(PyObject *module, PyObject *region)
+/* `seconds`: to wait for who is stopped in the middle of an append; none = 5. */
+PyObject *module_durable_sync(PyObject *module, PyObject *args)
 {
-    skv *store = store_of(module, region);
+    PyObject *region;
+    double seconds = 0;
     skv_status status;
+    if (!PyArg_ParseTuple(args, "O|d:durable_sync", &region, &seconds))
+        return NULL;
+    skv *store = store_of(module, region);
+    const uint64_t timeout_ns = seconds > 0 && seconds < 9e9 ? (uint64_t)(seconds * 1e9) : 0;
     if (!store)
         return NULL;
     Py_BEGIN_ALLOW_THREADS
-    status = skv_journal_sync(store);
+    status = skv_journal_sync(store, timeout_ns);
     Py_END_ALLOW_THREADS
     if (status)
         return skv_raise_status(PyModule_GetState(module), (int)status);

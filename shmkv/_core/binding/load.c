@@ -35,7 +35,7 @@ static int load_round(Handle *self, load_job *job)
     Py_BEGIN_ALLOW_THREADS
     status = (int)skv_load_tsv(store, job->text, job->round, job->on_bad, job->first_line, job->ttl_ms, &wait, &job->last);
     if (self->stable && job->last.stored) {
-        skv_status synced = skv_journal_sync(store);    /* once for all lines               */
+        skv_status synced = skv_journal_sync(store, wait.timeout_ns);    /* once for all lines               */
         status = synced && (status == SKV_OK || status == SKV_BUSY) ? (int)synced : status;
     }
     Py_END_ALLOW_THREADS

@@ -225,8 +225,9 @@ static PyMethodDef functions[] = {
                "durable_data_bytes(region, /)\n--\n\nAbout what a snapshot would take."),
     SKV_METHOD("durable_vouch", module_durable_vouch, METH_O,
                "durable_vouch(region, /)\n--\n\nThe log says that all of it is on stable storage, if nobody writes to it: did it say so now?"),
-    SKV_METHOD("durable_sync", module_durable_sync, METH_O,
-               "durable_sync(region, /)\n--\n\nReturns when the log is on stable storage."),
+    SKV_METHOD("durable_sync", module_durable_sync, METH_VARARGS,
+               "durable_sync(region, seconds=0.0, /)\n--\n\nReturns when the log is on stable storage; waits so long behind "
+               "an append that makes no end (0: five seconds)."),
     SKV_METHOD("durable_checkpoint", module_durable_checkpoint, METH_O,
                "durable_checkpoint(region, /)\n--\n\nWrite a snapshot: (number, items, bytes); None: another process does."),
     SKV_METHOD("durable_set_wall_clock", module_durable_set_wall_clock, METH_VARARGS,
