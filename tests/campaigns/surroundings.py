@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from surroundings import clocks, disks, endings, frameworks, limits, loader, namespaces, pools, stopped
+from surroundings import callers, clocks, disks, endings, frameworks, limits, loader, namespaces, pools, stopped
 from surroundings.scene import EXTRA
 
 from .campaign import Campaign, Figures
@@ -15,6 +15,7 @@ SCENES = [
     *loader.SCENES,
     *frameworks.SCENES,
     *endings.SCENES,
+    *callers.SCENES,
     *stopped.SCENES,
     *namespaces.SCENES,
     *limits.SCENES,
@@ -44,6 +45,6 @@ CAMPAIGN = Campaign(
     parts=len(SCENES),
     run=run,
     at_least={"scenes": len(SCENES)},
-    modules=dict.fromkeys(("celery", "django", "gunicorn", "joblib", "uvicorn"), EXTRA),
+    modules=dict.fromkeys(("celery", "django", "gevent", "gunicorn", "joblib", "uvicorn"), EXTRA),
     table=[("surrounding", "judged"), *((scene.name, scene.judged) for scene in SCENES)],
 )

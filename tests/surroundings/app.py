@@ -1,4 +1,4 @@
-"""The application that servers run: one call of `scene.call` for each request. The store's name is in STORE."""
+"""The application that servers run: a call for each request, of the store that STORE names or VOLUME has."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 from shmkv import Store
 from surroundings.scene import call
 
-store = Store(os.environ["STORE"])  # as applications do: while they are imported
+# As applications do: while they are imported.
+store = Store.open(os.environ["VOLUME"]) if "VOLUME" in os.environ else Store(os.environ["STORE"])
 
 
 def wsgi(environ: dict[str, Any], begin: Callable[[str, list[tuple[str, str]]], object]) -> Iterable[bytes]:

@@ -20,14 +20,14 @@ from helpers import PATIENCE, python_environment, wait_until
 
 from shmkv import Store
 
-from .scene import Scene, call, judge, module, stage
+from .scene import Scene, call, judge, module, stage, start
 
 START_S = 120 * PATIENCE
 CLIENTS = 3
 
 
 @contextlib.contextmanager
-def running(scratch: Path, store: Store, *command: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+def running(scratch: Path, name: str, *command: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
     """A program that is ended by SIGTERM, whose output is told when something is wrong."""
     said = scratch / "output"
     with said.open("wb") as out:
@@ -36,7 +36,7 @@ def running(scratch: Path, store: Store, *command: str, **environment: str) -> I
             stdout=out,
             stderr=subprocess.STDOUT,
             cwd=scratch,
-            env={**python_environment(), "STORE": store.name, "HOME": str(scratch), **environment},
+            env={**python_environment(), "STORE": name, "HOME": str(scratch), **environment},
             start_new_session=True,
         )
     try:
@@ -130,7 +130,7 @@ def with_gunicorn(scratch: Path, calls: int, *options: str) -> Figures:
     with stage() as store:
         clients = Clients(scratch / "socket")
         command = ("-m", "gunicorn", "--workers", "2", "--bind", f"unix:{clients.where}", "--log-level", "warning")
-        with running(scratch, store, *command, *options, "surroundings.app:wsgi") as process:
+        with running(scratch, store.name, *command, *options, "surroundings.app:wsgi") as process:
             clients.wait(process)
             clients.send(calls, lambda: process.send_signal(signal.SIGHUP))
             victims = psutil.Process(process.pid).children()
@@ -141,12 +141,28 @@ def with_gunicorn(scratch: Path, calls: int, *options: str) -> Figures:
         return clients.judge(store)
 
 
+def durable_with_gunicorn(scratch: Path, calls: int, *options: str) -> Figures:
+    """All is killed at once in the middle, and started again: what was answered is there."""
+    volume = scratch / "volume"
+    with Store.open(volume, size="16MiB") as store:
+        start(store)
+    clients = Clients(scratch / "socket")
+    command = ("-m", "gunicorn", "--workers", "2", "--bind", f"unix:{clients.where}", "--log-level", "warning")
+    for _ in range(2):
+        with running(scratch, str(volume), *command, *options, "surroundings.app:wsgi", VOLUME=str(volume)) as process:
+            clients.wait(process)
+            clients.send(calls // 2, lambda process=process: process.send_signal(signal.SIGHUP))
+            os.killpg(process.pid, signal.SIGKILL)
+    with Store.open(volume) as store:
+        return clients.judge(store)
+
+
 def with_uvicorn(scratch: Path, calls: int, *options: str) -> Figures:
     """Two workers, one of which is killed: the supervisor brings up another one."""
     with stage() as store:
         clients = Clients(scratch / "socket")
         command = ("-m", "uvicorn", "--workers", "2", "--uds", str(clients.where), "--log-level", "warning")
-        with running(scratch, store, *command, *options, "surroundings.app:asgi") as process:
+        with running(scratch, store.name, *command, *options, "surroundings.app:asgi") as process:
             clients.wait(process)
             clients.send(calls)
             workers = [
@@ -171,7 +187,7 @@ def with_runserver(scratch: Path, calls: int) -> Figures:
     with stage() as store:
         clients = Clients(f"http://127.0.0.1:{port}")
         command = ("-m", "django", "runserver", f"127.0.0.1:{port}", "--settings", "surroundings.site_of_django")
-        with running(scratch, store, *command, WATCHED=str(scratch)) as process:
+        with running(scratch, store.name, *command, WATCHED=str(scratch)) as process:
             clients.wait(process)
             for turn in range(1, 3):
                 [served] = psutil.Process(process.pid).children()
@@ -213,7 +229,7 @@ def with_celery(scratch: Path, calls: int) -> Figures:
             "--without-gossip",
             "--without-mingle",
         )
-        with running(scratch, store, *command, *options, **names) as process:
+        with running(scratch, store.name, *command, *options, **names) as process:
 
             def done() -> bool:
                 assert process.poll() is None, f"ended with {process.returncode}"
@@ -244,6 +260,16 @@ SCENES = [
             slow=True,
         )
         for words, options in GUNICORN.items()
+    ),
+    *(
+        Scene(
+            f"gunicorn{words}, a durable store, all killed at once",
+            "what was answered is there after the next start",
+            lambda scratch, calls, options=options: durable_with_gunicorn(scratch, calls, *options),
+            (module("gunicorn"), module("httpx")),
+            slow=True,
+        )
+        for words, options in (("", ()), (", --preload", ("--preload",)))
     ),
     Scene(
         "uvicorn --workers, a worker killed",
