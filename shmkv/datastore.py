@@ -22,10 +22,8 @@ import contextlib
 import errno
 import json
 import os
-import queue
 import re
 import struct
-import threading
 import time
 import weakref
 from pathlib import Path
@@ -48,6 +46,7 @@ from shmkv.errors import (
     StoreFullError,
 )
 from shmkv.folder import SETTINGS_FILE, absolute_path, close_own, identity_of, open_folder
+from shmkv.realthread import Bell, RealThread, RLock
 from shmkv.walking import sorted_items
 
 if TYPE_CHECKING:
@@ -114,7 +113,7 @@ class DataStore:
         self._pid = os.getpid()
         self._sync = sync
         self._closed = False
-        self._changing = threading.RLock()
+        self._changing = RLock()  # the syncer's thread takes it too
         self._in_change = False
         self._finished = False
         folder = open_folder(self._path, "a DataStore")
@@ -676,33 +675,31 @@ class _Index:
 class _Syncer:
     """A thread that brings the log to stable storage soon after it has grown; it sleeps while nothing happens.
 
-    It is told by queues, which a signal handler may come into the middle of; an Event it could not.
+    It is told by bells, which a signal handler may come into the middle of; an Event it could not.
     """
 
     def __init__(self, log: _core.Log, vouch: weakref.WeakMethod[Callable[[int], None]]) -> None:
         self._log = log
         self._vouch = vouch
         self._is_told = False
-        self._grown: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._ended: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="shmkv-sync", daemon=True)
+        self._grown, self._ended = Bell(), Bell()
+        self._thread = RealThread(self._run)
         self.runs = ending.start(self._thread)
 
     def wake(self) -> None:
         if not self._is_told:
             self._is_told = True
-            self._grown.put(None)
+            self._grown.ring()
 
     def stop(self) -> None:
-        self._ended.put(None)
-        self._grown.put(None)
+        self._ended.ring()
+        self._grown.ring()
         ending.join(self._thread)
 
     def _run(self) -> None:
         while True:
-            self._grown.get()
-            with contextlib.suppress(queue.Empty):
-                self._ended.get(timeout=SYNC_SECONDS)
+            self._grown.wait()
+            if self._ended.wait(SYNC_SECONDS):
                 return
             self._is_told = False
             position = self._log.end

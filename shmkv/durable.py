@@ -61,6 +61,7 @@ from shmkv.folder import (
     replace_file,
 )
 from shmkv.keeper import Keeper
+from shmkv.realthread import Bell, RealThread
 
 __all__ = ["SYNC_MODES", "Durable", "RepairReport", "Snapshot", "open_durable"]
 
@@ -480,19 +481,19 @@ def _keep_damaged(path: Path, folder: int) -> Path:
 def _progress(path: Path, folder: int) -> Any:
     """Tell, every two seconds, how far a recovery is."""
     total = sum(os.stat(name, dir_fd=folder).st_size for name in os.listdir(folder) if _LOG_FILE.fullmatch(name))
-    done = threading.Event()
+    done = Bell()
 
     def tell() -> None:
         while not done.wait(PROGRESS_SECONDS):
             part = _core.restored_bytes() / max(total, 1)
             _log.warning("recovering %s: %.0f %% of %d MB", path, min(100 * part, 100), total // 1_000_000)
 
-    thread = threading.Thread(target=tell, name="shmkv-progress", daemon=True)
+    thread = RealThread(tell)
     try:
         ending.start(thread)
         yield
     finally:
-        done.set()
+        done.ring()
         ending.join(thread)
 
 

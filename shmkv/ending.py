@@ -7,8 +7,13 @@ How:  once the interpreter ends, a daemon thread that comes back to Python is en
 
 from __future__ import annotations
 
-import threading
 from sys import is_finalizing as is_ending
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import threading
+
+    from shmkv.realthread import RealThread
 
 __all__ = ["is_ending", "is_held_for_ever", "join", "start"]
 
@@ -24,7 +29,7 @@ def is_held_for_ever(lock: threading.RLock) -> bool:
     return not free
 
 
-def start(thread: threading.Thread) -> bool:
+def start(thread: RealThread) -> bool:
     """Start it; False: the interpreter ends, or the system has no more threads for this process, it goes without."""
     if is_ending():
         return False  # start() would wait for a thread that never comes to run
@@ -35,7 +40,7 @@ def start(thread: threading.Thread) -> bool:
     return True
 
 
-def join(thread: threading.Thread) -> None:
+def join(thread: RealThread) -> None:
     """Wait for its end, if it has begun and may still come to one."""
-    if thread.ident is not None and thread is not threading.current_thread() and not is_ending():
+    if not is_ending():
         thread.join()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 import weakref
 
 from shmkv import _core, ending
 from shmkv.errors import ShmkvError
+from shmkv.realthread import Bell, RealThread
 
 __all__ = ["Keeper"]
 
@@ -31,25 +31,25 @@ class Keeper:
     def __init__(self, opened: _core.Region, sync: str) -> None:
         self._region = opened
         self._syncs = sync == "interval"
-        self._stopped = threading.Event()
+        self._stopped, self._is_stopped = Bell(), False
         self._pause, self._next_snapshot = RETRY_PAUSE, 0.0
         self._end, self._next_vouch = -1, 0.0  # where the log ended at the last look
         self._start()
 
     def _start(self) -> None:
-        self._thread = threading.Thread(
-            target=_keep, args=(weakref.ref(self), self._stopped), name="shmkv-keeper", daemon=True
-        )
+        self._thread = RealThread(_keep, (weakref.ref(self), self._stopped))
         self.runs = ending.start(self._thread)
 
     def stop(self) -> None:
-        self._stopped.set()
+        self._is_stopped = True
+        self._stopped.ring()
         ending.join(self._thread)
 
     def let_go(self) -> None:
         """No more rounds, but the one that may be due."""
-        if not self._stopped.is_set():
-            self._stopped.set()
+        if not self._is_stopped:
+            self._is_stopped = True
+            self._stopped.ring()
             self.look()
             with contextlib.suppress(ShmkvError, OSError):
                 _core.durable_vouch(self._region)
@@ -89,12 +89,12 @@ class Keeper:
 
     def restart(self) -> None:
         """In a forked child."""
-        if not self._stopped.is_set():
-            self._stopped = threading.Event()
+        if not self._is_stopped:
+            self._stopped = Bell()
             self._start()
 
 
-def _keep(to: weakref.ref[Keeper], stopped: threading.Event) -> None:
+def _keep(to: weakref.ref[Keeper], stopped: Bell) -> None:
     while not stopped.wait(SYNC_SECONDS):
         keeper = to()
         if keeper is None:
