@@ -212,5 +212,8 @@ def encode_safe(value: Any) -> tuple[int, bytes]:
     """(type code, payload) of the "safe" codec; TypeError names the codec that would take it."""
 
 def decode_safe(type_code: int, payload: bytes) -> Any: ...
+def give_back() -> None:
+    """What this process keeps for its next write goes back to its stores, which stay open."""
+
 def fail_commit(nth: int) -> None:
     """For tests: the nth commit of memory from now on fails as if the file system were full; 0 = off."""

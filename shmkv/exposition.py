@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from shmkv import Store
     from shmkv.reports import StoreStats
 
+UNSEEN: Final = "unseen"  # the status of a process that lives in another pid namespace
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 _ESCAPED_IN_HELP: Final = str.maketrans({"\\": "\\\\", "\n": "\\n"})
@@ -44,7 +45,7 @@ class Family(NamedTuple):
 
 
 def stats_of(store: Store) -> dict[str, Any]:
-    """A store's names, every number of `Store.stats()`, and the processes that are attached, the dead ones named.
+    """A store's names, every number of `Store.stats()`, and the processes that are attached.
 
     >>> from shmkv import Store
     >>> with Store() as store:
@@ -53,8 +54,6 @@ def stats_of(store: Store) -> dict[str, Any]:
     (0, 0.0, 1, 1)
     """
     from dataclasses import asdict
-
-    from shmkv.outside import attached
 
     stats = store.stats()
     numbers = asdict(stats)
@@ -68,8 +67,8 @@ def stats_of(store: Store) -> dict[str, Any]:
         "attached": count,
         "hit_rate": stats.hit_rate,
         "processes": [
-            {"slot": one.slot, "pid": one.pid, "name": one.name, "status": one.status}
-            for one in attached(store._opened().fd)
+            {"slot": one.slot, "pid": one.pid, "name": one.name, "status": one.status or UNSEEN}
+            for one in store.processes()
         ],
     }
 

@@ -12,7 +12,6 @@ Concurrency: rows and locks are each read at some moment of their own; a lock is
 
 from __future__ import annotations
 
-import fcntl
 import mmap
 import os
 import re
@@ -28,14 +27,12 @@ from shmkv.processes import Process, seen
 DEAD: Final = "dead"
 UNSEEN: Final = "unseen"
 
-_SLOTS: Final = 1023
-_ROW: Final = struct.Struct("=I I I I Q Q 288x")  # state, generation, pid, -, start, namespace
-_USED: Final = 1
+_WORK: Final = struct.Struct("=72x Q 4I 224x")  # of a row: batch status, `busy` and `alone`
 _BUCKET_BYTES: Final = 64
 _BUCKETS_AT: Final = struct.Struct("=96x Q")  # `buckets_offset`, in the fixed header
 _STORE_LOCKS: Final = {"pages_lock": 320, "grow_lock": 384, "compact_lock": 520}
+_BATCH_MASK: Final = 3  # of a batch status: 0 = no batch is in flight
 _OWNER_MASK: Final = 0x3FF  # of a lock word: slot + 1
-_FLOCK: Final = struct.Struct("hhqqi4x")  # struct flock
 
 
 class Attached(NamedTuple):
@@ -44,6 +41,7 @@ class Attached(NamedTuple):
     slot: int
     pid: int  # in its own pid namespace
     alive: bool
+    inside: bool  # a call was in flight: of one that has ended, its locks and blocks may wait for somebody
     name: str | None  # None where it cannot be seen from here
     status: str  # "running", "sleeping", "stopped", ... as psutil says; "dead"; "unseen": in another pid namespace
 
@@ -123,14 +121,16 @@ class _Region:
         os.close(self._fd)
 
     def attached(self) -> list[Attached]:
-        table = os.pread(self._fd, _SLOTS * _ROW.size, self._header.procs_offset)
         found = []
-        for slot, (state, _, pid, _, start, namespace) in enumerate(_ROW.iter_unpack(table)):
-            if state == _USED:
-                alive = self._is_alive(slot)
-                name, status = (seen(Process(pid, start, namespace)) if alive else (None, DEAD)) or (None, UNSEEN)
-                found.append(Attached(slot, pid, alive, name, status))
+        for slot, pid, start, namespace, alive in region.rows(self._fd, self._header):
+            name, status = (seen(Process(pid, start, namespace)) if alive else (None, DEAD)) or (None, UNSEEN)
+            found.append(Attached(slot, pid, alive, self._is_inside(slot), name, status))
         return found
+
+    def _is_inside(self, slot: int) -> bool:
+        row = os.pread(self._fd, _WORK.size, self._header.procs_offset + slot * _WORK.size)
+        status, *counts = _WORK.unpack(row)
+        return bool(status & _BATCH_MASK or any(counts))
 
     def locks_held(self) -> Counter[tuple[int, str]]:
         end = self._buckets_at + (_BUCKET_BYTES << self._header.bucket_bits)
@@ -144,10 +144,3 @@ class _Region:
                 if words[offset // 4]:
                     held[(words[offset // 4] & _OWNER_MASK) - 1, lock] += 1
         return held
-
-    def _is_alive(self, slot: int) -> bool:
-        """Somebody holds the slot's liveness byte."""
-        at = self._header.procs_offset + slot * _ROW.size
-        question = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, at, 1, 0)
-        answer = fcntl.fcntl(self._fd, fcntl.F_OFD_GETLK, question)
-        return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)

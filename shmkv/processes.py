@@ -8,9 +8,20 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
-__all__ = ["STOPPED", "Process", "describe", "locking", "namespace", "pid_namespace", "process_start", "seen"]
+__all__ = [
+    "STOPPED",
+    "Process",
+    "describe",
+    "locking",
+    "namespace",
+    "own_start",
+    "pid_namespace",
+    "process_start",
+    "seen",
+    "sees_pids",
+]
 
 STOPPED: Final = frozenset({"stopped", "tracing-stop"})  # as psutil says
 
@@ -36,8 +47,26 @@ def pid_namespace() -> int:
     return namespace("pid")
 
 
-def process_start(pid: int) -> int | None:
-    """When a live process started, in clock ticks since boot; None if there is no such process.
+def sees_pids() -> bool:
+    """Is /proc that of this process's own pid namespace?  Otherwise its numbers are other processes: there is none, or
+    it was mounted outside (`unshare --pid` without `--mount-proc`, a sandbox that binds the outer one)."""
+    try:
+        with open("/proc/self/status", "rb") as file:
+            for line in file:
+                if line.startswith(b"NSpid:"):  # its pid in the namespace of the mount, and in each below it
+                    return len(line.split()) == 2
+        return os.readlink("/proc/self") == str(os.getpid())
+    except OSError:
+        return False
+
+
+def own_start() -> int:
+    """When this process started, in clock ticks since boot; 0 where it cannot be known."""
+    return process_start("self") or 0
+
+
+def process_start(pid: int | Literal["self"]) -> int | None:
+    """When a live process started, in clock ticks since boot; None if there is no such process in /proc.
 
     Together with the pid it names a process for good, as pids are used again.  psutil tells the time of
     day, which moves when the clock is set.
@@ -53,7 +82,7 @@ def process_start(pid: int) -> int | None:
 def seen(process: Process) -> tuple[str, str] | None:
     """Its name and its status ("running", "stopped", ... as psutil says); None: it has ended, or cannot be seen from
     this namespace."""
-    if process.namespace != pid_namespace() or process_start(process.pid) != process.start:
+    if process.namespace != pid_namespace() or not sees_pids() or process_start(process.pid) != process.start:
         return None
     import psutil
 
@@ -70,7 +99,9 @@ def locking(file: os.stat_result, byte: int) -> list[Process]:
 
     Found in /proc/[pid]/fdinfo (proc(5)): F_OFD_GETLK tells no pid, as a description may have many processes.
     """
-    found = []
+    found: list[Process] = []
+    if not sees_pids():
+        return found
     for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()):
         start = process_start(pid)
         if start is not None and any(_is(file, pid, number) for number in _locking(pid, byte)):
@@ -108,5 +139,7 @@ def describe(pid: int, start: int, namespace: int) -> str:
     """
     if namespace != pid_namespace():
         return f"in another pid namespace, {namespace}"
+    if not sees_pids():
+        return "/proc does not show it here"
     found = seen(Process(pid, start, namespace))
     return ", ".join(found) if found else "it has ended"

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import posix_ipc
 import xxhash
 
-from shmkv import _core
+from shmkv import _core, leaving
 from shmkv.errors import (
     CorruptStoreError,
     ForeignStoreError,
@@ -40,7 +40,7 @@ from shmkv.errors import (
     StoreNotFoundError,
     TooManyProcessesError,
 )
-from shmkv.processes import namespace, pid_namespace, process_start
+from shmkv.processes import namespace, own_start, pid_namespace, process_start, sees_pids
 
 if TYPE_CHECKING:
     from multiprocessing.shared_memory import SharedMemory
@@ -199,6 +199,7 @@ _HEADER_SIZE = 4096
 _STATE_OFFSET = 256
 _READY = 1
 _PROC_SIZE = 320
+_USED = 1  # `state` of a row
 _PROCS_SIZE = 1023 * _PROC_SIZE
 _PROC = struct.Struct("=I I I I Q Q Q")  # the head of `skv_proc`: state, generation, pid, -, start, namespace, since
 
@@ -628,6 +629,7 @@ def _map(
         _refuse_other(header, want, name, fixed=not named)
     with _named(name):
         region = _core.Region.attach(fd, readonly)
+    leaving.watch()
     if named and os.fstat(fd).st_nlink == 0:
         return None
     return Opened(region, target, Identity.of(fd), created)
@@ -747,6 +749,44 @@ def _owner(target: str) -> int | None:
         return None
 
 
+class Row(NamedTuple):
+    """A row of a process table that is in use."""
+
+    slot: int
+    pid: int  # in its own pid namespace
+    start: int  # clock ticks since boot
+    namespace: int  # inode of that pid namespace
+    alive: bool  # it holds its liveness byte
+
+
+_FLOCK = struct.Struct("hhqqi4x")  # struct flock
+
+
+def _is_locked(fd: int, offset: int, length: int) -> bool:
+    """Does another open file description than this one hold a lock on one of these bytes?  `length` 0: to the end."""
+    answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, offset, length, 0))
+    return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
+
+
+def rows(fd: int, header: Header) -> Iterator[Row]:
+    """The process table behind a descriptor that has no lock itself."""
+    table = os.pread(fd, _PROCS_SIZE, header.procs_offset)
+    for at in range(0, len(table) - _PROC_SIZE + 1, _PROC_SIZE):
+        state, _, pid, _, start, where, _ = _PROC.unpack_from(table, at)
+        if state == _USED:
+            yield Row(at // _PROC_SIZE, pid, start, where, _is_locked(fd, header.procs_offset + at, 1))
+
+
+def living(fd: int, name: str) -> list[Row]:
+    """The processes that live of those in a region; none of what is no store, or not ready."""
+    try:
+        fixed = os.pread(fd, FIXED_SIZE, 0)
+        header = parse_header(fixed, os.fstat(fd).st_size, name) if _check_identity(fixed, name) else None
+    except ShmkvError:
+        return []
+    return [row for row in rows(fd, header) if row.alive] if header else []
+
+
 class Listed(NamedTuple):
     """What a look at a region from outside tells."""
 
@@ -754,7 +794,7 @@ class Listed(NamedTuple):
     uid: int
     committed: int  # bytes of memory that it takes
     header: Header | None
-    processes: int  # places taken in its process table
+    processes: int  # that live, of those that may write
     problem: str | None  # why nobody can attach to it
 
 
@@ -782,12 +822,7 @@ def _look(name: str, uid: int) -> Listed | None:
             if _check_identity(fixed, name):
                 header = parse_header(fixed, found.st_size, name)
                 _refuse_stale(header, name)
-                table = os.pread(fd, _PROCS_SIZE, header.procs_offset)
-                processes = sum(
-                    1
-                    for at in range(0, len(table) - _PROC_SIZE + 1, _PROC_SIZE)
-                    if _PROC.unpack_from(table, at)[0] == 1
-                )
+                processes = sum(row.alive for row in rows(fd, header))
             else:
                 problem = f"{name!r} is being made, or its creator died"
         except ShmkvError as error:
@@ -802,8 +837,7 @@ def _look(name: str, uid: int) -> Listed | None:
 
 def private_name() -> str:
     """A name that nobody else has, which tells of the process that made it."""
-    pid = os.getpid()
-    return f"private.{pid}.{process_start(pid) or 0}.{pid_namespace()}-{os.urandom(8).hex()}"
+    return f"private.{os.getpid()}.{own_start()}.{pid_namespace()}-{os.urandom(8).hex()}"
 
 
 def is_private(name: str) -> bool:
@@ -817,11 +851,31 @@ def is_durable(name: str) -> bool:
 
 
 def is_dead_private(name: str) -> bool:
-    """Is this a private store of this pid namespace whose creator has ended?"""
+    """Is this a private store of this user whose creator has ended?
+
+    A store whose creator holds its liveness byte is alive, whatever /proc says.  Another one is dead if its creator is
+    not in /proc.  Where /proc cannot tell (a container that shares /dev/shm, no /proc, that of another pid namespace)
+    it is dead once nobody is attached to it, and not in its first minute.
+    """
     match = _PRIVATE.fullmatch(name)
-    if match is None or int(match[3]) != pid_namespace():
+    return match is not None and _creator_has_ended(object_name(name), *map(int, match.groups()))
+
+
+def _creator_has_ended(target: str, pid: int, start: int, where: int) -> bool:
+    try:
+        fd = _open_object(target, readonly=True)
+    except (ShmkvError, OSError):
         return False
-    return process_start(int(match[1])) != int(match[2])
+    try:
+        if any(row.pid == pid and row.namespace == where for row in living(fd, store_name(target))):
+            return False
+        if where and where == pid_namespace() and sees_pids():
+            return process_start(pid) != start
+        return _is_abandoned(fd)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
 
 
 def unlink_private(target: str, identity: Identity, creator: int) -> None:
@@ -832,39 +886,21 @@ def unlink_private(target: str, identity: Identity, creator: int) -> None:
 
 
 def remove_dead_private() -> int:
-    """Remove this user's private stores whose creators were killed; returns how many.
-
-    A store from this pid namespace is dead when its creator is.  One from another namespace (a container
-    that shares /dev/shm) only once nobody is attached to it, and not in its first minute.
-    """
-    uid, here, removed = os.geteuid(), pid_namespace(), 0
+    """Remove this user's private stores whose creators were killed (`is_dead_private`); returns how many."""
+    uid, removed = os.geteuid(), 0
     for owner, name in _objects():
-        match = _PRIVATE.fullmatch(name) if owner == uid else None
-        if not match:
-            continue
-        pid, start, where = int(match[1]), int(match[2]), int(match[3])
-        target = object_name(name, uid)
-        if process_start(pid) != start if where == here else _is_abandoned(target):
+        if owner == uid and is_dead_private(name):
             with contextlib.suppress(ShmkvError, OSError):
-                unlink(target)
+                unlink(object_name(name, uid))
                 removed += 1
     return removed
 
 
-def _is_abandoned(target: str) -> bool:
+def _is_abandoned(fd: int) -> bool:
     """True if no process of any namespace holds a lock on the object, and it is older than a minute."""
-    try:
-        fd = _open_object(target, readonly=True)
-    except (ShmkvError, OSError):
+    if time.time() - os.fstat(fd).st_ctime < FOREIGN_NAMESPACE_GRACE_S:
         return False
-    try:
-        if time.time() - os.fstat(fd).st_ctime < FOREIGN_NAMESPACE_GRACE_S:
-            return False
-        question = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)  # struct flock: all bytes
-        answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, question)
-        return bool(struct.unpack("hhqqi4x", answer)[0] == fcntl.F_UNLCK)
-    finally:
-        os.close(fd)
+    return not _is_locked(fd, 0, 0)  # all bytes
 
 
 # ---- As multiprocessing.shared_memory ------------------------------------------------------

@@ -33,7 +33,7 @@ class StoreStats:
     size: int  # bytes, the most that the store may take
     committed: int  # bytes of memory that it takes now
     used: int  # bytes of that which are in use: fixed areas, and pages that hold something
-    processes: int  # attached with the right to write
+    processes: int  # that live and are attached with the right to write
     buckets: int
     table_bytes: int  # bytes of `used` that are tables
     stale: bool = False  # its name leads to another store by now, or to none: `Store.stale`
@@ -96,7 +96,7 @@ class CompactReport:
 
 @dataclass(frozen=True, slots=True)
 class ProcessInfo:
-    """A process that is attached to a store with the right to write."""
+    """A living process that is attached to a store with the right to write."""
 
     slot: int
     pid: int  # in its own pid namespace
@@ -117,5 +117,5 @@ class StoreInfo:
     on_full: str | None
     created: datetime | None  # UTC
     uuid: UUID | None
-    processes: int  # places taken in its process table
+    processes: int  # that live and are attached with the right to write
     problem: str | None  # None, or why nobody can attach to it

@@ -901,9 +901,9 @@ class Store(Handle, MutableMapping[Key, Any]):
         return StoreStats(gets=raw["hits"] + raw["misses"], stale=self.stale, **raw)
 
     def processes(self) -> list[ProcessInfo]:
-        """The processes that are attached with the right to write.
+        """The living processes that are attached with the right to write.
 
-        Atomicity: each is looked at in turn.
+        Atomicity: each is looked at in turn; the kernel tells who lives, across pid namespaces.
 
         >>> with Store() as store:
         ...     store["registered"] = True

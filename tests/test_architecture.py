@@ -18,7 +18,7 @@ CORE = PACKAGE / "_core"
 
 # A module may import what stands on a lower level; a package counts as its first name.
 LEVELS = {
-    "_core": 0, "ending": 0, "errors": 0, "processes": 0, "realthread": 0, "failing": 0,
+    "_core": 0, "ending": 0, "leaving": 0, "errors": 0, "processes": 0, "realthread": 0, "failing": 0,
     "codecs": 1, "region": 1, "deepcheck": 1, "folder": 1, "keeper": 1, "walking": 1,
     "claim": 2, "durable": 2, "outside": 2, "replacing": 2, "reports": 2,
     "store": 3,
@@ -130,7 +130,7 @@ C_LEVELS = {
     "os_replace": 6,  # it moves items
     # concepts
     "table": 3, "lock": 3, "procs": 3, "intent": 3, "repair": 3, "spare": 3, "journal": 3,
-    "pages": 3, "lease": 3, "runs": 3, "grow": 3, "alloc": 3, "free": 3,
+    "pages": 3, "lease": 3, "runs": 3, "grow": 3, "alloc": 3, "free": 3, "kept": 3,
     # reading and writing with them
     "read": 4, "write": 4, "logged": 4,
     # operations on many items at once

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import shlex
@@ -69,19 +70,35 @@ def test_no_such_store_ends_with_69(name: str, tmp_path: Path) -> None:
     assert run("doctor", "--store", "no such/name").status == 2
 
 
-def test_dead_processes(store: Store) -> None:
-    def attach_and_die() -> None:
-        store["mine"] = 1
-        os.kill(os.getpid(), signal.SIGKILL)
+def test_processes_that_ended_in_the_middle_of_a_call(store: Store) -> None:
+    batch = {f"k{i}": i for i in range(500)}
 
-    children = [Forked(attach_and_die) for _ in range(2)]
-    for child in children:
-        child.wait()
+    def write_for_ever() -> None:
+        while True:
+            store.put_many(batch)
+
+    writers = [Forked(write_for_ever) for _ in range(2)]
+    for writer in writers:
+        stop_inside(writer, store)
+        writer.kill()
     _, [finding] = found(store.name)
     assert finding["kind"] == "dead-processes"
-    assert finding["what"].startswith("2 of 3 attached processes ended")
-    assert all(str(child.pid) in finding["what"] for child in children)
+    assert finding["what"].startswith("2 processes ended in the middle of a call")
+    assert all(str(writer.pid) in finding["what"] for writer in writers)
     mend(finding["mend"])
+    assert found(store.name)[1] == []
+
+
+def test_workers_that_ended_between_two_calls_are_nothing_to_tell(store: Store) -> None:
+    def attach_and_die() -> None:
+        store["mine"] = 1
+        store["mine"] = 2  # now a block is kept for the next write
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    for child in [Forked(attach_and_die) for _ in range(2)]:
+        child.wait()
+    with multiprocessing.get_context("fork").Pool(2, maxtasksperchild=1) as pool:
+        pool.map(store.incr, ["n"] * 6, chunksize=1)
     assert found(store.name)[1] == []
 
 

@@ -278,20 +278,24 @@ def test_top_as_json_sees_what_happens(shell: Shell) -> None:
     assert views[-1]["stats"]["items"] == 1
 
 
-def test_the_dead_are_named(shell: Shell) -> None:
+def test_only_the_living_are_attached(shell: Shell) -> None:
     def attach_and_die() -> None:
         shell.store["mine"] = 1
         os.kill(os.getpid(), signal.SIGKILL)
 
-    shell.store.compact()
     dead = Forked(attach_and_die)
     dead.wait()
+    living = len(shell.store.processes())
     told = shell("top", "--count", "1", "--interval", "0.05")
     assert (told.err, told.status) == ("", 0)
-    assert told.out.endswith(f" processes, dead: {dead.pid}\n".encode())
-    assert f"{dead.pid} (dead)" in shell("stats").out.decode()
-    shell.store.compact()
-    assert b"dead" not in shell("stats").out
+    assert told.out.endswith(f" {living} processes\n".encode())
+    told = shell("stats", "--json").json
+    assert told["attached"] == len(told["processes"]) == living
+    assert dead.pid not in {process["pid"] for process in told["processes"]}
+    if shell.kind == "local":
+        lines = map(json.loads, run("ls", "--json").out.splitlines())
+        [listed] = [each for each in lines if each["name"] == shell.store.name]
+        assert listed["processes"] == living
 
 
 def test_the_screen_of_top(store: Store) -> None:
@@ -301,13 +305,13 @@ def test_the_screen_of_top(store: Store) -> None:
     from shmkv.cli.screen import frame
 
     stats = run("stats", "--store", store.name, "--json").json
-    stats["processes"].append({"pid": 999_999, "name": None, "status": "dead"})
+    stats["processes"].append({"pid": 999_999, "name": None, "status": "stopped"})
     console = Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
     console.print(frame(store.name, {**rates(stats, stats, 1.0), "stats": stats}))
     told = console.export_text()
     assert store.name in told
     assert re.search(rf"{os.getpid()} +python\S* +\w+", told)
-    assert re.search(r"999999 +\? +dead", told)
+    assert re.search(r"999999 +\? +stopped", told)
 
 
 def test_top_on_a_terminal_draws_until_it_is_interrupted(store: Store) -> None:

@@ -2,6 +2,7 @@
 #include "alloc.h"
 
 #include "grow.h"
+#include "kept.h"
 #include "lease.h"
 #include "room.h"
 #include "runs.h"
@@ -11,6 +12,16 @@
 static bool worth_making_room(skv_status status)
 {
     return status == SKV_FULL || status == SKV_NO_SPACE || status == SKV_CGROUP_FULL;
+}
+
+/* Before the region grows, or takes memory back from the system, where it still can. */
+static bool returned_by_the_dead(skv *store, const skv_wait *wait)
+{
+    if (!wait->block)
+        return false;           /* a system call for each: not under the GIL, and asked again without it */
+    uint32_t end = skv_committed_pages(store);
+    bool may_grow = end < store->page_count || skv_find_kind(store, SKV_KIND_PUNCHED, 0, end) < end;
+    return may_grow && skv_kept_return_of_dead(store);
 }
 
 /* *reason: why the region could not grow, for whoever gives up in the end.  Growth that others use up at once is none. */
@@ -45,6 +56,8 @@ static skv_status alloc_block(skv *store, enum skv_family family, uint64_t size,
         if (skv_alloc_leased(store, family, size, 1, offset))
             return SKV_OK;
         status = skv_refill(store, family, size, SKV_SEARCH_ROOMY_OR_FREE, wait, offset);
+        if (worth_making_room(status) && returned_by_the_dead(store, wait))
+            continue;
         if (worth_making_room(status))
             status = skv_unpunch(store, 1, wait);
         if (worth_making_room(status))
@@ -71,6 +84,8 @@ static skv_status alloc_run(skv *store, enum skv_family family, uint64_t size, s
         skv_status status = skv_take_run(store, family, (uint32_t)n, wait, offset);
         if (status != SKV_FULL)
             return status;
+        if (returned_by_the_dead(store, wait))
+            continue;
         uint32_t grow = skv_pages_to_grow(store, (uint32_t)n);
         if (grow <= store->page_count - skv_committed_pages(store))
             status = grow_for(store, grow, wait, &reason);

@@ -38,7 +38,7 @@ struct skv {
     skv_os      os;
 
     _Atomic uint32_t slot;      /* process slot, SKV_NO_PROC until registered                 */
-    uint32_t    adopting;       /* a dead process's row that is being swept to become ours; guarded by register_mutex */
+    uint32_t    adopting;       /* a row that is about to become ours; guarded by register_mutex */
     skv_proc   *proc;           /* its row, or `nobody` while there is none                   */
     skv_proc    nobody;         /* counts of a process without a row go here, and are lost    */
     _Atomic uint64_t fake_now;  /* tests only, 0 = the real clock                             */

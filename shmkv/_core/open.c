@@ -3,14 +3,13 @@
  * Concurrency: skv_format runs under the creation byte (os.c); skv_open and skv_close run while
  * no other thread of this process uses the handle.
  */
-#include "lease.h"
+#include "kept.h"
 #include "read.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "journal.h"
-#include "spare.h"
 
 /* ---- Layout ----------------------------------------------------------------------------- */
 
@@ -178,10 +177,7 @@ skv_status skv_open(void *base, const skv_fixed *fixed, bool read_only, const sk
 void skv_close(skv *store)
 {
     if (skv_is_registered(store)) {
-        uint32_t busy = skv_busy_enter(store, true);
-        skv_spare_free(store, store->proc);
-        skv_busy_exit(store, busy);
-        skv_leases_return(store);
+        skv_kept_return(store);
         /* The liveness byte goes when os.c closes its description, after this store. */
         skv_store_release(&store->proc->state, SKV_PROC_FREE);
     }

@@ -22,6 +22,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "kept.h"
 #include "os_region.h"
 
 #ifndef MADV_POPULATE_READ
@@ -246,6 +247,7 @@ static skv_status open_store(skv_region *region, const skv_fixed *fixed)
         .futex_wake = skv_os_futex_wake,
         .futex_wake_all = skv_os_futex_wake_all,
         .pause = skv_os_pause,
+        .lives = skv_region_lives,
         .claim_dead = skv_region_claim_dead,
         .release_dead = skv_region_release_dead,
         .claim_own = skv_region_claim_own,
@@ -370,6 +372,14 @@ skv_place skv_region_at(const skv_region *region, const char *path)
         place = SKV_PLACE_NOTHING;
     errno = saved;
     return place;
+}
+
+void skv_regions_give_back(void)
+{
+    pthread_mutex_lock(&registry_mutex);
+    for (skv_region *region = registry; region; region = region->next)
+        skv_kept_return(region->store);
+    pthread_mutex_unlock(&registry_mutex);
 }
 
 skv *skv_region_store(skv_region *region)

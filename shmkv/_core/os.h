@@ -27,6 +27,8 @@ void skv_region_detach(skv_region *region);     /* the last one unmaps          
 skv *skv_region_store(skv_region *region);
 /* No other process is attached, and in this one there is no other skv_region_attach without its detach. */
 bool skv_region_is_alone(skv_region *region);
+/* What this process keeps for its next call goes back, in all its regions: kept.h. */
+void skv_regions_give_back(void);
 int skv_region_fd(const skv_region *region);    /* a descriptor of the object, owned by the region */
 
 /* What a path leads to, beside the region: asked of the system, so any process may have changed it since. */

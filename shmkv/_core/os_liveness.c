@@ -156,6 +156,14 @@ void skv_region_let_go(skv_region *region)
 
 /* ---- For the engine (struct skv_os) --------------------------------------------------- */
 
+/* Without a descriptor of the object nobody is known to be dead.  Our own byte is asked for by nobody. */
+bool skv_region_lives(void *context, uint32_t slot)
+{
+    skv_region *region = context;
+    int fd = skv_region_usable_fd(region);
+    return fd < 0 || skv_byte_is_held(fd, liveness_byte(region, slot));
+}
+
 /* A byte that was taken before, for a slot that turned out to be in use, is given back. */
 bool skv_region_claim_own(void *context, uint32_t slot)
 {

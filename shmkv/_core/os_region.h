@@ -66,6 +66,7 @@ bool skv_byte_is_held(int fd, uint64_t offset);         /* write-locked or read-
 int skv_region_reopen_locked(const skv_region *region);
 int skv_region_usable_fd(skv_region *region);           /* region->fd, reopened if need be    */
 void skv_region_let_go(skv_region *region);             /* own and dead pages                 */
+bool skv_region_lives(void *context, uint32_t slot);
 bool skv_region_claim_own(void *context, uint32_t slot);
 bool skv_region_claim_dead(void *context, uint32_t slot);
 void skv_region_release_dead(void *context, uint32_t slot);

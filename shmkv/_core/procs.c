@@ -6,15 +6,26 @@
 #include <time.h>
 
 #include "journal.h"
+#include "kept.h"
 #include "lock.h"
 #include "pages.h"
 #include "repair.h"
 #include "spare.h"
 
+/* The spare block of the dead process that had the row before goes back in an operation of ours, as an audit waits for
+ * it; and before another thread may keep one, as a row names one only. */
+static void free_inherited_spare(skv *store)
+{
+    uint32_t busy = skv_busy_enter(store, true);
+    skv_spare_free(store, store->proc);
+    skv_busy_exit(store, busy);
+}
+
 /* A batch generation is never reused within a row, whatever process has it. */
 static void start_row(skv *store, uint32_t slot)
 {
     skv_proc *proc = &store->procs[slot];
+    store->adopting = slot;     /* for the locks that are needed before the row is published  */
     atomic_fetch_add_explicit(&proc->generation, 1, memory_order_relaxed);
     uint32_t pid;
     uint64_t start_time, pid_namespace;
@@ -26,11 +37,13 @@ static void start_row(skv *store, uint32_t slot)
     skv_store(&proc->busy[1], 0);
     skv_store(&proc->alone[0], 0);
     skv_store(&proc->alone[1], 0);
-    skv_store(&proc->spare, 0);
     SKV_CRASH("register.filled");
     skv_store_release(&proc->state, SKV_PROC_USED);
     store->proc = proc;
+    free_inherited_spare(store);
+    SKV_CRASH("register.inherited");
     skv_store_release(&store->slot, slot);
+    store->adopting = SKV_NO_PROC;
 }
 
 static bool sweep_dead(skv *store, uint32_t slot);
@@ -96,8 +109,11 @@ skv_status skv_register(skv *store)
     if (skv_likely(skv_is_registered(store)))
         return SKV_OK;
     pthread_mutex_lock(&store->register_mutex);
+    bool is_new = !skv_is_registered(store);
     skv_status status = register_locked(store);
     pthread_mutex_unlock(&store->register_mutex);
+    if (is_new && status == SKV_OK)     /* workers come and go: what those before kept is enough for those after */
+        skv_kept_return_of_dead(store);
     return status;
 }
 
@@ -110,10 +126,8 @@ static void free_lock_of_dead(skv *store, _Atomic uint32_t *lock, uint32_t slot,
 /* The row forgets it first: whoever dies in between leaves a leak, and not a block that is freed twice. */
 static void free_spare_of_dead(skv *store, skv_proc *proc)
 {
-    if (!skv_is_registered(store)) {    /* about to adopt the row: in no operation that an audit waits for */
-        skv_store(&proc->spare, 0);
+    if (!skv_is_registered(store))      /* about to adopt the row, and what it names with it: see start_row */
         return;
-    }
     uint32_t busy = skv_busy_enter(store, true);
     skv_spare_free(store, proc);
     skv_busy_exit(store, busy);

@@ -57,6 +57,14 @@ static inline uint32_t skv_busy_enter(skv *store, bool shared)
     }
 }
 
+/* A row in use whose process has not ended, as far as is known. */
+static inline bool skv_is_living(const skv *store, uint32_t slot)
+{
+    if (skv_load_acquire(&store->procs[slot].state) != SKV_PROC_USED)       /* pairs with registration */
+        return false;
+    return slot == skv_load(&store->slot) || !store->os.lives || store->os.lives(store->os.context, slot);
+}
+
 /* True when every operation of a live process that had begun before the call has ended; waits at
  * most `timeout_ms`.  The caller holds compact_lock and is in no operation itself. */
 bool skv_grace_period(skv *store, uint32_t timeout_ms);

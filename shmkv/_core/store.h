@@ -59,6 +59,8 @@ typedef struct skv_os {
     /* Takes and keeps the liveness byte of `slot`: false if its process lives (or that is not known). */
     bool (*claim_dead)(void *context, uint32_t slot);
     void (*release_dead)(void *context, uint32_t slot);
+    /* Does the process of `slot` live?  True also if that is not known.  NULL: all do. */
+    bool (*lives)(void *context, uint32_t slot);
     /* Registers: takes the liveness byte of `slot` for this process's life. */
     bool (*claim_own)(void *context, uint32_t slot);
 } skv_os;
@@ -196,7 +198,7 @@ typedef struct skv_stats {
     uint64_t items, value_bytes;                /* exact per bucket                           */
     uint64_t counters[SKV_COUNTERS];            /* all processes, dead ones included          */
     uint64_t size, committed, used;             /* bytes; committed = allocated, used = fixed areas + pages in use */
-    uint32_t processes;                         /* slots in use                               */
+    uint32_t processes;                         /* that live, of those that may write          */
     uint64_t buckets, table_bytes;
 } skv_stats;
 skv_status skv_get_stats(skv *store, skv_stats *out);

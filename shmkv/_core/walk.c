@@ -10,6 +10,7 @@
 
 #include "lock.h"
 #include "pages.h"
+#include "procs.h"
 #include "read.h"
 #include "repair.h"
 
@@ -257,7 +258,7 @@ static void sum_processes(const skv *store, skv_stats *out)
 {
     for (uint32_t slot = 0; slot < SKV_PROCS; slot++) {
         const skv_proc *proc = &store->procs[slot];
-        out->processes += skv_load_acquire(&proc->state) == SKV_PROC_USED;
+        out->processes += skv_is_living(store, slot);
         for (uint32_t i = 0; i < SKV_COUNTERS; i++)
             out->counters[i] += skv_load(&proc->counters[i]) + skv_load(&proc->shared_counters[i]);
     }

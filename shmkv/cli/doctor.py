@@ -115,14 +115,30 @@ def _too_small(info: StoreInfo, memory: SharedMemory, container: bool) -> Iterat
 
 
 def _dead(name: str, option: str, processes: Sequence[Attached]) -> Iterator[Finding]:
-    pids = [str(one.pid) for one in processes if not one.alive]
+    """Those that ended in the middle of a call.  What the others left (places, room for a next write) goes back by
+    itself: workers end so every day, and there is nothing to do about it."""
+    dead = {one.slot: one for one in processes if not one.alive}
+    if not dead:
+        return
+    if region.is_durable(name) and len(dead) == len(processes):
+        yield Finding(
+            name,
+            "dead-processes",
+            "all processes that had this durable store open have ended without closing it",
+            "its memory stays until it is opened and closed again; nothing is lost",
+            f"shmkv compact {option}",
+        )
+        return
+    holders = {slot for slot, _ in outside.locks_held(name)}
+    pids = [str(one.pid) for one in dead.values() if one.inside or one.slot in holders]
     if pids:
         shown = ", ".join(pids[:_SHOWN_PIDS]) + (", ..." if len(pids) > _SHOWN_PIDS else "")
         yield Finding(
             name,
             "dead-processes",
-            f"{len(pids)} of {len(processes)} attached processes ended without closing it (pid {shown})",
-            "each keeps a place of 1,023, and perhaps memory, until somebody needs it; they block nobody",
+            f"{len(pids)} process{'' if len(pids) == 1 else 'es'} ended in the middle of a call (pid {shown})",
+            "blocks that the call had taken stay in use until the store is full; nobody is blocked, and what it was "
+            "writing is there as a whole or not at all",
             f"shmkv compact {option}",
         )
 

@@ -191,8 +191,6 @@ def format_process(process: Mapping[str, Any]) -> str:
 
     >>> format_process({"pid": 7, "name": "python", "status": "sleeping"})
     'python 7 (sleeping)'
-    >>> format_process({"pid": 7, "name": None, "status": "dead"})
-    '7 (dead)'
     >>> format_process({"pid": 7, "name": None, "status": "unseen"})
     '7 (cannot be seen from here)'
     """
@@ -257,8 +255,6 @@ def rates(before: Mapping[str, Any], after: Mapping[str, Any], seconds: float) -
 def format_top(view: Mapping[str, Any]) -> str:
     """A line for one interval."""
     stats = view["stats"]
-    processes = stats["processes"]
-    dead = [str(process["pid"]) for process in processes if process["status"] == "dead"]
     return "  ".join(
         [
             f"{stats['items']:,} items",
@@ -266,7 +262,7 @@ def format_top(view: Mapping[str, Any]) -> str:
             f"{view['sets_per_s']:,.0f} sets/s",
             f"{view['deletes_per_s']:,.0f} deletes/s",
             format_memory(stats),
-            f"{len(processes)} processes" + (f", dead: {', '.join(dead)}" if dead else ""),
+            f"{len(stats['processes'])} processes",
         ]
     )
 

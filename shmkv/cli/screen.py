@@ -50,6 +50,6 @@ def _processes(processes: Iterable[Mapping[str, Any]]) -> Table:
         table.add_column(name, justify="right" if name == "pid" else "left")
     for process in processes:
         status = str(process["status"] or "unseen")
-        style = "red" if status in ("dead", "stopped", "tracing-stop") else ""
+        style = "red" if status in ("stopped", "tracing-stop") else ""
         table.add_row(str(process["pid"]), str(process["name"] or "?"), status, style=style)
     return table

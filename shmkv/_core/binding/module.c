@@ -206,6 +206,14 @@ static PyObject *module_fail_commit(PyObject *Py_UNUSED(module), PyObject *nth_o
     Py_RETURN_NONE;
 }
 
+static PyObject *module_give_back(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
+{
+    Py_BEGIN_ALLOW_THREADS
+    skv_regions_give_back();
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef functions[] = {
     SKV_METHOD("xxh3_64", module_xxh3_64, METH_VARARGS | METH_KEYWORDS,
                "xxh3_64(data, seed=0)\n--\n\nThe engine's own XXH3-64."),
@@ -213,6 +221,8 @@ static PyMethodDef functions[] = {
                "encode_safe(value)\n--\n\n(type code, payload) of the \"safe\" codec."),
     SKV_METHOD("decode_safe", module_decode_safe, METH_VARARGS,
                "decode_safe(type_code, payload)\n--\n\nThe value; CodecError if the bytes are damaged."),
+    SKV_METHOD("give_back", module_give_back, METH_NOARGS,
+               "give_back()\n--\n\nWhat this process keeps for its next write goes back to its stores."),
     SKV_METHOD("fail_commit", module_fail_commit, METH_O,
                "fail_commit(nth)\n--\n\nFor tests: the nth commit of memory from now on fails; 0 = off."),
     SKV_METHOD("durable_restore", module_durable_restore, METH_VARARGS,

@@ -1,7 +1,7 @@
 /* upkeep.c: numbers, checks and housekeeping of a store. */
 #include <stdlib.h>
 
-#include "../engine.h"
+#include "../procs.h"
 #include "args.h"
 #include "handle.h"
 #include "writing.h"
@@ -61,7 +61,7 @@ static size_t read_processes(skv *store, process_row rows[SKV_PROCS])
     const uint32_t own = skv_load(&store->slot);
     for (uint32_t slot = 0; slot < SKV_PROCS; slot++) {
         const skv_proc *proc = &store->procs[slot];
-        if (skv_load_acquire(&proc->state) == SKV_PROC_USED)      /* pairs with registration      */
+        if (skv_is_living(store, slot))
             rows[count++] = (process_row){slot, skv_load(&proc->pid), skv_load(&proc->pid_namespace),
                                           skv_load(&proc->start_time), slot == own};
     }

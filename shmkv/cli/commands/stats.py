@@ -10,8 +10,8 @@ from shmkv.cli.main import EXIT_DONE
 from shmkv.cli.where import add_where_arguments, open_target, where_of
 
 DESCRIPTION: Final = """\
-Prints what a store counts: items, reads and writes of all processes that ever used it, memory, and the processes
-that are attached with the right to write, dead ones included that nobody has collected yet.
+Prints what a store counts: items, reads and writes of all processes that ever used it, memory, and the living
+processes that are attached with the right to write.
 """
 EXAMPLES: Final = """\
 shmkv stats --store sessions

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 DESCRIPTION: Final = """\
 Shows a store while it works: what is read, written and removed each second by all processes together, hits, memory,
-and who is attached, dead processes named.  On a terminal it is a screen that goes on until Ctrl-C; into a pipe, with
+and who is attached.  On a terminal it is a screen that goes on until Ctrl-C; into a pipe, with
 --json, or with --count a line for each interval.
 """
 EXAMPLES: Final = """\
