@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import os
 import sys
-
-from shmkv import _core
+from collections.abc import Callable
 
 __all__ = ["watch"]
 
@@ -28,15 +27,22 @@ class _Anchor:
 
 
 _anchor = _Anchor()
+_give_back: Callable[[], None] | None = None
 _is_inherited = False
 _watched_pid = 0
 
 
-def watch() -> None:
-    """See to it that this process, and each that multiprocessing makes of it, gives back at its end what it keeps."""
+def watch(give_back: Callable[[], None]) -> None:
+    """See to it that this process, and each that multiprocessing makes of it, calls `give_back` at its end."""
+    global _give_back
+    _give_back = give_back
+    _watch()
+
+
+def _watch() -> None:
     global _is_inherited
     util = sys.modules.get("multiprocessing.util")
-    if util is None or not hasattr(util, "_exit_function"):  # another thread is loading it
+    if _give_back is None or util is None or not hasattr(util, "_exit_function"):  # another thread is loading it
         return
     if not _is_inherited:
         util.register_after_fork(_anchor, _begin)
@@ -48,7 +54,7 @@ def watch() -> None:
 def _begin(_: object) -> None:
     global _watched_pid
     _watched_pid = os.getpid()
-    sys.modules["multiprocessing.util"].Finalize(None, _core.give_back, exitpriority=LAST)
+    sys.modules["multiprocessing.util"].Finalize(None, _give_back, exitpriority=LAST)
 
 
-os.register_at_fork(after_in_child=watch)
+os.register_at_fork(after_in_child=_watch)

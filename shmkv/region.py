@@ -629,7 +629,7 @@ def _map(
         _refuse_other(header, want, name, fixed=not named)
     with _named(name):
         region = _core.Region.attach(fd, readonly)
-    leaving.watch()
+    leaving.watch(_core.give_back)
     if named and os.fstat(fd).st_nlink == 0:
         return None
     return Opened(region, target, Identity.of(fd), created)

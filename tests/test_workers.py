@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.context import BaseContext
@@ -64,9 +63,7 @@ def before(store: Store) -> int:
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_children_of_multiprocessing_give_back_at_their_end(
-    store: Store, before: int, method: str
-) -> None:
+def test_children_of_multiprocessing_give_back_at_their_end(store: Store, before: int, method: str) -> None:
     """At once, and not when the next one comes."""
     context: BaseContext = multiprocessing.get_context(method)
     child = context.Process(target=put_and_delete, args=(store,))  # type: ignore[attr-defined]
