@@ -126,6 +126,27 @@ def _counter(name: str, help: str, value: float) -> Family:
     return Family(name, "counter", help, (Sample(value),))
 
 
+def label_of(store: Store) -> str:
+    """What tells a store's numbers from another one's: its name, or of a durable store its directory."""
+    return store.name if store.path is None else str(store.path)
+
+
+def of_store(families: Iterable[Family], label: str) -> list[Family]:
+    """The families with the label `store` in front of all others, so that a page may hold those of several stores.
+
+    >>> print(render(of_store([_gauge("x", "What.", 1)], "shop")), end="")
+    # HELP x What.
+    # TYPE x gauge
+    x{store="shop"} 1
+    """
+    return [
+        family._replace(
+            samples=tuple(sample._replace(labels={"store": label, **sample.labels}) for sample in family.samples)
+        )
+        for family in families
+    ]
+
+
 # ---- The text --------------------------------------------------------------------------------
 
 

@@ -193,8 +193,9 @@ def _running(command: list[str], count: int, quiet: bool, ready: bool, variables
 
 
 def metrics(server: Serving, **headers: str) -> dict[str, float]:
-    """`/metrics` by the name and the labels of each sample, as in the text."""
+    """`/metrics` by the name and the labels of each sample, as in the text, but for the label that names the store."""
     text = server.http.get("/metrics", headers=headers).text
+    text = re.sub(r'\{store="[^"]*"\}', "", re.sub(r'\{store="[^"]*",', "{", text))
     lines = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
     return {name: float(value) for name, _, value in lines}
 

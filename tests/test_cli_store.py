@@ -75,10 +75,29 @@ def test_metrics_have_the_same_names_here_and_there(shell: Shell) -> None:
     found = {family.name: family for family in text_string_to_metric_families(told.out.decode())}
     for family in store_families(shell.store.stats()):
         samples = found[family.name.removesuffix("_total")].samples
-        assert [sample.labels for sample in samples] == [sample.labels for sample in family.samples]
+        own = {"store": shell.store.name}
+        assert [sample.labels for sample in samples] == [{**own, **sample.labels} for sample in family.samples]
     as_json = shell("metrics", "--json").json
-    assert {"name": "shmkv_items", "labels": {}, "value": 1.0} in as_json
+    assert {"name": "shmkv_items", "labels": {"store": shell.store.name}, "value": 1.0} in as_json
+    assert all(one["labels"]["store"] == shell.store.name for one in as_json), "of requests too"
     assert {sample.name for family in found.values() for sample in family.samples} <= {one["name"] for one in as_json}
+
+
+def test_metrics_of_two_stores_make_one_page(name: str, tmp_path: Path) -> None:
+    """As a directory of node_exporter's textfile collector holds them."""
+    with Store.create(name, size="4MiB") as store, Store.open(tmp_path / 'a "durable" one', size="4MiB") as durable:
+        store["a"], durable["a"], durable["b"] = 1, 2, 3
+        pages = [run("metrics", "--store", name).out, run("metrics", "--path", str(durable.path)).out]
+        samples: dict[tuple[str, str], float] = {}
+        for page in pages:
+            for family in text_string_to_metric_families(page.decode()):
+                for sample in family.samples:
+                    place = (sample.name, str(sorted(sample.labels.items())))
+                    assert place not in samples
+                    samples[place] = sample.value
+        items = {labels: value for (name, labels), value in samples.items() if name == "shmkv_items"}
+        assert items == {str([("store", name)]): 1, str([("store", str(durable.path))]): 2}
+        store.unlink()
 
 
 def test_check(shell: Shell) -> None:

@@ -99,9 +99,9 @@ class LocalTarget:
         return stats_of(self.store)
 
     def metrics(self) -> str:
-        from shmkv.exposition import render, store_families
+        from shmkv.exposition import label_of, of_store, render, store_families
 
-        return render(store_families(self.store.stats()))
+        return render(of_store(store_families(self.store.stats()), label_of(self.store)))
 
     def check(self) -> dict[str, Any]:
         from dataclasses import asdict

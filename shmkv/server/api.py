@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 
 import shmkv
 from shmkv import Store, errors, forms
+from shmkv.exposition import label_of
 from shmkv.server import about, metrics, openapi
 from shmkv.server.backend import Backend, InThreads
 from shmkv.server.body import from_json, read_body
@@ -56,7 +57,8 @@ def json_answer(thing: Any, status: int = 200) -> Response:
 
 def new_api(title: str) -> FastAPI:
     """An app without routes, whose errors are problems, and which needs nothing from a network."""
-    api = FastAPI(title=title, version=shmkv.__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
+    version = shmkv.__version__  # /openapi.json is openapi.describe's
+    api = FastAPI(title=title, version=version, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     for cls in (RefusedError, errors.ShmkvError, forms.NoFormError, forms.FormError, OverflowError):
         api.add_exception_handler(cls, _told)
     api.add_exception_handler(HTTPException, _told_by_router)
@@ -90,7 +92,8 @@ def store_api(backend: Backend, observer: Observer, side: Store, server: about.S
     _add_items(api, backend, settings)
     _add_range(api, backend, settings)
     _add_store(api, backend, side, server)
-    add_metrics(api, observer, lambda: metrics.page(backend.patient, observer), backend)
+    label = label_of(backend.store)
+    add_metrics(api, observer, lambda: metrics.page(backend.patient, observer, label), backend)
     openapi.describe(api, openapi.STORE)
     return api
 

@@ -14,6 +14,7 @@ from shmkv.server.api import store_api
 from shmkv.server.backend import QUICK_TIMEOUT_S, Backend
 from shmkv.server.body import Receive
 from shmkv.server.gate import Bytes, Gate, KeyedRoute, Scope
+from shmkv.server.mounting import moved_to
 from shmkv.server.observe import Observer
 from shmkv.server.problems import RefusedError, Reply
 from shmkv.server.settings import Settings
@@ -39,11 +40,13 @@ def create_app(
     patient: Store | None = None,
     started: float | None = None,
 ) -> Gate:
-    """The server's application over a store, for an ASGI server of one's own.
+    """The server's application over a store, for an ASGI server of one's own, or mounted in another application.
 
     Args:
-        store: what is served; the application closes it at its end (the ASGI lifespan's).
-        settings: limits, hosts, token; what names a store there is not looked at.
+        store: what is served; the application closes it at its end (the ASGI lifespan's).  One that is mounted is
+            told of no end: call its `close()`.
+        settings: limits, token, and `hosts`, the names that Host may have besides those of this machine; what names a
+            store there is not looked at.
         side: what all workers share besides (see observe.py); by default a private store of this process alone.
         patient: another handle of `store`, for calls in threads, whose `lock_timeout` may be long; by default `store`.
         started: when the server did, in seconds since the epoch.
@@ -88,7 +91,7 @@ def new_gate(
     pages = {path: _page(name) for path, name in _PAGES.items()}
     return Gate(
         keyed,
-        {**exact, **pages, b"/healthz": _healthy},
+        {**exact, **pages, b"/healthz": _healthy, b"": _page_at("/"), b"/docs/": _page_at("/docs")},
         inner,
         observer,
         hosts=known_hosts(settings),
@@ -139,6 +142,16 @@ async def _healthy(scope: Scope, receive: Receive) -> Reply:
 def _only_reads(scope: Scope) -> None:
     if scope["method"] not in ("GET", "HEAD"):
         raise RefusedError(405, f"{scope['method']} is not for this path", [(b"allow", b"GET, HEAD")])
+
+
+def _page_at(path: str) -> Bytes:
+    """For the other spelling of a page's address: the links in it are relative to this one."""
+
+    async def moved(scope: Scope, receive: Receive) -> Reply:
+        _only_reads(scope)
+        return moved_to(scope, path)
+
+    return moved
 
 
 def _page(name: str) -> Bytes:

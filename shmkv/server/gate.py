@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 from shmkv.server import paths
 from shmkv.server.body import GoneError, Receive
 from shmkv.server.kv import HEADERS
+from shmkv.server.mounting import unmounted
 from shmkv.server.observe import Observer
 from shmkv.server.paths import headers_of, text_of
 from shmkv.server.problems import Headers, RefusedError, Reply, problem, problem_of
@@ -36,11 +37,17 @@ class KeyedRoute(NamedTuple):
 
 KEYED: Final = (b"/read/", b"/delete/")  # routes of FastAPI that end in a key
 # They need no token: they tell nothing of what is stored.
-OPEN: Final = frozenset((b"/", b"/healthz", b"/readyz", b"/docs", b"/openapi.json"))
+OPEN: Final = frozenset((b"", b"/", b"/healthz", b"/readyz", b"/docs", b"/docs/", b"/openapi.json"))
 LABELS: Final = frozenset(
     ("/", "/kv", "/put/", "/batch_put/", "/read_key_range/", "/stats", "/metrics", "/report", "/export", "/check",
      "/healthz", "/readyz", "/docs", "/openapi.json")
 )  # fmt: skip
+# Every route without a key is the same with a slash at its end and without: a redirect would lose the body of a POST.
+# /docs is none of them, as a page's links are relative to where it lies; behind /kv/ is a key.
+_SPELLINGS: Final = {
+    (label[:-1] if label.endswith("/") else label + "/").encode(): label.encode()
+    for label in LABELS - {"/", "/kv", "/docs"}
+}
 _READING: Final = ("GET", "HEAD")
 _BODILESS: Final = (204, 304)
 _MOST_HOSTS: Final = 64
@@ -58,6 +65,8 @@ class Gate:
         inner: answers everything else.
         hosts: names that Host may have; empty: any.
         close: called at the end.
+
+    It may be mounted in another application (docs/mounting.md).
     """
 
     def __init__(
@@ -79,12 +88,18 @@ class Gate:
         self._good_hosts: set[bytes] = set()  # as they came, port and all: few, and looked at by every request
         self.settings = settings
         self._token = settings.token
-        self._close = close
+        self.close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
-        elif self.is_read(scope["method"], scope["raw_path"]):
+            return
+        if scope["type"] != "http":
+            await receive()
+            await send({"type": "websocket.close", "code": 1000, "reason": "this is spoken over HTTP only"})
+            return
+        scope = unmounted(scope)
+        if self.is_read(scope["method"], scope["raw_path"]):
             await _send(self.answer_read(scope), send)
         else:
             await self._http(scope, receive, send)
@@ -110,7 +125,8 @@ class Gate:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = perf_counter_ns()
-        path, method = scope["raw_path"], scope["method"]
+        method = scope["method"]
+        path = scope["raw_path"] = _spelt(method, scope["raw_path"])
         is_keyed = path.startswith(self._keyed.prefix)
         status = _STATUS_BEFORE_ANSWER
         try:
@@ -138,7 +154,7 @@ class Gate:
         await receive()
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        self._close()
+        self.close()
         await send({"type": "lifespan.shutdown.complete"})
 
     def _reply_to(self, error: Exception, scope: Scope) -> Reply:
@@ -175,7 +191,9 @@ class Gate:
         headers = scope[HEADERS] = headers_of(scope["headers"])
         host = headers.get(b"host")
         if host not in self._good_hosts and not self._knows(host):
-            raise RefusedError(400, "Host is not a name of this server: --allow-host adds one")
+            raise RefusedError(
+                400, "Host is not a name of this server: --allow-host adds one, and Settings(hosts=...) of create_app"
+            )
         if b"origin" in headers and scope["method"] not in _SAFE and not _same_origin(headers[b"origin"], host):
             raise RefusedError(403, "a page of another site may not change anything here")
         if self._token is not None and scope["raw_path"] not in OPEN and not self._is_token(headers):
@@ -208,6 +226,13 @@ def with_length(reply: Reply) -> Headers:
 async def _send(reply: Reply, send: Send) -> None:
     await send({"type": "http.response.start", "status": reply[0], "headers": with_length(reply)})
     await send({"type": "http.response.body", "body": reply[2]})
+
+
+def _spelt(method: str, path: bytes) -> bytes:
+    """A path as its route is written."""
+    if method == "POST" and path == b"/kv/":
+        return b"/kv"  # a batch: nothing is posted to a key, not even to the empty one
+    return _SPELLINGS.get(path, path)
 
 
 def _label_of(path: bytes) -> str:

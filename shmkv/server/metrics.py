@@ -7,16 +7,20 @@ from itertools import accumulate
 from typing import Final
 
 from shmkv import Store
-from shmkv.exposition import CONTENT_TYPE, Family, Sample, render, store_families
+from shmkv.exposition import CONTENT_TYPE, Family, Sample, of_store, render, store_families
 from shmkv.server.observe import BOUNDS_S, Observer, Times
 
 TYPE: Final = CONTENT_TYPE.encode()
 
 
-def page(store: Store | None, observer: Observer) -> bytes:
-    """All families as text; without a store, those of the requests alone."""
+def page(store: Store | None, observer: Observer, label: str) -> bytes:
+    """All families as text; without a store, those of the requests alone.
+
+    Args:
+        label: what tells this store's samples, and those of its requests, from another one's.
+    """
     families = [] if store is None else store_families(store.stats())
-    return render([*families, _request_family(observer.times())]).encode()
+    return render(of_store([*families, _request_family(observer.times())], label)).encode()
 
 
 def _request_family(times: Iterable[Times]) -> Family:

@@ -6,13 +6,15 @@ not FastAPI's at all.  tests/test_server_schema.py holds all of it against the r
 
 from __future__ import annotations
 
-from copy import deepcopy
 from typing import Any, Final
 
-from fastapi import FastAPI
+import msgspec
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
 
 from shmkv.datastore import TTL_SECONDS
 from shmkv.server.batch import MOST_ITEMS
+from shmkv.server.mounting import root_of
 
 Schema = dict[str, Any]
 
@@ -306,17 +308,19 @@ DATASTORE: Final[Operations] = {
 
 
 def describe(api: FastAPI, operations: Operations) -> None:
-    """Let /openapi.json of `api` tell these."""
+    """GET /openapi.json of `api` tells these, and where they lie if the application is mounted."""
+    paths: Schema = {}
+    for (path, method), operation in operations.items():
+        paths.setdefault(path, {})[method] = operation
+    told: Schema = {
+        "openapi": "3.1.0",
+        "info": {"title": api.title, "version": api.version},
+        "components": {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
+        "paths": paths,
+    }
 
-    def openapi() -> Schema:
-        paths: Schema = {}
-        for (path, method), operation in operations.items():
-            paths.setdefault(path, {})[method] = deepcopy(operation)
-        return {
-            "openapi": "3.1.0",
-            "info": {"title": api.title, "version": api.version},
-            "components": {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
-            "paths": paths,
-        }
-
-    api.openapi = openapi  # type: ignore[method-assign]
+    @api.get("/openapi.json")
+    async def openapi(request: Request) -> Response:
+        root = root_of(request.scope)  # type: ignore[arg-type]  # Starlette's scope is a MutableMapping
+        servers: Schema = {"servers": [{"url": root}]} if root else {}
+        return Response(msgspec.json.encode({**told, **servers}), media_type="application/json")

@@ -51,7 +51,7 @@ def record_app(data: DataStore, side: Store, server: Server, settings: Settings)
     _add_items(api, records, settings)
     _add_range(api, records, settings)
     _add_about(api, records, server)
-    add_metrics(api, observer, lambda: metrics.page(None, observer), records)
+    add_metrics(api, observer, lambda: metrics.page(None, observer, str(data.path)), records)
     openapi.describe(api, openapi.DATASTORE)
 
     def close() -> None:
