@@ -45,6 +45,7 @@ from shmkv.errors import (
     ShmkvError,
     StoreFullError,
 )
+from shmkv.failing import leaves_nothing
 from shmkv.folder import SETTINGS_FILE, absolute_path, close_own, identity_of, open_folder
 from shmkv.realthread import Bell, RealThread, RLock
 from shmkv.walking import sorted_items
@@ -106,6 +107,7 @@ class DataStore:
     >>> folder.cleanup()
     """
 
+    @leaves_nothing
     def __init__(self, path: str | os.PathLike[str] | None = None, *, sync: str = "interval") -> None:
         if sync not in ("always", "interval", "none"):
             raise ValueError(f'sync must be "always", "interval" or "none", not {sync!r}')

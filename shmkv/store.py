@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, overload
 from shmkv import _core, codecs, region, replacing
 from shmkv._core import Handle, Region
 from shmkv.errors import BatchTooLargeError, ClosedStoreError, ReadOnlyStoreError, ShmkvError, StoreNotFoundError
+from shmkv.failing import leaves_nothing
 from shmkv.processes import Process, seen
 from shmkv.walking import sorted_items
 
@@ -188,6 +189,7 @@ class Store(Handle, MutableMapping[Key, Any]):
         "_uuid",
     )
 
+    @leaves_nothing
     def __init__(
         self,
         name: str | None = None,
@@ -230,6 +232,7 @@ class Store(Handle, MutableMapping[Key, Any]):
             self._remove_at_end()
 
     @classmethod
+    @leaves_nothing
     def create(
         cls,
         name: str | SharedMemory | None = None,
@@ -285,6 +288,7 @@ class Store(Handle, MutableMapping[Key, Any]):
         return self
 
     @classmethod
+    @leaves_nothing
     def attach(
         cls,
         name: str | SharedMemory,
@@ -324,6 +328,7 @@ class Store(Handle, MutableMapping[Key, Any]):
         return self
 
     @classmethod
+    @leaves_nothing
     def open(
         cls,
         path: str | os.PathLike[str],
@@ -953,6 +958,7 @@ class Store(Handle, MutableMapping[Key, Any]):
         return CompactReport(**self._compact())
 
 
+@leaves_nothing
 def _reattach(
     cls: type[Store],
     target: str,
@@ -973,6 +979,7 @@ def _reattach(
     return store
 
 
+@leaves_nothing
 def _reopen(
     cls: type[Store], path: Path, uuid: bytes, sync: str, codec: str | codecs.Codec, lock_timeout: float
 ) -> Store:
