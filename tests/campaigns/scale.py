@@ -263,10 +263,11 @@ def crowd(store: Store, count: int) -> float:
     arrived = SharedInts(count + 1)
     children = [Forked(come, store.name, number, arrived) for number in range(count)]
     wait_until(lambda: sum(arrived) == count, 600, "the arrival of all")
-    assert {child.pid for child in children} <= {one.pid for one in store.processes()}
+    assert {one.pid for one in store.processes()} == {os.getpid(), *(child.pid for child in children)}
     arrived[count] = 1
     ends = [child.wait(600) for child in children]
     assert ends == [-signal.SIGKILL if number % 4 == 1 else 0 for number in range(count)]
+    assert [one.pid for one in store.processes()] == [os.getpid()], "processes that have ended are told to be there"
     start = time.monotonic()
     store["after"] = count
     return (time.monotonic() - start) * 1_000

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from building import PROGRAMS, WARNINGS, compile_c
 from campaigns.campaign import Figures
-from helpers import finish, run_python, start_python
+from helpers import finish, run_python, start_python, store_names
 
 from shmkv import StaleStoreError, Store
 
@@ -61,6 +61,8 @@ def time_namespace(scratch: Path) -> Figures:
                     raise AssertionError("a store with other clocks was taken")
                 except StaleStoreError:
                     pass
+            Store(size="1MiB").close()
+            assert private in store_names(), "a private store was taken from a living process"
             assert inside.stdin
             inside.stdin.write("\n")
             _, err, status = finish(inside)
