@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from surroundings import callers, clocks, disks, endings, frameworks, limits, loader, namespaces, pools, stopped
+from surroundings import callers, clocks, disks, endings, frameworks, limits, loader, namespaces, pools, shared, stopped
 from surroundings.scene import EXTRA
 
 from .campaign import Campaign, Figures
@@ -18,6 +18,7 @@ SCENES = [
     *callers.SCENES,
     *stopped.SCENES,
     *namespaces.SCENES,
+    *shared.SCENES,
     *limits.SCENES,
     *disks.SCENES,
     *clocks.SCENES,
