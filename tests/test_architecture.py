@@ -132,7 +132,7 @@ C_LEVELS = {
     "table": 3, "lock": 3, "procs": 3, "intent": 3, "repair": 3, "spare": 3, "journal": 3,
     "pages": 3, "lease": 3, "runs": 3, "grow": 3, "alloc": 3, "free": 3, "kept": 3,
     # reading and writing with them
-    "read": 4, "write": 4, "logged": 4,
+    "read": 4, "write": 4, "logged": 4, "rebuild": 4,
     # operations on many items at once
     "walk": 5, "sweep": 5, "move": 5, "evacuate": 5, "compact": 5, "room": 5,
     "checkpoint": 5, "restore": 5,

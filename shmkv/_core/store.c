@@ -142,6 +142,8 @@ uint64_t skv_capacity_for(uint64_t bucket, uint64_t items)
 
 skv_status skv_prepare_table(skv *store, uint64_t bucket, uint64_t capacity, enum skv_effort effort, skv_wait *wait, uint64_t *offset)
 {
+    if (capacity > SKV_MAX_CAPACITY)
+        return SKV_FULL;            /* of one bucket: keys that were chosen for it            */
     skv_status status = skv_alloc(store, SKV_TABLES, skv_table_bytes(capacity), effort, wait, offset);
     if (status)
         return status;
@@ -154,38 +156,6 @@ skv_status skv_prepare_table(skv *store, uint64_t bucket, uint64_t capacity, enu
     static_assert(SKV_EMPTY == 0 && sizeof(skv_slot) == 16, "an empty slot is two words of zeroes");
     skv_clear_racy((_Atomic uint64_t *)(void *)(meta + 1), 2 * capacity);
     return SKV_OK;
-}
-
-/* Steps of all insertions, per slot.  3 are usual; without a limit, a damaged table of slots that all have one home
- * takes time that grows with its square, with the bucket locked.  check() goes by the same number. */
-#define REBUILD_STEPS 256u
-
-bool skv_replace_table_locked(skv *store, skv_bucket *bucket, uint64_t new_table, uint64_t capacity)
-{
-    assert(skv_lock_held(&bucket->lock));
-    uint64_t old = skv_load(&bucket->table), word = skv_table_word(capacity, new_table);
-    const skv_slot *from = skv_slots(store, old);
-    skv_slot *to = skv_slots(store, word);
-    uint64_t steps = capacity * REBUILD_STEPS;
-    for (uint64_t i = 0; from && i < skv_table_capacity(old); i++) {
-        uint64_t a = skv_load(&from[i].a);
-        if (!skv_slot_is_live(a))
-            continue;
-        uint64_t at = skv_place_locked(to, capacity, skv_slot_tag(a), NULL), home = skv_home(skv_slot_tag(a), capacity);
-        uint64_t distance = at >= home ? at - home : at + capacity - home;
-        if (at == capacity || distance > steps)
-            return false;       /* a damaged count: capacity was chosen for all of them       */
-        steps -= distance;
-        skv_store(&to[at].b, skv_load(&from[i].b));
-        skv_store(&to[at].a, a);
-    }
-    SKV_CRASH("growth.filled");
-    skv_publish_table_locked(bucket, word);    /* the commit; pairs with skv_find            */
-    SKV_CRASH("growth.published");
-    skv_store(&bucket->tombstones, 0);
-    skv_store(&bucket->hand, 0);
-    skv_bump_locked(bucket);
-    return true;
 }
 
 uint64_t skv_wanted_capacity(const skv *store, const skv_bucket *bucket, uint64_t more)

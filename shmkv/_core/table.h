@@ -248,6 +248,7 @@ static inline uint64_t skv_load_limit(uint64_t bucket, uint64_t capacity)
  * there on 4, 5, 6 or 7 x 2^k, in whole units of the allocator (1 KiB = 64 slots): small ones
  * double, because a rebuild costs them more than the room. */
 #define SKV_MIN_TABLE_SLOTS 8u
+#define SKV_MAX_CAPACITY ((UINT64_C(1) << (64 - SKV_OFFSET_BITS)) - 1)  /* what a table word can say */
 
 static inline uint64_t skv_next_table_slots(uint64_t slots)
 {
