@@ -42,10 +42,10 @@ skv_place skv_region_at(const skv_region *region, const char *path);
 
 /* Moves all items of `from` into the new store `to`, and gives that one its name.  Nothing but what is in `to` has
  * changed unless it is SKV_OK.  SKV_BUSY: somebody else has it; SKV_MISSING: the name means another one by now. */
-typedef struct skv_names {
+typedef struct skv_paths {
     const char *of_store, *of_new;              /* paths                                      */
-} skv_names;
-skv_status skv_region_replace(skv_region *from, skv_region *to, const skv_names *names);
+} skv_paths;
+skv_status skv_region_replace(skv_region *from, skv_region *to, const skv_paths *names);
 
 /* Facts about this process, for params and messages. */
 bool skv_os_boot_id(uint8_t out[16]);          /* false: it cannot be read now, errno tells  */

@@ -14,7 +14,7 @@
 #include "move.h"
 #include "os_region.h"
 
-static skv_status move_and_rename(skv_region *from, skv_region *to, const skv_names *names)
+static skv_status move_and_rename(skv_region *from, skv_region *to, const skv_paths *names)
 {
     if (skv_region_at(from, names->of_store) != SKV_PLACE_SAME)
         return SKV_MISSING;
@@ -26,7 +26,7 @@ static skv_status move_and_rename(skv_region *from, skv_region *to, const skv_na
     return status;
 }
 
-skv_status skv_region_replace(skv_region *from, skv_region *to, const skv_names *names)
+skv_status skv_region_replace(skv_region *from, skv_region *to, const skv_paths *names)
 {
     if (!skv_region_reserve(from))
         return SKV_BUSY;

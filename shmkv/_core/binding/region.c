@@ -223,7 +223,7 @@ static PyObject *region_replace(Region *self, PyObject *args)
 {
     module_state *state = skv_state_of_type(Py_TYPE(self));
     Region *to;
-    skv_names names;
+    skv_paths names;
     if (!state || !PyArg_ParseTuple(args, "O!yy:replace", state->region_type, &to, &names.of_store, &names.of_new))
         return NULL;
     skv_status status;
