@@ -73,7 +73,7 @@ def test_a_descriptor_and_memory_that_are_left_are_seen(tmp_path: Path) -> None:
 
 def test_a_value_that_is_another_one_is_seen(store: Store) -> None:
     sizes = {"0": 100, "1": 100}
-    store.update({"0": bytes(scale.piece(0, 100)), "1": bytes(scale.piece(0, 100))})
+    store.update({"0": scale.piece(0, 100), "1": scale.piece(0, 100)})
     with pytest.raises(AssertionError, match="'1' holds something else"):
         scale.read_all(store, sizes)
 

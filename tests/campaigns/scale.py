@@ -136,12 +136,12 @@ AS_FULL_AS = 0.85  # of the first time, each later one
 
 
 @functools.cache
-def pattern() -> memoryview:
+def pattern() -> bytes:
     """Values are pieces of this: twice as long as the largest, so that two pieces of one length differ."""
-    return memoryview(noise(PATTERN, 3))
+    return noise(PATTERN, 3)
 
 
-def piece(number: int, size: int) -> memoryview:
+def piece(number: int, size: int) -> bytes:
     start = number * 61 % (PATTERN - size)
     return pattern()[start : start + size]
 
@@ -159,7 +159,7 @@ def fill(store: Store, rng: random.Random, largest: int) -> dict[str, int]:
     try:
         while True:
             number, size = len(sizes), draw()
-            store[f"{number:x}"] = bytes(piece(number, size))
+            store[f"{number:x}"] = piece(number, size)
             sizes[f"{number:x}"] = size
     except StoreFullError:
         return sizes
@@ -291,12 +291,12 @@ def processes(count: int, at_once: int) -> Figures:
 # ---- The run -------------------------------------------------------------------------------------
 
 SCENES: tuple[Callable[[], Figures], ...] = (
-    functools.partial(many_keys, 50_000_000),
+    functools.partial(attach_detach, 100_000),
+    lambda: join(processes(1_000, 50), processes(1_000, 1_000)),
     functools.partial(one_large, GIB),
     functools.partial(one_large_on_disk, GIB),
     functools.partial(fill_and_empty, 8 * GIB, 10),
-    functools.partial(attach_detach, 100_000),
-    lambda: join(processes(1_000, 50), processes(1_000, 1_000)),
+    functools.partial(many_keys, 50_000_000),
 )
 
 
