@@ -5,7 +5,8 @@ from `shmkv.errors` at import.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from os import PathLike
+from typing import Any, Final, SupportsIndex
 
 LAYOUT_VERSION: Final[int]
 FREE_THREADED: Final[bool]
@@ -46,6 +47,25 @@ class Region:
     def replace(self, new: Region, path: bytes, path_of_new: bytes, /) -> bool | None:
         """Move all items to `new` and give it this one's name: True.  False: somebody else is attached.  None: the name
         means another region by now."""
+
+class Descriptor(int):  # for a type checker, as it goes wherever a number goes: by __index__
+    """A file descriptor that is closed with the last reference to it, while it still is the file that was opened."""
+
+    def __new__(cls, number: int, /) -> Descriptor: ...
+    @classmethod
+    def open(
+        cls, path: str | PathLike[str], flags: int, mode: int = 0o600, folder: SupportsIndex = ..., /
+    ) -> Descriptor: ...
+    @classmethod
+    def shared(cls, name: str, flags: int, mode: int, /) -> Descriptor: ...
+    def close(self) -> None: ...
+    def fileno(self) -> int: ...
+    def detach(self) -> int:
+        """The number, which is the caller's to close now."""
+    def __enter__(self) -> Descriptor: ...
+    def __exit__(self, *exc_info: object) -> None: ...
+
+def unlink_shared(name: str, /) -> None: ...
 
 class Log:
     """A log in the folder behind a descriptor, of this process alone."""

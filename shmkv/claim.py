@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 from typing import ClassVar
 
+from shmkv._core import Descriptor
 from shmkv.ending import is_held_for_ever
 from shmkv.errors import ClosedStoreError, StoreLockedError
 from shmkv.folder import LOCK_FILE, close_own, identity_of
@@ -32,7 +33,7 @@ LOCK_BYTES = 64  # the lock file is never longer
 CLAIM_SECONDS = 0.01
 _ENDING = "the interpreter ends, and a thread that it has ended was at work here, nothing was changed"
 CLOSED = "the DataStore is closed: open it again"
-_FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+_FLAGS = os.O_RDWR | os.O_NOFOLLOW
 _TRIES = 100  # other threads may close what was just opened
 
 
@@ -40,6 +41,7 @@ class Claim:
     """This process's claim on a directory, from its making to `release`."""
 
     _mine: ClassVar[dict[tuple[int, int] | None, int]] = {}  # identity of a directory: pid
+    _pid = -1  # until there is something to release
     _guard: ClassVar[threading.RLock] = threading.RLock()  # of `_mine`
 
     def __init__(self, folder: int, path: Path) -> None:
@@ -52,22 +54,23 @@ class Claim:
         """
         self._directory = identity_of(folder)
         self._path = Path(os.path.abspath(path))
-        self._pid = os.getpid()
-        self._word = f"{self._pid} {os.urandom(16).hex()}"
         self._busy = threading.RLock()
         self._gone = ""  # why it does not hold any more
-        self._fd, self._file = -1, None
+        self._fd: int = -1
+        self._file: tuple[int, int] | None = None
         self._noted = False
+        self._pid = os.getpid()
+        self._word = f"{self._pid} {os.urandom(16).hex()}"
         if is_held_for_ever(self._guard):
             raise StoreLockedError(_ENDING)
         with self._guard:
             if self._mine.get(self._directory) == self._pid:
                 raise StoreLockedError(f"{path} is open already, in this process ({self._pid}): use that DataStore")
-            self._fd = os.open(LOCK_FILE, _FLAGS | os.O_CREAT, 0o600, dir_fd=folder)
+            self._fd = Descriptor.open(LOCK_FILE, _FLAGS | os.O_CREAT, 0o600, folder)
             self._file = identity_of(self._fd)
             try:
                 self._begin()
-                self._mine[self._directory], self._noted = self._pid, True
+                self._noted, self._mine[self._directory] = True, self._pid
             except BaseException:
                 self.release()
                 raise
@@ -113,7 +116,7 @@ class Claim:
                     f"{LOCK_FILE!r}), and process {self._holder()} has opened the DataStore since, nothing was "
                     "changed: close this one"
                 )
-                close_own(self._fd, self._file)
+                close_own(self._fd)
             return
         raise OSError(errno.EBADF, "other threads close all descriptors again and again", str(self._path / LOCK_FILE))
 
@@ -145,7 +148,7 @@ class Claim:
                 f"code in this process closed all descriptors, and {self._path} is not what it was, nothing was "
                 "changed: close this DataStore, and open it where it is now"
             )
-        self._fd = os.open(name, _FLAGS)
+        self._fd = Descriptor.open(name, _FLAGS)
 
     def release(self) -> None:
         """Let others have it.  Does nothing in a forked child, whose parent's it is."""
@@ -155,7 +158,7 @@ class Claim:
             if self._gone == CLOSED:
                 return
             if not self._gone:
-                close_own(self._fd, self._file)
+                close_own(self._fd)
             self._gone, self._sure_until = CLOSED, 0.0
         if self._noted:
             with self._guard:

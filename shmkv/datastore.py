@@ -46,8 +46,9 @@ from shmkv.errors import (
     StoreFullError,
 )
 from shmkv.failing import leaves_nothing
-from shmkv.folder import SETTINGS_FILE, absolute_path, close_own, identity_of, open_folder
+from shmkv.folder import SETTINGS_FILE, absolute_path, open_folder
 from shmkv.realthread import Bell, RealThread, RLock
+from shmkv.surroundings import within_limits
 from shmkv.walking import sorted_items
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ class DataStore:
     >>> folder.cleanup()
     """
 
+    @within_limits
     @leaves_nothing
     def __init__(self, path: str | os.PathLike[str] | None = None, *, sync: str = "interval") -> None:
         if sync not in ("always", "interval", "none"):
@@ -119,32 +121,33 @@ class DataStore:
         self._in_change = False
         self._finished = False
         folder = open_folder(self._path, "a DataStore")
-        its_identity = identity_of(folder)
+        claim = syncer = None
         try:
             if SETTINGS_FILE in os.listdir(folder):
                 raise ShmkvError(f"{self._path} holds a durable store, no DataStore: say Store.open(path)")
-            self._claim = Claim(folder, self._path)
-            try:
-                self._index = _Index()
-                self._log = _core.Log(folder)
-                self._files = _Files()
-                self._cursor = _Cursor()
-                self._owed = 0  # bytes of the oldest segment that are to be looked at
-                self._removed = 0  # number of the last segment that was, or is about to be
-                self._going = 0  # the one whose removal this process has begun last
-                self._last_kind = COUNT  # of the last frame
-                self._recover(folder)
-                self._vouched = self._log.end if self._last_kind == COUNT else 0
-            except BaseException:
-                self._claim.release()
-                raise
+            self._claim = claim = Claim(folder, self._path)
+            self._index = _Index()
+            self._log = _core.Log(folder)
+            self._files = _Files()
+            self._cursor = _Cursor()
+            self._owed = 0  # bytes of the oldest segment that are to be looked at
+            self._removed = 0  # number of the last segment that was, or is about to be
+            self._going = 0  # the one whose removal this process has begun last
+            self._last_kind = COUNT  # of the last frame
+            self._recover(folder)
+            self._vouched = self._log.end if self._last_kind == COUNT else 0
+            if sync == "interval":
+                syncer = _Syncer(self._log, weakref.WeakMethod(self._vouch_if_idle))
+                if not syncer.start():
+                    self._sync = "always"  # nobody else would sync within a second
+            self._syncer = syncer
+            # Where nobody calls close(), the end of the process is as good as a kill: nothing is lost.
+            self._finalizer = weakref.finalize(self, _let_go, self._claim, syncer)
+        except BaseException:
+            _let_go(claim, syncer)
+            raise
         finally:
-            close_own(folder, its_identity)
-        self._syncer = _Syncer(self._log, weakref.WeakMethod(self._vouch_if_idle)) if sync == "interval" else None
-        if self._syncer and not self._syncer.runs:
-            self._sync = "always"  # nobody else would sync within a second
-        # Where nobody calls close(), the end of the process is as good as a kill: nothing is lost.
-        self._finalizer = weakref.finalize(self, _let_go, self._claim, self._syncer)
+            folder.close()
 
     @property
     def path(self) -> Path:
@@ -686,7 +689,10 @@ class _Syncer:
         self._is_told = False
         self._grown, self._ended = Bell(), Bell()
         self._thread = RealThread(self._run)
-        self.runs = ending.start(self._thread)
+
+    def start(self) -> bool:
+        """False: there can be no thread."""
+        return ending.start(self._thread)
 
     def wake(self) -> None:
         if not self._is_told:
@@ -716,10 +722,11 @@ class _Syncer:
             del vouch
 
 
-def _let_go(claim: Claim, syncer: _Syncer | None) -> None:
+def _let_go(claim: Claim | None, syncer: _Syncer | None) -> None:
     if syncer:
         syncer.stop()
-    claim.release()
+    if claim:
+        claim.release()
 
 
 def _problem(error: OSError) -> str:

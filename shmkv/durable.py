@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from shmkv import _core, ending, region
+from shmkv._core import Descriptor
 from shmkv.ending import is_held_for_ever
 from shmkv.errors import (
     CorruptStoreError,
@@ -62,6 +63,7 @@ from shmkv.folder import (
 )
 from shmkv.keeper import Keeper
 from shmkv.realthread import Bell, RealThread
+from shmkv.surroundings import within_limits
 
 __all__ = ["SYNC_MODES", "Durable", "RepairReport", "Snapshot", "open_durable"]
 
@@ -109,7 +111,7 @@ class Settings(NamedTuple):
 class Durable:
     """One handle on the directory of a durable store."""
 
-    _folder = -1
+    _folder: int = -1
     _identity: tuple[int, int] | None = None
 
     _all: ClassVar[weakref.WeakSet[Durable]] = weakref.WeakSet()
@@ -210,9 +212,9 @@ class Durable:
             FileNotFoundError: at its path there is no directory any more, or another one.
         """
         if identity_of(self._folder) != self._identity:
-            opened = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            opened = Descriptor.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
             if identity_of(opened) != self._identity:
-                os.close(opened)
+                opened.close()
                 raise FileNotFoundError(errno.ENOENT, "another directory has taken its place", str(self.path))
             self._folder = opened
         return self._folder
@@ -241,7 +243,7 @@ class Durable:
                 each._keeper.restart()
 
     def _close(self) -> None:
-        close_own(self._folder, self._identity)
+        close_own(self._folder)
         self._identity = (-1, -1)
         self._presence.close()
 
@@ -267,6 +269,7 @@ os.register_at_fork(after_in_child=Durable.all_after_fork)
 # ---- Opening -----------------------------------------------------------------------------------
 
 
+@within_limits
 def open_durable(
     path: str | os.PathLike[str], size: int | str | None, *, sync: str, exclusive: bool, repair: bool, timeout: float
 ) -> tuple[region.Opened, Durable]:
@@ -281,11 +284,7 @@ def open_durable(
     want = region.wanted(size, None, None)
     absolute = absolute_path(path)
     folder = open_folder(absolute, "a durable store")
-    try:
-        presence = ByteLock(folder, PRESENCE)
-    except BaseException:
-        os.close(folder)
-        raise
+    presence = ByteLock(folder, PRESENCE)
     part = Durable(absolute, folder, presence, sync=sync, exclusive=exclusive, timeout=timeout)
     try:
         with HeldByte(folder, OPENING, timeout):
@@ -468,12 +467,12 @@ def _keep_damaged(path: Path, folder: int) -> Path:
     for name in os.listdir(folder):
         if _LOG_FILE.fullmatch(name):
             os.link(name, f"{kept}/{name}", src_dir_fd=folder, dst_dir_fd=folder)
-    below = os.open(kept, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+    below = Descriptor.open(kept, os.O_RDONLY | os.O_DIRECTORY, 0o600, folder)
     try:
         os.fsync(below)
         os.fsync(folder)
     finally:
-        os.close(below)
+        below.close()
     return path / kept
 
 
@@ -503,12 +502,12 @@ def _progress(path: Path, folder: int) -> Any:
 def _read_settings(path: Path, folder: int) -> Settings | None:
     try:
         # Without waiting for who writes to it, if it is a pipe.
-        fd = os.open(SETTINGS_FILE, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=folder)
+        fd = Descriptor.open(SETTINGS_FILE, os.O_RDONLY | os.O_NONBLOCK, 0o600, folder)
     except FileNotFoundError:
         return None
     try:
-        with open(fd, "rb") as file:
-            found = json.loads(file.read(SETTINGS_BYTES))
+        with fd:
+            found = json.loads(os.read(fd, SETTINGS_BYTES))
         version = found["format"]
         if version == FORMAT:
             uuid, size = bytes.fromhex(found["uuid"]), region.region_size(int(found["size"]))
@@ -530,11 +529,11 @@ def _write_settings(folder: int, settings: Settings) -> None:
 def uuid_in(path: Path) -> bytes | None:
     """Of the log in a directory, without making anything; None: it holds no durable store."""
     try:
-        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        folder = Descriptor.open(path, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:
         return None
     try:
         settings = _read_settings(path, folder)
     finally:
-        os.close(folder)
+        folder.close()
     return settings.uuid if settings else None

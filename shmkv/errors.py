@@ -7,6 +7,7 @@ catch.  A missing key is a plain `KeyError`, as in a dict; a wrong argument is a
 
 __all__ = [
     "BatchTooLargeError",
+    "ClockError",
     "ClosedStoreError",
     "CodecError",
     "CorruptStoreError",
@@ -18,9 +19,12 @@ __all__ = [
     "InvalidValueError",
     "KeyTooLargeError",
     "LayoutVersionError",
+    "LimitError",
     "LockTimeoutError",
     "LogFailedError",
     "MissingKeyError",
+    "NoProcError",
+    "NoSharedMemoryError",
     "ReadOnlyStoreError",
     "ShmkvError",
     "StaleStoreError",
@@ -28,6 +32,7 @@ __all__ = [
     "StoreFullError",
     "StoreLockedError",
     "StoreNotFoundError",
+    "SurroundingsError",
     "TooManyProcessesError",
     "ValueTooLargeError",
 ]
@@ -75,6 +80,31 @@ class StoreLockedError(ShmkvError):
 
 class TooManyProcessesError(ShmkvError):
     """All 1,023 places of the store's process table are taken by live processes."""
+
+
+# ---- What the machine lacks ----------------------------------------------------------------
+
+
+class SurroundingsError(ShmkvError, OSError):
+    """The machine, or the limits of this process, lack something that every store needs; `errno` tells what the system
+    said.  Raised as one of the following, which say what to do."""
+
+
+class NoSharedMemoryError(SurroundingsError):
+    """/dev/shm is missing, read-only, forbidden to this user, or on a file system that cannot hold stores."""
+
+
+class NoProcError(SurroundingsError):
+    """/proc is not mounted, so that no process can be told from another one."""
+
+
+class LimitError(SurroundingsError):
+    """A limit of this process is reached: descriptors (ulimit -n), address space (-v), length of files (-f)."""
+
+
+class ClockError(SurroundingsError):
+    """The clock that expiry goes by (CLOCK_BOOTTIME) is another one in this process than in the others, because a
+    library fakes it."""
 
 
 # ---- Using a store -------------------------------------------------------------------------

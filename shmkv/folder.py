@@ -16,6 +16,7 @@ import struct
 import time
 from pathlib import Path
 
+from shmkv._core import Descriptor
 from shmkv.ending import is_ending
 from shmkv.errors import LockTimeoutError, StoreLockedError
 from shmkv.processes import STOPPED, locking, seen
@@ -57,7 +58,7 @@ def absolute_path(path: str | bytes | os.PathLike[str]) -> Path:
     return Path(os.path.abspath(name))
 
 
-def open_folder(path: Path, what: str) -> int:
+def open_folder(path: Path, what: str) -> Descriptor:
     """A descriptor of the directory; where it is made, its name is on stable storage before anything is in it.
 
     Raises:
@@ -67,14 +68,14 @@ def open_folder(path: Path, what: str) -> int:
     try:
         path.mkdir(0o700, parents=True, exist_ok=True)
         for each in missing:
-            above = os.open(each.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            above = Descriptor.open(each.parent, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 os.fsync(above)
             finally:
-                os.close(above)
+                above.close()
     except FileExistsError:
         raise NotADirectoryError(errno.ENOTDIR, f"{what} needs a directory, and this is a file", str(path)) from None
-    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    return Descriptor.open(path, os.O_RDONLY | os.O_DIRECTORY)
 
 
 def identity_of(fd: int) -> tuple[int, int] | None:
@@ -86,22 +87,21 @@ def identity_of(fd: int) -> tuple[int, int] | None:
     return facts.st_dev, facts.st_ino
 
 
-def close_own(fd: int, identity: tuple[int, int] | None) -> None:
-    """Close what had this identity when it was opened: user code that closes all descriptors may have closed it, and
-    another file have its number."""
-    if identity is not None and identity_of(fd) == identity:
-        os.close(fd)
+def close_own(fd: int) -> None:
+    """Close what was opened; -1 was not."""
+    if isinstance(fd, Descriptor):
+        fd.close()
 
 
 def replace_file(folder: int, name: str, content: bytes) -> None:
     """Write a file whole: after a power cut it is the old one or the new one."""
     temporary = f"{name}.tmp"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600, dir_fd=folder)
+    fd = Descriptor.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600, folder)
     try:
         os.write(fd, content)
         os.fsync(fd)
     finally:
-        os.close(fd)
+        fd.close()
     os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
     os.fsync(folder)
 
@@ -109,12 +109,12 @@ def replace_file(folder: int, name: str, content: bytes) -> None:
 class ByteLock:
     """A lock on one byte of the lock file, on a description of its own."""
 
-    _fd = -1
+    _fd: int = -1
     _identity: tuple[int, int] | None = None
 
     def __init__(self, folder: int, byte: int) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._fd = os.open(LOCK_FILE, flags, 0o600, dir_fd=folder)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+        self._fd = Descriptor.open(LOCK_FILE, flags, 0o600, folder)
         self._identity = identity_of(self._fd)
         self._byte = byte
 
@@ -144,13 +144,7 @@ class ByteLock:
 
     def close(self) -> None:
         """Give it back, once every process that shares the description has done so."""
-        fd = self._fd
-        try:
-            self._fd = -1  # the number is soon another lock's, on the same file
-            close_own(fd, self._identity)
-        except BaseException:  # of a signal handler
-            self._fd = fd
-            raise
+        close_own(self._fd)
 
     def __del__(self) -> None:
         """An exception of a signal handler may come anywhere: nobody is to wait for a lock that nobody has any more."""
@@ -240,20 +234,20 @@ def note_holder(folder: int, region: bytes) -> None:
 
     In place: it needs no room on the disk, and what a crash leaves of it fits no region.
     """
-    fd = os.open(LOCK_FILE, os.O_WRONLY | os.O_CLOEXEC, dir_fd=folder)
+    fd = Descriptor.open(LOCK_FILE, os.O_WRONLY, 0o600, folder)
     try:
         os.pwrite(fd, f"{os.getpid()}\n".ljust(_PID_BYTES).encode() + region.hex().encode(), 0)
     finally:
-        os.close(fd)
+        fd.close()
 
 
 def noted_region(folder: int) -> bytes:
     """The uuid of the region that the log goes on with; empty if nobody noted one."""
-    fd = os.open(LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
+    fd = Descriptor.open(LOCK_FILE, os.O_RDONLY, 0o600, folder)
     try:
         raw = os.pread(fd, 32, _PID_BYTES)
     finally:
-        os.close(fd)
+        fd.close()
     try:
         return bytes.fromhex(raw.decode("ascii"))
     except ValueError:
@@ -263,10 +257,10 @@ def noted_region(folder: int) -> bytes:
 def holder_of(folder: int) -> str:
     """The pid of the process that opened the directory last, as text."""
     try:
-        fd = os.open(LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
+        fd = Descriptor.open(LOCK_FILE, os.O_RDONLY, 0o600, folder)
     except OSError:
         return "unknown"
     try:
         return os.pread(fd, _PID_BYTES, 0).decode("ascii", "replace").strip() or "unknown"
     finally:
-        os.close(fd)
+        fd.close()

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from shmkv import region
+from shmkv._core import Descriptor
 from shmkv.processes import Process, seen
 
 DEAD: Final = "dead"
@@ -94,10 +95,10 @@ def users_of_removed(name: str) -> list[int]:
     return sorted(pids)
 
 
-def _open(store: str | int) -> int:
+def _open(store: str | int) -> Descriptor:
     """A descriptor of its own: a process never meets the locks of its own open file."""
     if isinstance(store, int):
-        return os.open(f"/proc/self/fd/{store}", os.O_RDONLY | os.O_CLOEXEC)
+        return Descriptor.open(f"/proc/self/fd/{store}", os.O_RDONLY)
     return region._open_object(region.object_name(store), readonly=True)
 
 
@@ -111,14 +112,14 @@ class _Region:
             self._header = region.parse_header(fixed, os.fstat(self._fd).st_size, str(store))
             self._buckets_at = _BUCKETS_AT.unpack_from(fixed)[0]
         except BaseException:
-            os.close(self._fd)
+            self._fd.close()
             raise
 
     def __enter__(self) -> _Region:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._fd)
+        self._fd.close()
 
     def attached(self) -> list[Attached]:
         found = []

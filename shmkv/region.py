@@ -14,6 +14,7 @@ Races, and how each ends:
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import functools
 import mmap
@@ -25,10 +26,10 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import posix_ipc
 import xxhash
 
-from shmkv import _core, leaving
+from shmkv import _core, leaving, objects, surroundings
+from shmkv._core import Descriptor
 from shmkv.errors import (
     CorruptStoreError,
     ForeignStoreError,
@@ -45,7 +46,7 @@ from shmkv.processes import namespace, own_start, pid_namespace, process_start, 
 if TYPE_CHECKING:
     from multiprocessing.shared_memory import SharedMemory
 
-SHM_DIRECTORY = "/dev/shm"
+SHM_DIRECTORY = surroundings.SHM_DIRECTORY
 PAGE_SIZE = 1 << 16
 MIN_SIZE = 1 << 20
 MAX_SIZE = 1 << 43
@@ -197,6 +198,7 @@ _PAGE_SHIFT = 16
 _FLAG_EVICT = 1
 _HEADER_SIZE = 4096
 _STATE_OFFSET = 256
+_CREATION_BYTE = 0  # locked by who lays a store out
 _READY = 1
 _PROC_SIZE = 320
 _USED = 1  # `state` of a row
@@ -309,16 +311,15 @@ def _boot_id() -> bytes:
 # ---- Objects -------------------------------------------------------------------------------
 
 
-def _create_object(target: str, mode: int) -> int | None:
+def _create_object(target: str, mode: int) -> Descriptor | None:
     """A descriptor of a new, empty object, or None if there is one of this name."""
     try:
-        memory = posix_ipc.SharedMemory(target, posix_ipc.O_CREX, mode=mode)
-    except posix_ipc.ExistentialError:
+        return objects.create(target, mode)
+    except FileExistsError:
         return None
-    return int(memory.fd)
 
 
-def _open_object(target: str, readonly: bool) -> int:
+def _open_object(target: str, readonly: bool) -> Descriptor:
     """A descriptor of an existing object that is owned by who the name says.
 
     Raises:
@@ -326,23 +327,24 @@ def _open_object(target: str, readonly: bool) -> int:
     """
     name = store_name(target)
     try:
-        memory = posix_ipc.SharedMemory(target, read_only=readonly)
-    except posix_ipc.ExistentialError:
-        raise StoreNotFoundError(f"there is no store {name!r}") from None
-    except posix_ipc.PermissionsError:
+        return objects.open_existing(target, readonly)
+    except FileNotFoundError as error:
+        raise surroundings.explain(error) or StoreNotFoundError(f"there is no store {name!r}") from None
+    except PermissionError as error:
         owner = _owner(target)
         if owner is not None and owner != os.geteuid():
             raise ForeignStoreError(
                 f"{name!r} belongs to user {owner}, and its mode does not let user {os.geteuid()} "
                 f"{'read' if readonly else 'write'} it"
             ) from None
-        raise PermissionError(f"no permission to open the store {name!r}") from None
-    except ValueError:  # EISDIR
+        raise surroundings.explain(error) or PermissionError(f"no permission to open the store {name!r}") from None
+    except OSError as error:
+        if error.errno not in (errno.EISDIR, errno.EINVAL, errno.ELOOP):
+            raise
         raise CorruptStoreError(f"{name!r} is no shared-memory object") from None
-    return int(memory.fd)
 
 
-def _check_owner(fd: int, target: str, foreign: bool) -> None:
+def _check_owner(fd: Descriptor, target: str, foreign: bool) -> None:
     """Refuse what another user put there, unless he opened it to others and `foreign` accepts it."""
     name, found = store_name(target), os.fstat(fd)
     if not stat.S_ISREG(found.st_mode):
@@ -358,7 +360,7 @@ def _check_owner(fd: int, target: str, foreign: bool) -> None:
         raise ForeignStoreError(f"user {found.st_uid} lets nobody else use {name!r} (mode {found.st_mode & 0o777:04o})")
 
 
-def open_checked(target: str, foreign: bool) -> int:
+def open_checked(target: str, foreign: bool) -> Descriptor:
     """A descriptor to write by, of an object whose owner is trusted.
 
     Raises:
@@ -368,12 +370,12 @@ def open_checked(target: str, foreign: bool) -> int:
     try:
         _check_owner(fd, target, foreign)
     except BaseException:
-        os.close(fd)
+        fd.close()
         raise
     return fd
 
 
-def is_named(fd: int, target: str) -> bool:
+def is_named(fd: Descriptor, target: str) -> bool:
     """Is this open object still the one under its name?"""
     try:
         found = os.stat(_path(target), follow_symlinks=False)
@@ -383,6 +385,7 @@ def is_named(fd: int, target: str) -> bool:
     return (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino)
 
 
+@surroundings.explained
 def unlink(target: str) -> None:
     """Remove the name of a store.  Attached processes go on until they close.
 
@@ -391,11 +394,13 @@ def unlink(target: str) -> None:
         ForeignStoreError: it is another user's.
     """
     try:
-        posix_ipc.unlink_shared_memory(target)
-    except posix_ipc.ExistentialError:
-        raise StoreNotFoundError(f"there is no store {store_name(target)!r}") from None
-    except (posix_ipc.PermissionsError, PermissionError):
-        raise ForeignStoreError(f"{store_name(target)!r} belongs to another user, who alone can remove it") from None
+        objects.unlink(target)
+    except FileNotFoundError as error:
+        raise surroundings.explain(error) or StoreNotFoundError(f"there is no store {store_name(target)!r}") from None
+    except PermissionError as error:
+        raise surroundings.explain(error) or ForeignStoreError(
+            f"{store_name(target)!r} belongs to another user, who alone can remove it"
+        ) from None
 
 
 class Identity(NamedTuple):
@@ -405,7 +410,7 @@ class Identity(NamedTuple):
     inode: int
 
     @classmethod
-    def of(cls, fd: int) -> Identity:
+    def of(cls, fd: Descriptor) -> Identity:
         found = os.fstat(fd)
         return cls(found.st_dev, found.st_ino)
 
@@ -461,6 +466,7 @@ def wanted(size: int | str | None, mode: int | None, on_full: str | None) -> Wan
     return Wanted(None if size is None else region_size(size), mode, on_full)
 
 
+@surroundings.explained
 def create(
     target: str,
     want: Wanted,
@@ -482,31 +488,66 @@ def create(
         StoreExistsError: it exists, and `exist_ok` is false or something else was explicitly wanted.
     """
     for _ in range(MAX_ROUNDS):
-        fd = _create_object(target, want.mode or DEFAULT_MODE)
-        made = fd is not None
-        if fd is None:
-            try:
-                fd = _open_object(target, readonly=False)
-            except StoreNotFoundError:
-                continue
-        try:
-            if not made:
-                _check_owner(fd, target, foreign)
-            created = (made or _wait_until_ready(fd, target, timeout) is None) and _lay_out(
-                fd, target, want, log_uuid=log_uuid, uuid=uuid
-            )
-            if not created and not exist_ok:
-                if not is_named(fd, target):
-                    continue
-                raise StoreExistsError(f"the store {store_name(target)!r} exists already")
-            opened = _map(fd, target, want, created=created, readonly=False, foreign=foreign, timeout=timeout)
-            if opened is not None:
-                return opened
-        finally:
-            os.close(fd)
+        opened = _create_once(target, want, exist_ok, timeout, foreign, log_uuid, uuid)
+        if opened is not None:
+            return opened
     raise ShmkvError(f"gave up on {store_name(target)!r}: it was removed {MAX_ROUNDS} times while being opened")
 
 
+def _create_once(
+    target: str,
+    want: Wanted,
+    exist_ok: bool,
+    timeout: float,
+    foreign: bool,
+    log_uuid: bytes | None,
+    uuid: bytes | None,
+) -> Opened | None:
+    """None: the name was taken away meanwhile."""
+    new = fd = None
+    try:
+        new = _create_object(target, want.mode or DEFAULT_MODE)
+        fd = new or _open_if_there(target)
+        if fd is None:
+            return None
+        if new is None:
+            _check_owner(fd, target, foreign)
+        unfinished = new is not None or _wait_until_ready(fd, target, timeout) is None
+        created = unfinished and _lay_out(fd, target, want, log_uuid=log_uuid, uuid=uuid)
+        if not created and not exist_ok:
+            if not is_named(fd, target):
+                return None
+            raise StoreExistsError(f"the store {store_name(target)!r} exists already")
+        return _map(fd, target, want, created=created, readonly=False, foreign=foreign, timeout=timeout)
+    except BaseException:
+        if new is not None:
+            _abandon(new, target)
+        raise
+    finally:
+        if fd is not None:
+            fd.close()
+
+
+def _open_if_there(target: str) -> Descriptor | None:
+    try:
+        return _open_object(target, readonly=False)
+    except StoreNotFoundError:
+        return None
+
+
+def _abandon(fd: Descriptor, target: str) -> None:
+    """After an exception: remove what is half made, unless another process is at it, or has finished it.
+
+    Who waits to go on with it finds that its name is gone, and begins again.
+    """
+    with contextlib.suppress(ShmkvError, OSError):
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, _CREATION_BYTE, 1, 0))
+        is_ready = os.pread(fd, 4, _STATE_OFFSET) == _READY.to_bytes(4, "little")
+        if not is_ready and is_named(fd, target):
+            unlink(target)
+
+
+@surroundings.explained
 def attach(target: str, want: Wanted | None = None, *, readonly: bool, foreign: bool, timeout: float) -> Opened:
     """Attach to a store that exists.
 
@@ -523,10 +564,11 @@ def attach(target: str, want: Wanted | None = None, *, readonly: bool, foreign: 
             if opened is not None:
                 return opened
         finally:
-            os.close(fd)
+            fd.close()
     raise ShmkvError(f"gave up on {store_name(target)!r}: it was removed {MAX_ROUNDS} times while being opened")
 
 
+@surroundings.explained
 def create_in(target: str, want: Wanted, *, exist_ok: bool, timeout: float) -> Opened:
     """Lay a store out in an object of the caller's, of the size that it has, and attach to it.
 
@@ -546,9 +588,10 @@ def create_in(target: str, want: Wanted, *, exist_ok: bool, timeout: float) -> O
         assert opened is not None, "an object without a name is the caller's own decision"
         return opened
     finally:
-        os.close(fd)
+        fd.close()
 
 
+@surroundings.explained
 def create_anonymous(size: int, label: str) -> Opened:
     """Lay a store out in memory that has no name and needs no /dev/shm: only this process can reach it.
 
@@ -557,7 +600,7 @@ def create_anonymous(size: int, label: str) -> Opened:
     """
     target = f"/{label}"
     want = wanted(size, None, None)
-    fd = os.memfd_create(label, os.MFD_CLOEXEC)
+    fd = Descriptor(os.memfd_create(label, os.MFD_CLOEXEC))
     try:
         os.ftruncate(fd, region_size(size))
         _lay_out(fd, target, want._replace(size=region_size(size)), fixed_size=True)
@@ -565,11 +608,11 @@ def create_anonymous(size: int, label: str) -> Opened:
         assert opened is not None, "nobody else knows the object"
         return opened
     finally:
-        os.close(fd)
+        fd.close()
 
 
 def _lay_out(
-    fd: int,
+    fd: Descriptor,
     target: str,
     want: Wanted,
     *,
@@ -598,14 +641,13 @@ def _lay_out(
             os.fchmod(fd, mode)  # again: a creator that was slower may have set its own
         return created
     except BaseException:
-        if not fixed_size and is_named(fd, target):
-            with contextlib.suppress(ShmkvError):
-                unlink(target)
+        if not fixed_size:
+            _abandon(fd, target)
         raise
 
 
 def _map(
-    fd: int,
+    fd: Descriptor,
     target: str,
     want: Wanted,
     *,
@@ -635,7 +677,7 @@ def _map(
     return Opened(region, target, Identity.of(fd), created)
 
 
-def _wait_until_ready(fd: int, target: str, timeout: float) -> Header | None:
+def _wait_until_ready(fd: Descriptor, target: str, timeout: float) -> Header | None:
     """The header once it is ready; None if its creator died before."""
     name = store_name(target)
     head = _read_head(fd, name)
@@ -647,7 +689,7 @@ def _wait_until_ready(fd: int, target: str, timeout: float) -> Header | None:
     return None if fixed is None else parse_header(fixed, os.fstat(fd).st_size, name)
 
 
-def _read_head(fd: int, name: str) -> bytes:
+def _read_head(fd: Descriptor, name: str) -> bytes:
     """The fixed header and the state; raises if this is no store, or none for this version.
 
     Looks twice, as the first look may have met a creator in the middle of writing.
@@ -717,6 +759,7 @@ def _random_uuid() -> bytes:
 # ---- Finding -------------------------------------------------------------------------------
 
 
+@surroundings.explained
 def find(name: str, foreign: bool) -> str:
     """The object of the store `name`: this user's, or with `foreign`, if he has none, another user's.
 
@@ -798,6 +841,7 @@ class Listed(NamedTuple):
     problem: str | None  # why nobody can attach to it
 
 
+@surroundings.explained
 def list_regions(uid: int | None = None) -> list[Listed]:
     """Every store of one user (this one if it is not given), by name; nothing is mapped or changed."""
     wanted_uid = os.geteuid() if uid is None else uid
@@ -829,7 +873,7 @@ def _look(name: str, uid: int) -> Listed | None:
             problem = str(error)
         return Listed(name, uid, found.st_blocks * 512, header, processes, problem)
     finally:
-        os.close(fd)
+        fd.close()
 
 
 # ---- Private stores ------------------------------------------------------------------------
@@ -875,7 +919,7 @@ def _creator_has_ended(target: str, pid: int, start: int, where: int) -> bool:
     except OSError:
         return False
     finally:
-        os.close(fd)
+        fd.close()
 
 
 def unlink_private(target: str, identity: Identity, creator: int) -> None:
@@ -885,6 +929,13 @@ def unlink_private(target: str, identity: Identity, creator: int) -> None:
             unlink_same(target, identity)
 
 
+def unlink_new(target: str) -> None:
+    """Remove a private store whose making came to nothing, as far as it came."""
+    with contextlib.suppress(ShmkvError, OSError):
+        unlink(target)
+
+
+@surroundings.explained
 def remove_dead_private() -> int:
     """Remove this user's private stores whose creators were killed (`is_dead_private`); returns how many."""
     uid, removed = os.geteuid(), 0
@@ -911,9 +962,10 @@ def memory_target(memory: SharedMemory) -> str:
     return "/" + memory.name.lstrip("/")
 
 
+@surroundings.explained
 def shared_memory(target: str, uuid: bytes, fd: int, readonly: bool) -> SharedMemory:
     """A `SharedMemory` over the region behind `fd` that no resource tracker hears of."""
-    copy = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY if readonly else os.O_RDWR)
+    copy = Descriptor.open(f"/proc/self/fd/{fd}", os.O_RDONLY if readonly else os.O_RDWR)
     memory: SharedMemory = _store_memory()(target, uuid, copy, readonly)
     return memory
 
@@ -925,9 +977,9 @@ def reopen_shared_memory(target: str, uuid: bytes, readonly: bool) -> SharedMemo
         header = _wait_until_ready(fd, target, timeout=0.0)
         if header is None or header.uuid != uuid:
             raise StoreNotFoundError(f"the store {store_name(target)!r} was replaced by another one")
-        return shared_memory(target, uuid, fd, readonly)
+        return shared_memory(target, uuid, fd.fileno(), readonly)
     finally:
-        os.close(fd)
+        fd.close()
 
 
 @functools.cache
@@ -943,16 +995,16 @@ def _store_memory() -> Any:
         killed in between.  From 3.13 on there is track=False, but it is forgotten in pickling.
         """
 
-        def __init__(self, target: str, uuid: bytes, fd: int, readonly: bool) -> None:
+        def __init__(self, target: str, uuid: bytes, fd: Descriptor, readonly: bool) -> None:
             self._track = False
             self._name = target
-            self._fd = fd
-            self._identity = Identity.of(fd)
             self._store = (target, uuid, readonly)
+            self._identity = Identity.of(fd)
             access = mmap.ACCESS_READ if readonly else mmap.ACCESS_WRITE
             self._size = os.fstat(fd).st_size
-            self._mmap = mmap.mmap(fd, self._size, access=access)
+            self._mmap = mmap.mmap(fd.fileno(), self._size, access=access)
             self._buf = memoryview(self._mmap)
+            self._fd = fd.detach()
 
         def __reduce__(self) -> tuple[Any, ...]:
             return reopen_shared_memory, self._store

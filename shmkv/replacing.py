@@ -127,7 +127,7 @@ def _sole_replacer(target: str, foreign: bool) -> Iterator[region.Header]:
             raise StoreNotFoundError(f"{name!r} was replaced meanwhile")
         yield region.parse_header(os.pread(fd, region.FIXED_SIZE, 0), os.fstat(fd).st_size, name)
     finally:
-        os.close(fd)  # and the lock goes with its description
+        fd.close()  # and the lock goes with its description
 
 
 def _lock(fd: int) -> bool:

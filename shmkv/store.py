@@ -216,20 +216,23 @@ class Store(Handle, MutableMapping[Key, Any]):
             target = region.object_name(region.private_name())
         else:
             target = region.find(name, foreign)
-        if private or (not readonly and target == region.object_name(name or "") and not region.is_private(name or "")):
-            opened = replacing.create(target, want, existing, exist_ok=not private, timeout=seconds, foreign=foreign)
-        else:
-            if existing != "error":  # neither a reader nor another user puts another store in its place
-                want = want._replace(size=None, on_full=None)
-            opened = region.attach(target, want, readonly=readonly, foreign=foreign, timeout=seconds)
+        own = private or (target == region.object_name(name or "") and not region.is_private(name or ""))
         try:
+            if own and not readonly:
+                opened = replacing.create(
+                    target, want, existing, exist_ok=not private, timeout=seconds, foreign=foreign
+                )
+            else:
+                if existing != "error":  # neither a reader nor another user puts another store in its place
+                    want = want._replace(size=None, on_full=None)
+                opened = region.attach(target, want, readonly=readonly, foreign=foreign, timeout=seconds)
             self._bind(opened, resolved, codec, seconds, readonly, foreign, reattach=reattach and not private)
-        except BaseException:
             if private:
-                region.unlink_private(opened.target, opened.identity, os.getpid())
+                self._remove_at_end()
+        except BaseException:
+            if private:  # nobody else has a store of this name, nor ever had
+                region.unlink_new(target)
             raise
-        if private:
-            self._remove_at_end()
 
     @classmethod
     @leaves_nothing

@@ -12,12 +12,9 @@ import subprocess
 import sys
 import threading
 import time
-import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
-from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -34,6 +31,7 @@ from helpers import (
     run_python,
     wait_until,
 )
+from interrupting import Interrupted, interrupted_at
 
 import shmkv
 from shmkv import Store, _core, region
@@ -368,39 +366,6 @@ def _require_synced(store: Store) -> None:
 
 
 # ---- Exceptions of signal handlers -----------------------------------------------------------------
-
-
-class Interrupted(BaseException):
-    """What a signal handler raises: a time limit, a second Ctrl-C."""
-
-
-@contextmanager
-def interrupted_at(moment: int) -> Iterator[Callable[[], int]]:
-    """Raises in the so manieth line of the package that runs (not while something is destroyed); how many ran."""
-    package, lines = str(Path(shmkv.__file__).parent), 0
-
-    def trace(frame: FrameType, event: str, _: object) -> Any:
-        nonlocal lines
-        if not frame.f_code.co_filename.startswith(package) or _destroys(frame):
-            return None
-        if event == "line":
-            lines += 1
-            if lines == moment:
-                raise Interrupted
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        yield lambda: lines
-    finally:
-        sys.settrace(before)
-
-
-def _destroys(frame: FrameType | None) -> bool:
-    while frame and frame.f_code.co_name != "__del__" and frame.f_code.co_filename != weakref.__file__:
-        frame = frame.f_back
-    return frame is not None
 
 
 @pytest.mark.parametrize(("others", "step"), [(True, 1), (False, 11)], ids=["others", "alone"])

@@ -54,6 +54,8 @@ uint64_t skv_os_pid_namespace(void);            /* inode, for skv_proc          
 uint64_t skv_os_start_time(void);               /* of this process, clock ticks since boot    */
 uint64_t skv_os_boot_ms(void);
 uint64_t skv_os_wall_ms(void);
+/* Does this process see the kernel's CLOCK_BOOTTIME?  A preloaded library may fake it. */
+bool skv_os_clock_is_true(void);
 uint64_t skv_os_monotonic_ns(void);
 
 /* For tests: the n-th (from 1) commit from now on fails with SKV_NO_SPACE; 0 = off. */

@@ -29,6 +29,22 @@ uint64_t skv_os_boot_ms(void)
     return clock_ns(CLOCK_BOOTTIME) / 1000000;
 }
 
+#define CLOCK_SLACK_NS (UINT64_C(2) * 1000000000)   /* a process may be stopped between two looks  */
+
+/* The library's answer between two of the kernel, which is asked without it. */
+bool skv_os_clock_is_true(void)
+{
+    struct timespec before, after;
+    if (syscall(SYS_clock_gettime, CLOCK_BOOTTIME, &before) != 0)
+        return true;
+    const uint64_t seen = clock_ns(CLOCK_BOOTTIME);
+    if (syscall(SYS_clock_gettime, CLOCK_BOOTTIME, &after) != 0)
+        return true;
+    const uint64_t low = (uint64_t)before.tv_sec * 1000000000 + (uint64_t)before.tv_nsec;
+    const uint64_t high = (uint64_t)after.tv_sec * 1000000000 + (uint64_t)after.tv_nsec;
+    return seen + CLOCK_SLACK_NS >= low && seen <= high + CLOCK_SLACK_NS;
+}
+
 uint64_t skv_os_wall_ms(void)
 {
     return clock_ns(CLOCK_REALTIME) / 1000000;

@@ -54,7 +54,8 @@ static inline bool skv_is_ending(void)
 enum skv_error {
     SKV_E_STORE_FULL, SKV_E_CORRUPT, SKV_E_LAYOUT_VERSION, SKV_E_CLOSED, SKV_E_KEY_TOO_LARGE, SKV_E_CODEC,
     SKV_E_LOCK_TIMEOUT, SKV_E_READ_ONLY, SKV_E_VALUE_TOO_LARGE, SKV_E_BATCH_TOO_LARGE, SKV_E_STALE,
-    SKV_E_TOO_MANY_PROCESSES, SKV_E_FORKED, SKV_E_LOG_FAILED, SKV_ERRORS
+    SKV_E_TOO_MANY_PROCESSES, SKV_E_FORKED, SKV_E_LOG_FAILED, SKV_E_LIMIT, SKV_E_CLOCK,
+    SKV_ERRORS
 };
 
 typedef struct module_state {
@@ -81,7 +82,8 @@ PyObject *skv_raise_from(module_state *state, enum skv_error error, const char *
 PyObject *skv_raise_missing(PyObject *key);     /* KeyError(key), also for a tuple            */
 
 /* Types, made once per module. */
-extern PyType_Spec skv_region_spec, skv_handle_spec, skv_log_spec;
+extern PyType_Spec skv_region_spec, skv_handle_spec, skv_log_spec, skv_descriptor_spec;
+PyObject *skv_unlink_shared(PyObject *module, PyObject *name);
 extern PyStructSequence_Desc skv_versioned_desc;
 
 #endif

@@ -16,7 +16,7 @@
 static const char *const error_names[SKV_ERRORS] = {
     "StoreFullError", "CorruptStoreError", "LayoutVersionError", "ClosedStoreError", "KeyTooLargeError", "CodecError",
     "LockTimeoutError", "ReadOnlyStoreError", "ValueTooLargeError", "BatchTooLargeError", "StaleStoreError",
-    "TooManyProcessesError", "ForkedError", "LogFailedError",
+    "TooManyProcessesError", "ForkedError", "LogFailedError", "LimitError", "ClockError",
 };
 
 /* The one table from status to exception.  Statuses that are an answer of some call (missing,
@@ -82,10 +82,29 @@ static PyObject *raise_with_errno(PyObject *class, int error, const char *senten
     return NULL;
 }
 
+/* What a limit of this process is the reason of; NULL: errno is for somebody else to explain. */
+static const char *sentence_of_limit(int error)
+{
+    switch (error) {
+    case EFBIG:
+        return "the region or its log may not become that large here, nothing was changed: raise the limit for files (ulimit -f)";
+    case ENOMEM:
+        return "this process may not map that much memory, nothing was changed: raise the limit (ulimit -v), or say a smaller size=";
+    case EMFILE:
+    case ENFILE:
+        return "as many files are open as may be, nothing was changed: close some, or raise the limit (ulimit -n)";
+    default:
+        return NULL;
+    }
+}
+
 PyObject *skv_raise_status(module_state *state, int status)
 {
     if (status == SKV_RAISED)
         return NULL;
+    const char *limit = status == SKV_OS_ERROR || status == SKV_LOG_ERROR ? sentence_of_limit(errno) : NULL;
+    if (limit)
+        return raise_with_errno(state->errors[SKV_E_LIMIT], errno, limit);
     if (status == SKV_OS_ERROR && errno != 0)
         return PyErr_SetFromErrno(PyExc_OSError);
     if (status <= SKV_OK || status >= (int)Py_ARRAY_LENGTH(of_status) || !of_status[status].sentence) {
@@ -242,6 +261,8 @@ static PyMethodDef functions[] = {
                "durable_checkpoint(region, /)\n--\n\nWrite a snapshot: (number, items, bytes); None: another process does."),
     SKV_METHOD("durable_set_wall_clock", module_durable_set_wall_clock, METH_VARARGS,
                "durable_set_wall_clock(region, now_ms, /)\n--\n\nFor tests; 0 = the real clock."),
+    SKV_METHOD("unlink_shared", skv_unlink_shared, METH_O,
+               "unlink_shared(name, /)\n--\n\nRemove the name of an object of shared memory: shm_unlink(3)."),
     SKV_METHOD("restored_bytes", module_restored_bytes, METH_NOARGS,
                "restored_bytes()\n--\n\nBytes of frames that the recovery in this process has applied."),
     {NULL, NULL, 0, NULL},
@@ -276,6 +297,14 @@ static int load_errors(module_state *state)
     return errors ? 0 : -1;
 }
 
+static int add_type(PyObject *module, PyType_Spec *spec)
+{
+    PyObject *type = PyType_FromModuleAndSpec(module, spec, NULL);
+    int added = type ? PyModule_AddType(module, (PyTypeObject *)type) : -1;
+    Py_XDECREF(type);
+    return added;
+}
+
 static int add_types(PyObject *module, module_state *state)
 {
     state->region_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &skv_region_spec, NULL);
@@ -284,10 +313,7 @@ static int add_types(PyObject *module, module_state *state)
     state->handle_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &skv_handle_spec, NULL);
     if (!state->handle_type || PyModule_AddType(module, state->handle_type) < 0)
         return -1;
-    PyObject *log_type = PyType_FromModuleAndSpec(module, &skv_log_spec, NULL);
-    int added = log_type ? PyModule_AddType(module, (PyTypeObject *)log_type) : -1;
-    Py_XDECREF(log_type);
-    if (added < 0)
+    if (add_type(module, &skv_log_spec) < 0 || add_type(module, &skv_descriptor_spec) < 0)
         return -1;
     state->versioned_type = PyStructSequence_NewType(&skv_versioned_desc);
     return state->versioned_type ? PyModule_AddType(module, state->versioned_type) : -1;

@@ -25,12 +25,23 @@ skv_place region_at(PyObject *object, const char *path)
     return skv_region_at(((Region *)object)->region, path);
 }
 
-/* ---- create, peek, attach -------------------------------------------------------------- */
-
 static module_state *state_of_class(PyObject *class)
 {
     return skv_state_of_type((PyTypeObject *)class);
 }
+
+/* What one process with a faked clock stores would expire for all others at the wrong time. */
+static bool require_true_clock(module_state *state)
+{
+    if (!state || skv_os_clock_is_true())
+        return state != NULL;
+    skv_raise(state, SKV_E_CLOCK,
+              "CLOCK_BOOTTIME, by which items expire, is faked in this process: leave that clock as it is (of libfaketime: "
+              "FAKETIME_DONT_FAKE_MONOTONIC=1), or run without the library (LD_PRELOAD)");
+    return false;
+}
+
+/* ---- create, peek, attach -------------------------------------------------------------- */
 
 static PyObject *region_create(PyObject *class, PyObject *args, PyObject *kwargs)
 {
@@ -56,6 +67,8 @@ static PyObject *region_create(PyObject *class, PyObject *args, PyObject *kwargs
         PyBuffer_Release(&log_uuid);
     if (!good)
         return PyErr_Format(PyExc_ValueError, "uuid must have %zu bytes", sizeof params.uuid);
+    if (!require_true_clock(state_of_class(class)))
+        return NULL;
     if (!skv_os_boot_id(params.boot_id))
         return PyErr_SetFromErrno(PyExc_OSError);
     params.created_boot_ms = skv_os_boot_ms();
@@ -128,7 +141,7 @@ static PyObject *region_attach(PyObject *class, PyObject *args, PyObject *kwargs
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "ip:attach", names, &fd, &read_only))
         return NULL;
     module_state *state = state_of_class(class);
-    if (!state)
+    if (!require_true_clock(state))
         return NULL;
     skv_region *region = NULL;
     skv_status status;

@@ -1,0 +1,260 @@
+"""A machine that lacks what a store needs: each lack has an error of its own, which says what to do about it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import building
+import pytest
+from helpers import in_fork, python_environment, unique_name
+
+from shmkv import (
+    ClockError,
+    DataStore,
+    LimitError,
+    NoProcError,
+    NoSharedMemoryError,
+    ShmkvError,
+    Store,
+    SurroundingsError,
+    list_stores,
+    region,
+    surroundings,
+)
+
+NAME = f"surroundings-{os.getpid()}"
+CALLS: dict[str, Callable[[], Any]] = {
+    "private": lambda: Store(size="1MiB"),
+    "Store": lambda: Store(NAME, size="1MiB"),
+    "default size": lambda: Store(NAME),
+    "create": lambda: Store.create(NAME, size="1MiB"),
+    "attach": lambda: Store.attach(NAME),
+    "foreign": lambda: Store(NAME, foreign=True),
+    "unlink": lambda: Store.unlink_name(NAME),
+    "list": list_stores,
+}
+
+
+def told(call: Callable[[], Any]) -> str:
+    """The error's class and sentence."""
+    try:
+        call()
+    except SurroundingsError as error:
+        return f"{type(error).__name__}: {error}"
+    return "no error"
+
+
+# ---- What the system answers, as it would -----------------------------------------------------
+
+
+def answers(monkeypatch: pytest.MonkeyPatch, number: int, directory: Path) -> None:
+    def fail(target: str, *_: object) -> Any:
+        raise OSError(number, os.strerror(number), target)
+
+    for name in ("create", "open_existing", "unlink"):
+        monkeypatch.setattr(region.objects, name, fail)
+    monkeypatch.setattr(surroundings, "SHM_DIRECTORY", str(directory))
+    monkeypatch.setattr(region, "SHM_DIRECTORY", str(directory))
+
+
+@pytest.mark.parametrize("how", [each for each in CALLS if each != "default size"])
+def test_no_shared_memory(how: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    answers(monkeypatch, errno.ENOENT, tmp_path / "missing")
+    with pytest.raises(NoSharedMemoryError, match=r"not there.*mount -t tmpfs"):
+        CALLS[how]()
+
+
+@pytest.mark.parametrize("how", ["private", "Store", "create"])
+@pytest.mark.parametrize(
+    ("number", "words"), [(errno.EROFS, "read-only.*remount"), (errno.EOPNOTSUPP, "ramfs.*mount -t tmpfs")]
+)
+def test_shared_memory_that_holds_nothing(
+    how: str, number: int, words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    answers(monkeypatch, number, tmp_path)
+    with pytest.raises(NoSharedMemoryError, match=words) as error:
+        CALLS[how]()
+    assert error.value.errno == number
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EFBIG])
+def test_limits(number: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    answers(monkeypatch, number, tmp_path)
+    for how in ("private", "attach"):
+        with pytest.raises(LimitError, match="raise the limit"):
+            CALLS[how]()
+
+
+def test_no_proc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    answers(monkeypatch, errno.ENOENT, tmp_path)
+    monkeypatch.setattr(surroundings, "PROC", str(tmp_path / "missing"))
+    with pytest.raises(NoProcError, match="mount -t proc"):
+        CALLS["private"]()
+
+
+def test_what_is_known_by_another_name_stays_as_it_is() -> None:
+    assert surroundings.explain(OSError(errno.EACCES, "no", "/home/else/file")) is None
+    assert surroundings.explain(OSError("no number")) is None
+    assert surroundings.explain(LimitError(errno.ENOMEM, "known")) is None
+
+
+# ---- Limits of a process ----------------------------------------------------------------------
+
+
+def limited(kind: int, limit: int, call: Callable[[], Any]) -> str:
+    resource.setrlimit(kind, (limit, resource.getrlimit(kind)[1]))
+    return told(call)
+
+
+def test_no_descriptor_is_left(tmp_path: Path) -> None:
+    def use_all() -> list[str]:
+        kept = Store.create(unique_name(), size="1MiB")
+        kept.shared_memory().close()  # loads what is loaded once
+        Store.open(tmp_path / "loads", size="1MiB").close()
+        DataStore(tmp_path / "loads too").close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        files = []
+        try:
+            while True:
+                files.append(os.open("/dev/null", os.O_RDONLY))
+        except OSError:
+            calls = [*list(CALLS.values())[:5], lambda: Store.attach(kept.name), lambda: Store.open(tmp_path / "a")]
+            return [told(call) for call in [*calls, lambda: DataStore(tmp_path / "b"), kept.shared_memory]]
+        finally:
+            for fd in files:
+                os.close(fd)
+            kept.unlink()
+
+    for each in in_fork(use_all):
+        assert each.startswith("LimitError"), each
+        assert "ulimit -n" in each
+
+
+def test_files_may_not_be_that_long(tmp_path: Path) -> None:
+    limit = 8 << 20
+    name = unique_name()
+    try:
+        for call in (lambda: Store(size="64MiB"), lambda: Store(name, size="64MiB")):
+            assert "ulimit -f" in in_fork(limited, resource.RLIMIT_FSIZE, limit, call)
+    finally:
+        assert name not in {info.name for info in list_stores()}
+
+
+def test_address_space_is_not_enough() -> None:
+    name = unique_name()
+    with Store(name, size="4GiB") as store:
+        try:
+            limit = 3 << 30
+            for call in (lambda: Store.attach(name), lambda: Store(size="4GiB")):
+                code = in_fork(limited, resource.RLIMIT_AS, limit, call)
+                assert code.startswith("LimitError"), code
+                assert "ulimit -v" in code
+        finally:
+            store.unlink()
+
+
+# ---- The clock --------------------------------------------------------------------------------
+
+FAKE = """
+#define _GNU_SOURCE
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+int clock_gettime(clockid_t clock, struct timespec *to)
+{
+    int result = (int)syscall(SYS_clock_gettime, clock, to);
+    if (clock == CLOCK_BOOTTIME)
+        to->tv_sec += 40L * 365 * 86400;
+    return result;
+}
+"""
+
+
+def test_a_faked_clock(tmp_path: Path, store: Store) -> None:
+    """A store would show a ttl of decades, and the others would keep what this one stored for as long."""
+    source, library = tmp_path / "fake.c", tmp_path / "fake.so"
+    source.write_text(FAKE)
+    building.compile_c(["-shared", "-fPIC", "-O1", str(source), "-o", str(library)])
+    code = """
+import sys
+from shmkv import ClockError, Store
+for call in (lambda: Store(size="1MiB"), lambda: Store.attach(sys.argv[1]), lambda: Store(sys.argv[1], readonly=True)):
+    try:
+        call()
+    except ClockError as error:
+        print(error)
+"""
+    environment = python_environment() | {"LD_PRELOAD": str(library)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, store.name], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.count("CLOCK_BOOTTIME") == 3, done.stderr
+    assert issubclass(ClockError, ShmkvError)
+
+
+# ---- Mounts, where they may be changed ---------------------------------------------------------
+
+MOUNTED = """
+import os, subprocess, sys
+from shmkv import ShmkvError, Store, list_stores
+import shmkv._core
+def told(call):
+    try:
+        call()
+        return "no error"
+    except ShmkvError as error:
+        return f"{type(error).__name__}: {error}"
+for call in (lambda: Store(size="1MiB"), lambda: Store("mounted", size="1MiB"), lambda: Store("mounted")):
+    print(told(call))
+"""
+MOUNTS = {
+    "read-only": ("mount -t tmpfs -o ro tmpfs /dev/shm", "NoSharedMemoryError", "read-only"),
+    "a ramfs": ("mount -t ramfs ramfs /dev/shm", "NoSharedMemoryError", "ramfs"),
+    "no /dev/shm": ("mount -t tmpfs tmpfs /dev", "NoSharedMemoryError", "not there"),
+    "no /proc": ("mount -t tmpfs tmpfs /proc", "NoProcError", "mount -t proc"),
+}
+
+
+def may_mount() -> bool:
+    done = subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True)
+    return done.returncode == 0
+
+
+@pytest.mark.parametrize("how", MOUNTS)
+def test_mounts(how: str) -> None:
+    if not may_mount():
+        pytest.skip("mounting something else needs a user who may (root)")
+    command, kind, words = MOUNTS[how]
+    inside = f'{command} && exec "$0" -c "$1"'
+    out = subprocess.run(
+        ["unshare", "-m", "sh", "-c", inside, sys.executable, MOUNTED],
+        env=python_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    lines = out.stdout.splitlines()
+    assert len(lines) == 3, out.stderr
+    for line in lines:
+        assert line.startswith(kind), line
+        assert words in line
+
+
+def test_forbidden() -> None:
+    if not may_mount():
+        pytest.skip("mounting something else needs a user who may (root)")
+    code = "import os; os.setgid(65534); os.setuid(65534)" + MOUNTED
+    inside = 'mount -t tmpfs -o mode=700 tmpfs /dev/shm && exec "$0" -c "$1"'
+    command = ["unshare", "-m", "sh", "-c", inside, sys.executable, code.replace("\nimport os,", "\nimport", 1)]
+    out = subprocess.run(command, env=python_environment(), capture_output=True, text=True, timeout=60)
+    if "PermissionError" in out.stderr or "ModuleNotFoundError" in out.stderr:
+        pytest.skip("this package lies where another user may not read")
+    assert out.stdout.count("NoSharedMemoryError") == 3, out.stdout + out.stderr
+    assert "chmod 1777" in out.stdout
