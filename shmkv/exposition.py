@@ -55,7 +55,10 @@ def stats_of(store: Store) -> dict[str, Any]:
     """
     from dataclasses import asdict
 
+    from shmkv.filling import fill_of
+
     stats = store.stats()
+    fill = fill_of(stats, store._opened().evict)
     numbers = asdict(stats)
     count = numbers.pop("processes")
     return {
@@ -63,7 +66,11 @@ def stats_of(store: Store) -> dict[str, Any]:
         "path": None if store.path is None else str(store.path),
         "uuid": str(store.uuid),
         "readonly": store.readonly,
+        "on_full": "error" if fill.refuses else "evict",
         **numbers,
+        "limit": fill.limit,
+        "fill": round(fill.share, 4),
+        "nearly_full": fill.is_nearly_full,
         "attached": count,
         "hit_rate": stats.hit_rate,
         "processes": [

@@ -226,7 +226,12 @@ def is_of_python_alone(record: Record) -> bool:
 
 def seconds_left(record: Record, now_ms: int) -> float | None:
     """Seconds until a record's expiry; None: it has none."""
-    return max(1, record[4] - now_ms) / 1000 if record[4] else None
+    return ttl_of(record[4], now_ms)
+
+
+def ttl_of(expires_ms: int, now_ms: int) -> float | None:
+    """Seconds until a time; None for 0, which is none."""
+    return max(1, expires_ms - now_ms) / 1000 if expires_ms else None
 
 
 def _with_ttl(form: dict[str, Any], record: Record, now_ms: int) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import shmkv
-from shmkv import ShmkvError, Store, _core, region
+from shmkv import ShmkvError, Store, StoreFullError, _core, region
 
 ROOT = Path(__file__).resolve().parent.parent
 NAME_PREFIX = "shmkv-test"
@@ -338,3 +338,13 @@ def region_path(store: Store | str) -> Path:
     """The file behind a store of this user."""
     name = store if isinstance(store, str) else store.name
     return Path(f"/dev/shm/shmkv.{os.geteuid()}.{name}")
+
+
+def fill_up(store: Store, size: int = 1000) -> None:
+    """Store items of `size` bytes until one is refused."""
+    for n in range(1_000_000):
+        try:
+            store.put(f"fill:{n}", b"x" * size)
+        except StoreFullError:
+            return
+    raise AssertionError("the store takes everything")

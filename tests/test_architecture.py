@@ -24,6 +24,7 @@ LEVELS = {
     "claim": 2, "durable": 2, "outside": 2, "replacing": 2, "reports": 2,
     "store": 3,
     "datastore": 4, "keyvalue": 4, "forms": 4,
+    "filling": 4,
     "workload": 5, "counting": 5, "exposition": 5,
     "server": 6,
     "cli": 7,  # of the server only `shmkv serve` knows, and not before it runs

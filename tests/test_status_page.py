@@ -195,7 +195,7 @@ def test_charts_draw_points_and_tell_the_value_pointed_at(page: Page, store: Sto
     assert page.texts("#hits-chart text")[:3] == ["0 %", "50 %", "100 %"]
 
     chart = page.find("memory-chart")
-    ActionChains(page.driver).move_to_element_with_offset(chart, 100, 0).perform()
+    ActionChains(page.driver).move_to_element_with_offset(chart, -60, 0).perform()
     page.until(lambda: page.texts("#memory-chart .cursor, #memory-chart .dot") == ["", ""], "a mark where it points")
     assert "ago" in page.texts("#charts .under")[1]
     ActionChains(page.driver).move_to_element(page.find("name")).perform()
@@ -322,15 +322,90 @@ def test_shows_values_of_every_kind(page: Page, store: Store) -> None:
         page.close()
 
 
-def test_shows_what_has_no_json_as_its_form(page: Page, store: Store) -> None:
-    store.put("tuple", (1, 2))
+def test_shows_what_has_no_json_as_python_writes_it(page: Page, store: Store) -> None:
+    store.put("tuple", (1, {2}, None))
     page.load()
     page.show("tuple")
-    assert "tuple" in page.text("value-note")
-    form = json.loads(page.text("value"))["items"][0]
-    assert form["key"] == "tuple"
+    assert page.script("return document.querySelector('input[name=view]:checked').value") == "text"
+    assert page.text("value") == "(1, {2}, None)"
+    assert page.text("value-note") == "As Python writes it."
+    form = json.loads(page.view("json"))["items"][0]
+    assert (form["key"], form["python"]) == ("tuple", "(1, {2}, None)")
     assert "safe" in form
     page.close()
+
+
+UNSEEN_KEYS = {
+    "   ": "\u2423\u2423\u2423",
+    " before": "\u2423before",
+    "after ": "after\u2423",
+    "in the middle": "in the middle",
+    "\t": "\\u0009",
+    "no\u00a0break": "no\\u00a0break",
+    "\u3164": "\\u3164",
+    "\u2423": "\\u2423",
+    "\u202eback": "\\u202eback",
+    "tag\U000e0041": "tag\\u{e0041}",
+}
+
+
+def test_every_key_is_seen_in_the_list_and_in_the_question(page: Page, store: Store) -> None:
+    store.update(dict.fromkeys(UNSEEN_KEYS, 1))
+    page.load()
+    assert sorted(page.keys()) == sorted(UNSEEN_KEYS.values())
+    for key, shown in UNSEEN_KEYS.items():
+        page.show(shown)
+        page.find("delete").click()
+        assert page.text("question-key") == shown
+        assert page.script("return document.getElementById('question-key').getBoundingClientRect().width") > 4
+        page.find("yes").click()
+        page.until(lambda: not page.find("sheet").is_displayed(), "the deletion")
+        assert key not in store
+    assert page.script("return document.querySelectorAll('#question-key .mark').length") == 1
+
+
+def test_a_store_that_is_nearly_full_is_not_green(driver: Any) -> None:
+    with helpers.temporary_store(size="4MiB") as store, serving("--store", store.name) as server:
+        page = Page(driver, server.url)
+        page.load()
+        helpers.fill_up(store)
+        page.until(lambda: "% full" in page.text("state"), "the warning")
+        assert page.find("state").get_attribute("data-is") == "full"
+        assert 'on_full="error"' in page.text("alert")
+        page.until(lambda: page.texts("#prefixes .key") == ["fill:"], "who fills it")
+        store.clear()
+        page.until(lambda: page.text("state") == "Live" and not page.text("alert"), "the end of the warning")
+        driver.get("about:blank")
+
+
+def test_a_full_cache_is_green(driver: Any) -> None:
+    with helpers.temporary_store(size="4MiB", on_full="evict") as store, serving("--store", store.name) as server:
+        for n in range(8_000):
+            store.put(f"fill:{n}", b"x" * 1000)
+        page = Page(driver, server.url)
+        page.load()
+        assert page.text("state") == "Live"
+        driver.get("about:blank")
+
+
+def test_charts_begin_with_what_the_server_has_kept(driver: Any) -> None:
+    with helpers.temporary_store() as store, serving("--store", store.name, "--workers", "2") as server:
+        helpers.wait_until(lambda: len(server.http.get("/history").json()["points"]) >= 3, 60, "three points")
+        page = Page(driver, server.url)
+        page.load()
+        points = "return document.querySelector('#items-chart .line').getAttribute('d').split('L').length"
+        page.until(lambda: page.script(points) >= 3, "the points of before")
+        page.script("document.querySelector('input[name=window][value=\"3600\"]').click()")
+        page.until(lambda: "1 h ago" in page.texts("#items-chart text"), "the hour")
+        driver.get("about:blank")
+
+
+def test_keys_come_before_all_but_the_charts(page: Page, store: Store) -> None:
+    page.load()
+    tops = "return ['charts', 'browser-title', 'counts', 'prefixes'].map((id) => document.getElementById(id)"
+    places = page.script(tops + ".getBoundingClientRect().top)")
+    assert places == sorted(places)
+    assert places[1] < 700
 
 
 def test_shows_and_deletes_a_key_of_bytes(page: Page, store: Store) -> None:

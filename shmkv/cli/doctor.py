@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from shmkv import outside, region
 from shmkv.cli.render import format_bytes
 from shmkv.errors import ShmkvError
+from shmkv.filling import fill_of
 from shmkv.processes import STOPPED
 from shmkv.store import Store
 
@@ -83,6 +84,7 @@ def _of_store(info: StoreInfo, option: str, memory: SharedMemory) -> Iterator[Fi
         processes = outside.attached(info.name)
         yield from _dead(info.name, option, processes)
         yield from _stopped(info.name, processes)
+        yield from _nearly_full(info, option)
         yield from _reclaimable(info, option)
         yield from _orphans(info.name)
     except (ShmkvError, OSError) as error:  # it went away, or changed its owner, while it was looked at
@@ -174,6 +176,19 @@ def _stopped(name: str, processes: Sequence[Attached]) -> Iterator[Finding]:
                 "writers that need one wait for lock_timeout, and fail with LockTimeoutError",
                 f"kill -CONT {process.pid}   (or kill -KILL {process.pid}: the next writer repairs what it left)",
             )
+
+
+def _nearly_full(info: StoreInfo, option: str) -> Iterator[Finding]:
+    with Store.attach(info.name, readonly=True) as store:
+        fill = fill_of(store.stats(), store._opened().evict)
+    if fill.is_nearly_full:
+        yield Finding(
+            info.name,
+            "nearly-full",
+            f"{100 * fill.share:.1f} % of the {format_bytes(fill.limit)} that it can take are used",
+            'on_full="error": a write that finds no room is refused with StoreFullError',
+            f"shmkv keys {option} --by-prefix   (says who fills it; delete some of that, or give the store more room)",
+        )
 
 
 def _reclaimable(info: StoreInfo, option: str) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from shmkv import Store
     from shmkv._core import Record
     from shmkv.cli.target import LoadTsv, Only
+    from shmkv.filling import Fact
     from shmkv.forms import Item, Key
 
 _ABSENT, _PRESENT = 1, 2  # conditions of Store._place
@@ -68,6 +69,16 @@ class LocalTarget:
 
     def keys(self, prefix: str | None) -> Iterator[Key]:
         return self.store.scan(prefix)
+
+    def facts(self, prefix: str | None) -> Iterator[Fact]:
+        from shmkv.filling import Fact
+        from shmkv.forms import ttl_of, type_name
+
+        bucket, buckets, now_ms = 0, self.store._opened().bucket_count, self.store._now_ms()
+        while bucket < buckets:
+            bucket, found = self.store._walk_facts(bucket, prefix or None)
+            for key, kind, size, expires_ms in found:
+                yield Fact(key, type_name(kind), size, ttl_of(expires_ms, now_ms))
 
     def range(
         self, start: str | None, stop: str | None, limit: int | None, reverse: bool

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from shmkv import forms
 from shmkv.cli.connection import Connection, path_of, understanding, with_query
 from shmkv.cli.main import UsageError
+from shmkv.filling import Fact
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -84,10 +85,13 @@ class RemoteTarget:
     # ---- Many of them ----------------------------------------------------------------------
 
     def keys(self, prefix: str | None) -> Iterator[Key]:
+        return (fact.key for fact in self.facts(prefix))
+
+    def facts(self, prefix: str | None) -> Iterator[Fact]:
         for page in self._pages("/kv", prefix=prefix, limit=_PAGE):
             with understanding():
-                keys = [forms.key_of({name: found[name] for name in _KEYS if name in found}) for found in page["keys"]]
-            yield from keys
+                facts = list(map(_fact_of, page["keys"]))
+            yield from facts
 
     def range(
         self, start: str | None, stop: str | None, limit: int | None, reverse: bool
@@ -152,6 +156,11 @@ class RemoteTarget:
 
 
 # ---- Forms ---------------------------------------------------------------------------------------
+
+
+def _fact_of(found: dict[str, Any]) -> Fact:
+    key = forms.key_of({name: found[name] for name in _KEYS if name in found})
+    return Fact(key, found["type"], found["bytes"], found.get("ttl"))
 
 
 def _key_in_batch(key: Key) -> str | dict[str, str]:

@@ -183,7 +183,8 @@ def format_memory(stats: Mapping[str, Any]) -> str:
     '3.0 MiB used, 4.0 MiB taken of 1.0 GiB'
     """
     used, committed, size = (format_bytes(stats[name]) for name in ("used", "committed", "size"))
-    return f"{used} used, {committed} taken of {size}"
+    full = f" ({100 * stats['fill']:.1f} % full: writes will be refused)" if stats.get("nearly_full") else ""
+    return f"{used} used, {committed} taken of {size}{full}"
 
 
 def format_process(process: Mapping[str, Any]) -> str:
@@ -215,6 +216,54 @@ def format_stores(stores: Sequence[Mapping[str, Any]]) -> str:
     ]
     problems = [f"{store['name']}: {store['problem']}" for store in stores if store["problem"]]
     return "\n".join([format_table(header, rows), *problems])
+
+
+# ---- keys ----------------------------------------------------------------------------------
+
+
+def format_left(seconds: float | None) -> str:
+    """Seconds until something goes, in the unit that suits them.
+
+    >>> format_left(None), format_left(90.4), format_left(7300), format_left(200_000)
+    ('-', '90 s', '122 min', '55.6 h')
+    """
+    if seconds is None:
+        return "-"
+    if seconds < 600:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 36_000 else f"{seconds / 3600:.1f} h"
+
+
+def format_largest(rows: Sequence[tuple[str, str, int, float | None]]) -> str:
+    """Keys with their sizes: (key, type, bytes, seconds left).
+
+    >>> print(format_largest([("user:1", "dict", 1_200, 90.0)]))
+    type  bytes  expires in
+    dict  1,200        90 s  user:1
+    """
+    table = format_table(
+        ("type", "bytes", "expires in"), [(t, f"{size:,}", format_left(ttl)) for _, t, size, ttl in rows]
+    )
+    head, *lines = table.splitlines()
+    return "\n".join([head, *(f"{line}  {row[0]}" for line, row in zip(lines, rows, strict=True))])
+
+
+def format_prefixes(rows: Sequence[tuple[str, Mapping[str, Any]]], evicted: int) -> str:
+    """What prefixes take, and what the store evicted since it was made.
+
+    >>> print(format_prefixes([("user:", {"items": 2, "bytes": 40, "expiring": 1, "next_ttl": 5.0})], 0))
+    prefix  items  bytes  expiring  next in
+    user:       2     40         1      5 s
+    """
+    header = ("prefix", "items", "bytes", "expiring", "next in")
+    table = format_table(
+        header,
+        [
+            (name, f"{row['items']:,}", f"{row['bytes']:,}", f"{row['expiring']:,}", format_left(row["next_ttl"]))
+            for name, row in rows
+        ],
+    )
+    return table + (f"\n{evicted:,} items were evicted from the whole store since it was made" if evicted else "")
 
 
 def format_compact(report: Mapping[str, Any]) -> str:

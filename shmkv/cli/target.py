@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from shmkv._core import Record
+    from shmkv.filling import Fact
     from shmkv.forms import Item, Key
 
 Only = Literal["absent", "present"]
@@ -53,6 +54,9 @@ class Target(Protocol):
 
     def keys(self, prefix: str | None) -> Iterator[Key]:
         """All keys, or those of type str that begin so; one that is there throughout comes exactly once."""
+
+    def facts(self, prefix: str | None) -> Iterator[Fact]:
+        """As `keys`, with what is known of each item without reading its value."""
 
     def range(
         self, start: str | None, stop: str | None, limit: int | None, reverse: bool

@@ -13,6 +13,7 @@ import msgspec
 
 import shmkv
 from shmkv import Store, exposition, forms
+from shmkv.filling import Prefixes, fill_of
 from shmkv.server.backend import Backend
 
 REPORT_SECONDS: Final = 10  # at most so often does anybody's report cost a scan
@@ -41,6 +42,11 @@ class Server:
 def stats_of(store: Store, server: Server) -> dict[str, Any]:
     """Every number of the store, its processes, and the server."""
     return {**exposition.stats_of(store), "server": server.told()}
+
+
+def is_nearly_full(store: Store) -> bool:
+    """Soon writes are refused."""
+    return fill_of(store.stats(), store._opened().evict).is_nearly_full
 
 
 def check_of(store: Store) -> dict[str, Any]:
@@ -73,11 +79,13 @@ def scan(store: Store) -> dict[str, Any]:
     """Look at every key once; values are not read."""
     started, now = time.monotonic(), store._now_ms()
     items = 0
+    prefixes = Prefixes()
     largest: list[tuple[int, int, shmkv.store.Key, int]] = []
     expiring: list[tuple[int, int, shmkv.store.Key]] = []
     for key, kind, size, expires_ms in _facts(store):
         items += 1
         _keep(largest, (size, items, key, kind))
+        prefixes.add(key, size, forms.ttl_of(expires_ms, now))
         if expires_ms:
             _keep(expiring, (-expires_ms, items, key))
     return {
@@ -92,6 +100,7 @@ def scan(store: Store) -> dict[str, Any]:
             {**forms.key_form(key), "ttl": max(1, -expires - now) / 1000}
             for expires, _, key in sorted(expiring, reverse=True)
         ],
+        "prefixes": prefixes.told(SHOWN),
     }
 
 

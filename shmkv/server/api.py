@@ -24,6 +24,7 @@ from shmkv.exposition import label_of
 from shmkv.server import about, metrics, openapi
 from shmkv.server.backend import Backend, InThreads
 from shmkv.server.body import from_json, read_body
+from shmkv.server.history import History
 from shmkv.server.observe import Observer
 from shmkv.server.paths import number_of, query_of
 from shmkv.server.problems import RefusedError, Reply, problem, problem_of
@@ -86,12 +87,15 @@ def _response(reply: Reply) -> Response:
 # ---- A store -------------------------------------------------------------------------------
 
 
-def store_api(backend: Backend, observer: Observer, side: Store, server: about.Server, settings: Settings) -> FastAPI:
+def store_api(
+    backend: Backend, observer: Observer, side: Store, server: about.Server, settings: Settings, history: History
+) -> FastAPI:
     """The routes over a store."""
     api = new_api("shmkv")
     _add_items(api, backend, settings)
     _add_range(api, backend, settings)
     _add_store(api, backend, side, server)
+    _add_history(api, backend, history)
     label = label_of(backend.store)
     add_metrics(api, observer, lambda: metrics.page(backend.patient, observer, label), backend)
     openapi.describe(api, openapi.STORE)
@@ -199,7 +203,17 @@ def _add_store(api: FastAPI, backend: Backend, side: Store, server: about.Server
             raise RefusedError(
                 503, "the name of the store leads to another store by now, or to none: restart the server"
             )
-        return json_answer({"ready": True})
+        # A full store is ready: it answers, and a balancer that left it would only hide that writes are refused.
+        return json_answer(
+            {"ready": True, "nearly_full": await backend.in_thread(about.is_nearly_full, backend.patient)}
+        )
+
+
+def _add_history(api: FastAPI, backend: Backend, history: History) -> None:
+    @api.get("/history")
+    async def points(request: Request) -> Response:
+        query_of(request.scope, ())
+        return json_answer(await backend.in_thread(history.told))
 
 
 def add_metrics(api: FastAPI, observer: Observer, page: Callable[[], bytes], backend: InThreads) -> None:

@@ -14,6 +14,7 @@ from shmkv.server.api import store_api
 from shmkv.server.backend import QUICK_TIMEOUT_S, Backend
 from shmkv.server.body import Receive
 from shmkv.server.gate import Bytes, Gate, KeyedRoute, Scope
+from shmkv.server.history import History
 from shmkv.server.mounting import moved_to
 from shmkv.server.observe import Observer
 from shmkv.server.problems import RefusedError, Reply
@@ -70,13 +71,16 @@ def create_app(
     async def items(scope: Scope, receive: Receive) -> Reply:
         return await batch.handle(backend, scope, receive, settings)
 
+    history = History(backend.patient, side, backend)
+
     def close() -> None:
+        history.stop()
         backend.close()
         side.close()
 
-    api = store_api(backend, observer, side, server, settings)
+    api = store_api(backend, observer, side, server, settings, history)
     keyed = KeyedRoute(kv.PREFIX, "/kv/{key}", read, change)
-    return new_gate(keyed, {b"/kv": items}, api, observer, settings, close)
+    return new_gate(keyed, {b"/kv": items}, api, observer, settings, close, history.start)
 
 
 def new_gate(
@@ -86,6 +90,7 @@ def new_gate(
     observer: Observer,
     settings: Settings,
     close: Callable[[], None],
+    start: Callable[[], None] = lambda: None,
 ) -> Gate:
     """A gate with what every server has: pages, health, and who may come in."""
     pages = {path: _page(name) for path, name in _PAGES.items()}
@@ -97,6 +102,7 @@ def new_gate(
         hosts=known_hosts(settings),
         settings=settings,
         close=close,
+        start=start,
     )
 
 

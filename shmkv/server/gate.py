@@ -40,7 +40,7 @@ KEYED: Final = (b"/read/", b"/delete/")  # routes of FastAPI that end in a key
 OPEN: Final = frozenset((b"", b"/", b"/healthz", b"/readyz", b"/docs", b"/docs/", b"/openapi.json"))
 LABELS: Final = frozenset(
     ("/", "/kv", "/put/", "/batch_put/", "/read_key_range/", "/stats", "/metrics", "/report", "/export", "/check",
-     "/healthz", "/readyz", "/docs", "/openapi.json")
+     "/history", "/healthz", "/readyz", "/docs", "/openapi.json")
 )  # fmt: skip
 # Every route without a key is the same with a slash at its end and without: a redirect would lose the body of a POST.
 # /docs is none of them, as a page's links are relative to where it lies; behind /kv/ is a key.
@@ -65,6 +65,7 @@ class Gate:
         inner: answers everything else.
         hosts: names that Host may have; empty: any.
         close: called at the end.
+        start: called once, in the event loop: at its beginning, or by the first request where nobody tells of that.
 
     It may be mounted in another application (docs/mounting.md).
     """
@@ -79,6 +80,7 @@ class Gate:
         hosts: frozenset[str],
         settings: Settings,
         close: Callable[[], None],
+        start: Callable[[], None],
     ) -> None:
         self._keyed = keyed
         self._exact = exact
@@ -89,8 +91,12 @@ class Gate:
         self.settings = settings
         self._token = settings.token
         self.close = close
+        self._start: Callable[[], None] | None = start
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._start is not None:
+            start, self._start = self._start, None
+            start()
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
             return

@@ -195,7 +195,7 @@ _HEALTH: Final[Operations] = {
     },
     ("/readyz", "get"): {
         "summary": "the store answers",
-        "responses": _answers({200: _json(_object({"ready": {"const": True}}))}, 503),
+        "responses": _answers({200: _json(_object({"ready": {"const": True}}, nearly_full={"type": "boolean"}))}, 503),
     },
 }
 
@@ -271,8 +271,12 @@ STORE: Final[Operations] = {
     },
     ("/stats", "get"): _STATS,
     ("/metrics", "get"): _METRICS,
+    ("/history", "get"): {
+        "summary": "the last hour of the store's figures, a point each 5 s",
+        "responses": _answers({200: _json({"type": "object"})}),
+    },
     ("/report", "get"): {
-        "summary": "the largest and the next expiring keys, at most 10 s old",
+        "summary": "the largest and the next expiring keys, and what prefixes take, at most 10 s old",
         "responses": _answers({200: _json({"type": "object"})}),
     },
     ("/export", "get"): {

@@ -24,7 +24,7 @@ from shmkv.server.paths import query_of
 from shmkv.server.problems import RefusedError, Reply
 from shmkv.server.settings import Settings
 
-_ABSENT: Final = (b"/kv", b"/report", b"/export", b"/check", b"/batch_put/")
+_ABSENT: Final = (b"/kv", b"/history", b"/report", b"/export", b"/check", b"/batch_put/")
 _MILLION: Final = 1_000_000
 
 
