@@ -27,10 +27,10 @@ import re
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from shmkv import _core, ending, region
 from shmkv._core import Descriptor
@@ -74,6 +74,7 @@ _UUID_BYTES = 16
 OPENING, PRESENCE = 0, 1
 
 PROGRESS_SECONDS = 2.0
+SETTLE_SECONDS = 1.0  # at the end of a process, behind one that is stopped
 
 _LOG_FILE = re.compile(r"([0-9]{20})\.(?:log|snapshot)")
 _log = logging.getLogger("shmkv")
@@ -115,6 +116,7 @@ class Durable:
     _identity: tuple[int, int] | None = None
 
     _all: ClassVar[weakref.WeakSet[Durable]] = weakref.WeakSet()
+    _dropped: ClassVar[dict[tuple[int, int] | None, Path]] = {}  # directories of handles that nobody closed
 
     def __init__(
         self, path: Path, folder: int, presence: ByteLock, *, sync: str, exclusive: bool, timeout: float
@@ -128,6 +130,7 @@ class Durable:
         self.repaired: RepairReport | None = None
         self._timeout = timeout
         self._keeper: Keeper | None = None
+        self.owner: Callable[[], Closeable | None] = lambda: None  # its handle
         self._leaving = threading.RLock()  # a signal handler may close what is just being closed
         self._all.add(self)
 
@@ -225,6 +228,7 @@ class Durable:
             return
         with self._leaving:
             if self._keeper:
+                self._dropped[self._identity] = self.path
                 self._keeper.let_go()
                 self._keeper = None
             self._close()
@@ -237,15 +241,55 @@ class Durable:
     @classmethod
     def all_after_fork(cls) -> None:
         """In a forked child, which has its parent's objects and locks as they were, but not its threads."""
+        cls._dropped.clear()
         for each in list(cls._all):
             each._leaving = threading.RLock()
             if each._keeper:
                 each._keeper.restart()
 
+    @classmethod
+    def all_at_end(cls) -> None:
+        """At the normal end of the interpreter: close what nobody closed, and what was dropped without."""
+        for each in list(cls._all):
+            owner = each.owner()
+            if owner is not None:
+                with _said(each.path):
+                    owner.close()
+        for identity, path in list(cls._dropped.items()):
+            with _said(path):
+                _settle(path, identity)
+
     def _close(self) -> None:
         close_own(self._folder)
         self._identity = (-1, -1)
         self._presence.close()
+
+
+class Closeable(Protocol):
+    def close(self) -> None: ...
+
+
+@contextlib.contextmanager
+def _said(path: Path) -> Iterator[None]:
+    """An error at the end of the interpreter has nobody to be raised to."""
+    try:
+        yield
+    except (ShmkvError, OSError) as error:
+        _log.warning("%s was not closed at the end of the process: %s", path, error)
+
+
+def _settle(path: Path, identity: tuple[int, int] | None) -> None:
+    """A handle was dropped: its memory is given back if nobody has it open now."""
+    try:
+        facts = os.stat(path)
+    except OSError:
+        return
+    if identity != (facts.st_dev, facts.st_ino) or not region.is_there(_target_of(facts)):
+        return
+    opened, part = open_durable(path, None, sync="none", exclusive=False, repair=False, timeout=SETTLE_SECONDS)
+    regions, target, itself = [opened.region], opened.target, opened.identity
+    del opened
+    part.leave(regions, target, itself)
 
 
 def _no_snapshot(_opened: _core.Region, _path: Path) -> None:
@@ -291,6 +335,7 @@ def open_durable(
             _enter(part, folder, presence)
             opened = _attach_or_rebuild(part, folder, presence, want, repair, timeout)
             note_holder(folder, bytes(opened.region.uuid))
+            region.note_path(opened.target, str(absolute))
         part.begin(opened.region)
     except BaseException:
         part.let_go()
@@ -307,7 +352,10 @@ def _enter(part: Durable, folder: int, presence: ByteLock) -> None:
 
 
 def _target(folder: int) -> str:
-    facts = os.fstat(folder)
+    return _target_of(os.fstat(folder))
+
+
+def _target_of(facts: os.stat_result) -> str:
     return region.object_name(region.durable_name(facts.st_dev, facts.st_ino))
 
 

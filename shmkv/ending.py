@@ -8,14 +8,18 @@ How:  once the interpreter ends, a daemon thread that comes back to Python is en
 from __future__ import annotations
 
 from sys import is_finalizing as is_ending
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import threading
 
-    from shmkv.realthread import RealThread
-
 __all__ = ["is_ending", "is_held_for_ever", "join", "start"]
+
+
+class _Thread(Protocol):
+    def start(self) -> None: ...
+
+    def join(self) -> None: ...
 
 
 def is_held_for_ever(lock: threading.RLock) -> bool:
@@ -29,7 +33,7 @@ def is_held_for_ever(lock: threading.RLock) -> bool:
     return not free
 
 
-def start(thread: RealThread) -> bool:
+def start(thread: _Thread) -> bool:
     """Start it; False: the interpreter ends, or the system has no more threads for this process, it goes without."""
     if is_ending():
         return False  # start() would wait for a thread that never comes to run
@@ -40,7 +44,7 @@ def start(thread: RealThread) -> bool:
     return True
 
 
-def join(thread: RealThread) -> None:
+def join(thread: _Thread) -> None:
     """Wait for its end, if it has begun and may still come to one."""
     if not is_ending():
         thread.join()

@@ -375,6 +375,11 @@ def open_checked(target: str, foreign: bool) -> Descriptor:
     return fd
 
 
+def is_there(target: str) -> bool:
+    """Has an object this name?"""
+    return os.path.lexists(_path(target))
+
+
 def is_named(fd: Descriptor, target: str) -> bool:
     """Is this open object still the one under its name?"""
     try:
@@ -839,6 +844,7 @@ class Listed(NamedTuple):
     header: Header | None
     processes: int  # that live, of those that may write
     problem: str | None  # why nobody can attach to it
+    path: str | None = None  # of a durable one: its directory, as who opened it last called it
 
 
 @surroundings.explained
@@ -857,7 +863,7 @@ def _look(name: str, uid: int) -> Listed | None:
         return None
     except (ShmkvError, OSError) as error:
         return Listed(name, uid, 0, None, 0, str(error))
-    header, processes, problem = None, 0, None
+    header, processes, problem, path = None, 0, None, None
     try:
         found = os.fstat(fd)
         try:
@@ -867,13 +873,54 @@ def _look(name: str, uid: int) -> Listed | None:
                 header = parse_header(fixed, found.st_size, name)
                 _refuse_stale(header, name)
                 processes = sum(row.alive for row in rows(fd, header))
+                path = _noted_path(fd)
+                if path and not processes and not _leads_to(path, name):
+                    problem = f"its directory is gone: {shown_path(path)}"
             else:
                 problem = f"{name!r} is being made, or its creator died"
         except ShmkvError as error:
             problem = str(error)
-        return Listed(name, uid, found.st_blocks * 512, header, processes, problem)
+        return Listed(name, uid, found.st_blocks * 512, header, processes, problem, shown_path(path) if path else None)
     finally:
         fd.close()
+
+
+# ---- Directories of durable stores ---------------------------------------------------------
+
+_PATH_OFFSET, _PATH_BYTES = 2048, 2048
+
+
+def note_path(target: str, path: str) -> None:
+    """Write into the region of a durable store where its directory is, for who finds the region without it."""
+    raw = os.fsencode(path)
+    if len(raw) < _PATH_BYTES:
+        fd = _open_object(target, readonly=False)
+        try:
+            os.pwrite(fd, raw.ljust(_PATH_BYTES, b"\0"), _PATH_OFFSET)
+        finally:
+            os.close(fd)
+
+
+def _noted_path(fd: int) -> bytes | None:
+    path = os.pread(fd, _PATH_BYTES, _PATH_OFFSET).partition(b"\0")[0]
+    return path if path.startswith(b"/") else None
+
+
+def _leads_to(path: bytes, name: str) -> bool:
+    """Is that the directory of the region of this name, as far as can be seen from here?"""
+    try:
+        facts = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return durable_name(facts.st_dev, facts.st_ino) == name
+
+
+def shown_path(path: bytes) -> str:
+    """On one line, whatever it is made of."""
+    text = path.decode("utf-8", "backslashreplace")
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 # ---- Private stores ------------------------------------------------------------------------

@@ -119,3 +119,4 @@ class StoreInfo:
     uuid: UUID | None
     processes: int  # that live and are attached with the right to write
     problem: str | None  # None, or why nobody can attach to it
+    path: str | None = None  # of a durable one: its directory, as who opened it last called it

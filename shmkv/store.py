@@ -8,8 +8,10 @@ How:  everything here that walks the store goes bucket by bucket: each bucket is
 
 from __future__ import annotations
 
+import atexit
 import math
 import os
+import sys
 import weakref
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, MutableMapping, ValuesView
 from contextlib import suppress
@@ -79,6 +81,7 @@ def _store_info(listed: region.Listed) -> StoreInfo:
         uuid=UUID(bytes=header.uuid) if header else None,
         processes=listed.processes,
         problem=listed.problem,
+        path=listed.path,
     )
 
 
@@ -390,7 +393,9 @@ class Store(Handle, MutableMapping[Key, Any]):
         except BaseException:
             part.let_go()
             raise
+        part.owner = weakref.ref(self)
         self._finalizer = weakref.finalize(self, part.let_go)
+        self._finalizer.atexit = False  # then it is closed
         return self
 
     @staticmethod
@@ -1021,3 +1026,14 @@ def _pairs(other: Any) -> Iterable[tuple[Key, Any]]:
         return ((key, other[key]) for key in other.keys())  # noqa: SIM118  # as dict.update does it
     pairs: Iterable[tuple[Key, Any]] = other
     return pairs
+
+
+def _close_durable_stores() -> None:
+    """Those that are open when the interpreter ends, however it does but for a kill or `os._exit`."""
+    durable = sys.modules.get("shmkv.durable")
+    if durable is not None:
+        durable.Durable.all_at_end()
+
+
+# As early as this module is loaded, so that it runs after the callbacks of a program that still use its store.
+atexit.register(_close_durable_stores)

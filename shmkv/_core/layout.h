@@ -145,6 +145,7 @@ typedef struct skv_header {
 } skv_header;
 
 #define SKV_HEADER_SIZE 4096u
+#define SKV_PATH_OFFSET 2048u   /* of a durable store: the path of its directory, for people; region.py writes it */
 
 static_assert(sizeof(skv_fixed) == 256, "the checked part of the header is 256 bytes");
 static_assert(offsetof(skv_fixed, checksum) == 248, "checksum closes the fixed part");
@@ -152,7 +153,7 @@ static_assert(offsetof(skv_header, state) == 256, "published in docs/memory-layo
 static_assert(offsetof(skv_header, committed_pages) == 448, "published in docs/memory-layout.md");
 static_assert(offsetof(skv_log_state, file) == 88, "published as well");
 static_assert(offsetof(skv_header, log) == 1152 && offsetof(skv_header, checkpoint_lock) == 1280, "published as well");
-static_assert(sizeof(skv_header) <= SKV_HEADER_SIZE, "the header fits its page");
+static_assert(sizeof(skv_header) <= SKV_PATH_OFFSET, "the header leaves half of its page to the path");
 
 /* ---- Process table ------------------------------------------------------------------- */
 

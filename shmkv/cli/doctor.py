@@ -7,6 +7,7 @@ are read through a read-only handle.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -66,16 +67,17 @@ def examine(stores: Sequence[StoreInfo], folder: str | None = None) -> list[Find
         elif region.is_dead_private(info.name):
             findings.append(_unusable(info.name, "the process that made this private store was killed"))
         else:
-            findings += _of_store(info, _option(info.name, folder), memory)
+            findings += _of_store(info, _option(info.name, folder or info.path), memory)
     return findings
 
 
 def _option(name: str, folder: str | None) -> str:
-    """How a command names the store: a durable one only by its directory, which its region does not know."""
+    """How a command names the store: a durable one only by its directory, which regions of earlier versions do not
+    know."""
     if not region.is_durable(name):
         return f"--store {name}"
     inode = int(name.rpartition(".")[2], 16)
-    return f"--path {folder or f'DIR   (the directory with inode {inode})'}"
+    return f"--path {shlex.quote(folder) if folder else f'DIR   (the directory with inode {inode})'}"
 
 
 def _of_store(info: StoreInfo, option: str, memory: SharedMemory) -> Iterator[Finding]:

@@ -214,8 +214,13 @@ def format_stores(stores: Sequence[Mapping[str, Any]]) -> str:
         ]
         for store in stores
     ]
-    problems = [f"{store['name']}: {store['problem']}" for store in stores if store["problem"]]
-    return "\n".join([format_table(header, rows), *problems])
+    paths = [f"{store['name']} is {store['path']}" for store in stores if store.get("path") and not store["problem"]]
+    problems = [
+        f"{store['name']}: {store['problem']}" + (f"; shmkv unlink {store['name']}" if store.get("path") else "")
+        for store in stores
+        if store["problem"]
+    ]
+    return "\n".join([format_table(header, rows), *paths, *problems])
 
 
 # ---- keys ----------------------------------------------------------------------------------

@@ -53,4 +53,5 @@ def _facts(info: StoreInfo) -> dict[str, Any]:
         "created": info.created.isoformat(timespec="seconds") if info.created else None,
         "uuid": str(info.uuid) if info.uuid else None,
         "problem": info.problem,
+        "path": info.path,
     }
