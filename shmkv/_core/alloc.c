@@ -6,6 +6,7 @@
 #include "lease.h"
 #include "room.h"
 #include "runs.h"
+#include "slide.h"
 
 #define ALLOC_ROUNDS   64u      /* rounds of make room and try again before giving up         */
 
@@ -74,6 +75,13 @@ static skv_status alloc_block(skv *store, enum skv_family family, uint64_t size,
     return reason;
 }
 
+/* What is left is committed too, though it is too little: its pages may be part of a window, or take what lies in one. */
+static skv_status grow_for_run(skv *store, uint32_t n, skv_wait *wait, skv_status *reason)
+{
+    uint32_t grow = skv_pages_to_grow(store, n), left = store->page_count - skv_committed_pages(store);
+    return left ? grow_for(store, grow < left ? grow : left, wait, reason) : SKV_FULL;
+}
+
 static skv_status alloc_run(skv *store, enum skv_family family, uint64_t size, skv_wait *wait, uint64_t *offset)
 {
     uint64_t n = (size + SKV_PAGE_SIZE - 1) >> SKV_PAGE_SHIFT;
@@ -81,14 +89,14 @@ static skv_status alloc_run(skv *store, enum skv_family family, uint64_t size, s
         return SKV_FULL;
     skv_status reason = SKV_FULL;
     for (uint32_t round = 0; round < ALLOC_ROUNDS; round++) {
-        skv_status status = skv_take_run(store, family, (uint32_t)n, wait, offset);
+        skv_status status = skv_join_gaps(store, (uint32_t)n, wait);
+        if (status == SKV_OK)
+            status = skv_take_run(store, family, (uint32_t)n, wait, offset);
         if (status != SKV_FULL)
             return status;
         if (returned_by_the_dead(store, wait))
             continue;
-        uint32_t grow = skv_pages_to_grow(store, (uint32_t)n);
-        if (grow <= store->page_count - skv_committed_pages(store))
-            status = grow_for(store, grow, wait, &reason);
+        status = grow_for_run(store, (uint32_t)n, wait, &reason);
         if (worth_making_room(status))
             status = skv_unpunch(store, (uint32_t)n, wait);
         if (worth_making_room(status))

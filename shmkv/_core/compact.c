@@ -28,6 +28,7 @@
 #include "procs.h"
 #include "repair.h"
 #include "runs.h"
+#include "shrink.h"
 #include "spare.h"
 #include "sweep.h"
 
@@ -336,49 +337,6 @@ static void lower_runs(skv *store, skv_compact_report *report, skv_wait *wait)
     }
 }
 
-/* A table that is far larger than its items need, after many were deleted. */
-static skv_status shrink_bucket(skv *store, uint64_t number, skv_wait *wait)
-{
-    skv_bucket *bucket = &store->buckets[number];
-    uint64_t capacity = skv_table_capacity(skv_load_acquire(&bucket->table)), spare = 0;
-    uint32_t items = skv_load(&bucket->count);
-    uint64_t wanted = items ? skv_capacity_for(number, items) : 0;
-    if (capacity == 0 || capacity <= wanted * 3 / 2)
-        return SKV_OK;
-    if (wanted && skv_prepare_table(store, number, wanted, SKV_SPREAD, wait, &spare))
-        return SKV_OK;          /* no room for the smaller one: then not now                   */
-    skv_status status = skv_lock_bucket(store, bucket, wait);
-    uint64_t old = 0;
-    if (status == SKV_OK) {
-        uint64_t table = skv_load(&bucket->table);
-        if (skv_load(&bucket->count) <= items && skv_table_capacity(table) == capacity) {
-            bool replaced = spare && skv_replace_table_locked(store, bucket, spare, wanted);
-            if (!spare) {
-                skv_publish_table_locked(bucket, 0);
-                skv_store(&bucket->tombstones, 0);
-                skv_bump_locked(bucket);
-            }
-            old = !spare || replaced ? skv_table_offset(table) : 0;
-            spare = replaced ? 0 : spare;
-        }
-        skv_unlock(store, &bucket->lock);
-    }
-    skv_free(store, spare);
-    skv_free(store, old);
-    return status;
-}
-
-void skv_shrink_tables(skv *store, skv_wait *wait)
-{
-    for (uint64_t i = 0; i < store->bucket_count; i++) {
-        uint32_t busy = skv_busy_enter(store, true);
-        skv_status status = shrink_bucket(store, i, wait);
-        skv_busy_exit(store, busy);
-        if (status)
-            return;
-    }
-}
-
 /* Where growth had no time for huge pages.  Ranges in which memory was given back stay as they are: a
  * huge page would take it again. */
 static void gather_huge_pages(skv *store)
@@ -423,7 +381,7 @@ static skv_status compact_locked(skv *store, skv_compact_report *report, skv_wai
     /* A stopped process inside an operation makes the audit wait in vain; the rest needs none. */
     if (status && status != SKV_TIMEOUT)
         return status;
-    skv_shrink_tables(store, wait);
+    skv_shrink_tables(store, 0, store->bucket_count, NULL, wait);
     skv_leases_return(store);
     free_spares(store);
     gather_blocks(store, report, wait);

@@ -8,9 +8,6 @@
  * no lock.  `*freed` counts them. */
 skv_status skv_audit(skv *store, uint64_t *freed, skv_wait *wait);
 
-/* Smaller tables for buckets that lost most of their items.  The caller may be in an operation. */
-void skv_shrink_tables(skv *store, skv_wait *wait);
-
 /* A bit for each 16 bytes of the pages: set where a slot, a table word or an intent names a block. */
 typedef struct skv_names {
     uint64_t *bits;

@@ -50,6 +50,10 @@ struct skv {
     skv_scratch_kept scratch;           /* the arrays of a batch                              */
     _Atomic uint32_t lease_lock;        /* guards leases; held for a few instructions         */
     skv_lease   leases[SKV_FAMILIES][SKV_CLASSES];
+    _Atomic uint32_t gather_hand;       /* segments in which gather.c and window.c looked last */
+    _Atomic uint32_t window_hand;
+    _Atomic uint64_t tidy_in;   /* of an evicting store: bytes to evict until room.c looks for gaps again */
+    _Atomic uint64_t shrink_hand;       /* and the bucket where it goes on shrinking tables   */
     uint64_t    spare;          /* offset of the block of spare.h, 0 = none; guarded by the GIL */
     uint32_t    spare_class;
 };

@@ -25,9 +25,7 @@ typedef struct skv_evacuation {
 bool skv_evacuate_page(skv *store, uint32_t page, enum skv_manner manner, skv_evacuation *result, skv_wait *wait);
 /* The same for a page that this process has closed already; it is reopened if it cannot be freed. */
 bool skv_evacuate_closed_page(skv *store, uint32_t page, enum skv_manner manner, skv_evacuation *result, skv_wait *wait);
-/* The page that costs least to empty, given room elsewhere (`drop`: given nothing); false = none. */
-bool skv_sparsest_page(const skv *store, bool drop, const uint32_t *skip, uint32_t skip_count, uint32_t *page);
-/* Empties `pages` contiguous pages, the cheapest such window; true if they are free now. */
-bool skv_evacuate_window(skv *store, uint32_t pages, bool drop, skv_wait *wait);
+/* The same, and it stays closed if it cannot be freed. */
+bool skv_empty_closed_page(skv *store, uint32_t page, enum skv_manner manner, skv_evacuation *result, skv_wait *wait);
 
 #endif

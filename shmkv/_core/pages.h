@@ -64,6 +64,13 @@ static inline uint32_t skv_pw_class(uint64_t w)  { return (uint32_t)(w >> SKV_PW
 static inline uint32_t skv_pw_run(uint64_t w)    { return (uint32_t)(w >> SKV_PW_RUN_SHIFT); }
 static inline bool skv_pw_evacuating(uint64_t w) { return (w & SKV_PW_EVAC) != 0; }
 
+/* A page of blocks that nobody owns or has closed. */
+static inline bool skv_pw_is_open(uint64_t w)
+{
+    return skv_pw_state(w) == SKV_PAGE_BLOCKS && skv_pw_owner(w) == 0 && skv_pw_class(w) < SKV_CLASSES
+           && skv_pw_family(w) < SKV_FAMILIES;
+}
+
 static inline uint64_t skv_pw_make(uint32_t state, uint32_t family, uint32_t cls, uint32_t owner, uint32_t run)
 {
     return state | (uint64_t)family << SKV_PW_FAMILY_SHIFT | (uint64_t)cls << SKV_PW_CLASS_SHIFT
@@ -123,6 +130,15 @@ static inline uint32_t skv_unit_length(const skv_page *desc, uint32_t at)
 static inline uint64_t skv_unit_mask(uint32_t at, uint32_t n)
 {
     return (n == 64 ? ~UINT64_C(0) : (UINT64_C(1) << n) - 1) << at;
+}
+
+/* The most units in a row that are free. */
+static inline uint32_t skv_longest_gap(uint64_t units)
+{
+    uint32_t longest = 0;
+    for (uint64_t fits = ~units; fits; fits &= fits >> 1)
+        longest++;
+    return longest;
 }
 
 /* ---- What a page holds ---- */

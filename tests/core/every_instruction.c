@@ -32,6 +32,7 @@
  * usage: every_instruction list | every_instruction SCENE|all FIRST STRIDE      (STRIDE 0: images only)
  */
 #include "evacuate.h"
+#include "gather.h"
 #include "images.h"
 #include "scenes.h"
 
@@ -74,7 +75,7 @@ static void prepare_worker(worker *w)
         REQUIRE_OK(put_value(w->store, WARM_ID, 1 + i, w->deed->len, 0));
     prepare_items(w);
     if (w->deed->kind == EVACUATE)
-        REQUIRE(skv_sparsest_page(w->store, false, NULL, 0, &w->page), "no page can be emptied");
+        REQUIRE(skv_sparsest_page(w->store, &w->page), "no page can be emptied");
 }
 
 static skv_status evacuate(worker *w)

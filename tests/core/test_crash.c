@@ -535,6 +535,35 @@ static void evacuations(shop *w)
         add_step(w, (step){.kind = PUT, .id = id, .counter = 3, .len = 20000});
 }
 
+/* Room for a run lies between sparse pages and shorter runs: they move out of its way. */
+static void windows(shop *w)
+{
+    open_shop(w, 4 * MIB, 0);
+    fill_up(w, 0, 200, 3000);
+    preload(w, 1000, 1003, 100000);
+    fill_up(w, 200, 1000, 3000);
+    for (uint64_t id = 0; id < 1000; id++)
+        if (id % 7 && w->model.counter[id])
+            now_step(w, (step){.kind = DELETE, .id = id});
+    for (uint64_t id = 1010; id < 1013; id++)
+        add_step(w, (step){.kind = PUT, .id = id, .counter = 3, .len = 600000});
+    add_step(w, (step){.kind = PUT, .id = 1, .counter = 5, .len = 30000});
+}
+
+/* Gaps of a page between runs of five, and one long gap: before a run takes that one, others move together. */
+static void joined_gaps(shop *w)
+{
+    open_shop(w, 4 * MIB, 0);
+    for (uint64_t id = 0; id < 16; id++)
+        fill_up(w, id, id + 1, id % 2 ? 60000 : 300000);
+    fill_up(w, 16, 40, 60000);
+    for (uint64_t id = 1; id < 40; id++)
+        if ((id % 2 || id == 10) && w->model.counter[id])
+            now_step(w, (step){.kind = DELETE, .id = id});
+    for (uint64_t id = 50; id < 52; id++)
+        add_step(w, (step){.kind = PUT, .id = id, .counter = 3, .len = 300000});
+}
+
 static void compact_house(shop *w)
 {
     skv_compact_report report;
@@ -743,6 +772,8 @@ static const scenario scenarios[] = {
     {"evictions_for_a_run", evictions_for_a_run},
     {"expiries", expiries},
     {"evacuations", evacuations},
+    {"windows", windows},
+    {"joined_gaps", joined_gaps},
     {"compaction", compaction},
     {"compaction_of_tables", compaction_of_tables},
     {"audits", audits},
