@@ -13,6 +13,7 @@ from typing import Final, Literal, NamedTuple
 __all__ = [
     "STOPPED",
     "Process",
+    "blame",
     "describe",
     "locking",
     "namespace",
@@ -131,6 +132,9 @@ def _locks(info: str, byte: int) -> bool:
     return any(words[2] == "OFDLCK" and words[4] == "WRITE" and words[-2] == str(byte) for words in lines)
 
 
+_ENDED: Final = "it has ended"
+
+
 def describe(pid: int, start: int, namespace: int) -> str:
     """What people want to know of a process besides its pid, for messages, the C extension's too.
 
@@ -142,4 +146,29 @@ def describe(pid: int, start: int, namespace: int) -> str:
     if not sees_pids():
         return "/proc does not show it here"
     found = seen(Process(pid, start, namespace))
-    return ", ".join(found) if found else "it has ended"
+    return ", ".join(found) if found else _ENDED
+
+
+def blame(pid: int, start: int, namespace: int, lives: bool) -> tuple[str, str]:
+    """`describe`, and what can be done about a lock that this process holds; for the C extension's messages.
+
+    Args:
+        lives: as its liveness byte says.
+
+    >>> blame(os.getpid(), own_start(), pid_namespace(), lives=False)[0]
+    'it has ended'
+    """
+    words = describe(pid, start, namespace) if lives else _ENDED
+    if not lives:
+        return words, (
+            "this process cannot take the lock over, as it can open no descriptor of the store (another user, another "
+            "root directory, a sandbox, a limit): the next process that can does so when it writes"
+        )
+    if words == _ENDED:
+        return words, (
+            "a process that shares its open file (its parent, or another child of that) keeps the lock from being "
+            "taken over here: it does so itself when it writes; otherwise end it, then try again"
+        )
+    if namespace != pid_namespace() or not sees_pids():
+        return words, "continue that process or end it, there, then try again"
+    return words, f"continue that process (kill -CONT {pid}) or end it, then try again"

@@ -46,7 +46,7 @@ static void open_for_child_locked(skv_region *region)
         return;
     skv_close_fd(region->child_fd);
     region->child_fd = -1;
-    region->never_alone = true;
+    region->never_alone = region->fd_is_shared = true;
 }
 
 static void before_fork(void)
@@ -56,8 +56,10 @@ static void before_fork(void)
     for (skv_region *region = registry; region; region = region->next)
         pthread_mutex_lock(&region->alone_mutex);
     pthread_mutex_lock(&fork_mutex);
-    for (skv_region *region = registry; region; region = region->next)
+    for (skv_region *region = registry; region; region = region->next) {
+        skv_family_before_fork(region);         /* before the description may become a shared one */
         open_for_child_locked(region);
+    }
     errno = saved;
 }
 
@@ -66,6 +68,7 @@ static void after_fork_in_parent(void)
     for (skv_region *region = registry; region; region = region->next) {
         skv_close_fd(region->child_fd);
         region->child_fd = -1;
+        skv_family_after_fork(region, false);
     }
     pthread_mutex_unlock(&fork_mutex);
     for (skv_region *region = registry; region; region = region->next)
@@ -84,6 +87,7 @@ static void adopt_description(skv_region *region)
     else
         region->fd = region->child_fd;
     region->child_fd = -1;
+    region->fd_is_shared = false;
     /* Linux copies no page tables of a shared file mapping, so mapping again costs nothing more. */
     int protection = region->read_only ? PROT_READ : PROT_READ | PROT_WRITE;
     void *base = mmap(region->base, region->size, protection, MAP_SHARED | MAP_FIXED, region->fd, 0);
@@ -99,9 +103,10 @@ static void after_fork_in_child(void)
     for (skv_region *region = registry; region; region = region->next) {
         pthread_mutex_init(&region->alone_mutex, NULL);
         region->reserved = false;       /* the thread that moves it is not here               */
-        region->own_page = NULL;        /* not mapped here: MADV_DONTFORK                     */
-        region->dead_page = NULL;
+        region->own.page = NULL;        /* not mapped here: MADV_DONTFORK                     */
+        region->dead.page = NULL;
         adopt_description(region);
+        skv_family_after_fork(region, true);
         skv_after_fork(region->store);
     }
     errno = saved;
@@ -298,7 +303,7 @@ static skv_status attach_new_locked(int fd, const struct stat *st, bool read_onl
     region->ino = st->st_ino;
     region->read_only = read_only;
     region->refs = 1;
-    region->fd = region->child_fd = -1;
+    region->fd = region->child_fd = region->family_fd = region->child_family_fd = -1;
     pthread_mutex_init(&region->alone_mutex, NULL);
     skv_status status = build(region, fd);
     if (status) {

@@ -111,12 +111,12 @@ bool skv_byte_is_held(int fd, uint64_t offset)
     return fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
 }
 
-static uint64_t liveness_byte(const skv_region *region, uint32_t slot)
+uint64_t skv_liveness_byte(const skv_region *region, uint32_t slot)
 {
     return region->procs_offset + slot * (uint64_t)sizeof(skv_proc);
 }
 
-static void *keep_by_mapping(int fd)
+void *skv_keep_by_mapping(int fd)
 {
     void *page = mmap(NULL, LOCK_PAGE, PROT_READ, MAP_SHARED, fd, 0);
     if (page == MAP_FAILED)
@@ -127,30 +127,45 @@ static void *keep_by_mapping(int fd)
     return NULL;
 }
 
-/* Takes a liveness byte and keeps it with a page that is never touched; NULL if somebody else has
- * it, or on any doubt. */
-static void *hold_byte_locked(const skv_region *region, uint32_t slot)
+/* With a description that is new, and nobody else's. */
+static bool hold_anew_locked(const skv_region *region, int fd, uint32_t slot, skv_hold *hold)
 {
-    int fd = skv_region_reopen_locked(region);
-    if (fd < 0)
-        return NULL;
-    void *page = skv_lock_byte(fd, liveness_byte(region, slot), F_WRLCK) ? keep_by_mapping(fd) : NULL;
-    skv_close_fd(fd);
-    return page;
+    void *page = skv_lock_byte(fd, skv_liveness_byte(region, slot), F_WRLCK) ? skv_keep_by_mapping(fd) : NULL;
+    if (page)
+        *hold = (skv_hold){.page = page, .slot = slot};
+    return page != NULL;
 }
 
-static void drop_page(void **page)
+/* Takes a liveness byte and keeps it with a page that is never touched; false if somebody else has it, or on any
+ * doubt.  Where the object may not be opened any more, or the lock that is met may be one of our own family, the
+ * family tells.  errno is that of the opening. */
+static bool hold_byte_locked(skv_region *region, uint32_t slot, skv_hold *hold)
 {
-    if (*page)
-        munmap(*page, LOCK_PAGE);
-    *page = NULL;
+    int fd = skv_region_reopen_locked(region), error = fd < 0 ? errno : EAGAIN;
+    bool held = fd >= 0 && hold_anew_locked(region, fd, slot, hold);
+    skv_close_fd(fd);
+    if (!held && (fd < 0 || region->fd_is_shared))
+        held = skv_family_hold_locked(region, slot, hold);
+    errno = error;
+    return held;
+}
+
+static void drop(skv_region *region, skv_hold *hold)
+{
+    if (!hold->page)
+        return;
+    if (hold->by_family)
+        skv_family_let_go_locked(region, hold->slot);
+    munmap(hold->page, LOCK_PAGE);
+    hold->page = NULL;
 }
 
 void skv_region_let_go(skv_region *region)
 {
     skv_fork_lock();
-    drop_page(&region->own_page);
-    drop_page(&region->dead_page);
+    drop(region, &region->own);
+    drop(region, &region->dead);
+    skv_family_close(region);
     skv_fork_unlock();
 }
 
@@ -161,7 +176,7 @@ bool skv_region_lives(void *context, uint32_t slot)
 {
     skv_region *region = context;
     int fd = skv_region_usable_fd(region);
-    return fd < 0 || skv_byte_is_held(fd, liveness_byte(region, slot));
+    return fd < 0 || skv_byte_is_held(fd, skv_liveness_byte(region, slot)) || skv_family_lives(region, slot);
 }
 
 /* A byte that was taken before, for a slot that turned out to be in use, is given back. */
@@ -170,14 +185,15 @@ bool skv_region_claim_own(void *context, uint32_t slot)
     skv_region *region = context;
     if (slot >= SKV_PROCS || region->read_only)
         return false;
+    skv_hold hold;
     skv_fork_lock();
-    void *page = hold_byte_locked(region, slot);
-    if (page) {
-        drop_page(&region->own_page);
-        region->own_page = page;
+    bool held = hold_byte_locked(region, slot, &hold);
+    if (held) {
+        drop(region, &region->own);
+        region->own = hold;
     }
     skv_fork_unlock();
-    return page != NULL;
+    return held;
 }
 
 /* The first question costs half a microsecond and is the end of it for a live process.  It is only
@@ -185,15 +201,10 @@ bool skv_region_claim_own(void *context, uint32_t slot)
 bool skv_region_claim_dead(void *context, uint32_t slot)
 {
     skv_region *region = context;
-    if (slot >= SKV_PROCS || region->read_only || skv_byte_is_held(region->fd, liveness_byte(region, slot)))
+    if (slot >= SKV_PROCS || region->read_only || skv_byte_is_held(region->fd, skv_liveness_byte(region, slot)))
         return false;
     skv_fork_lock();
-    bool taken = false;
-    if (!region->dead_page) {
-        region->dead_page = hold_byte_locked(region, slot);
-        region->dead_slot = slot;
-        taken = region->dead_page != NULL;
-    }
+    bool taken = !region->dead.page && hold_byte_locked(region, slot, &region->dead);
     skv_fork_unlock();
     return taken;
 }
@@ -202,8 +213,8 @@ void skv_region_release_dead(void *context, uint32_t slot)
 {
     skv_region *region = context;
     skv_fork_lock();
-    if (region->dead_page && region->dead_slot == slot)
-        drop_page(&region->dead_page);
+    if (region->dead.page && region->dead.slot == slot)
+        drop(region, &region->dead);
     skv_fork_unlock();
 }
 

@@ -99,6 +99,8 @@ static skv_status register_locked(skv *store)
         return SKV_OK;
     /* Not the table is full, but this process lacks a descriptor or a mapping: errno tells. */
     errno = error;
+    if (refused && (error == EACCES || error == EPERM || error == ENOENT))
+        return SKV_FORKED;      /* had it been able to open the object, it would have a row   */
     return refused ? SKV_OS_ERROR : SKV_NO_SLOT;
 }
 

@@ -62,7 +62,9 @@ static const struct {
     [SKV_LOG_FAILED] = {NULL, SKV_E_LOG_FAILED,
                         "a write or a sync of the log failed, and nobody knows what of the last changes is on the disk: close the "
                         "store in all processes, see to the disk, and open it again"},
-    [SKV_FORKED] = {NULL, SKV_E_FORKED, "this process was forked and could not register with the store: open it anew"},
+    [SKV_FORKED] = {NULL, SKV_E_FORKED, "this process was forked after the right to open the store was given up (by another user, another root directory or a "
+                    "sandbox), so it cannot prove to others that it lives, and may only read; nothing was changed: fork first and give "
+                    "the right up in the child"},
 };
 
 /* What a log says with ESTALE, whatever was asked of it. */

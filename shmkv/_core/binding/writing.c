@@ -3,13 +3,13 @@
 
 #include <math.h>
 
-#include "../engine.h"
+#include "../procs.h"
 
 /* What the caller of the timeout needs of a row: copied, because Python code runs afterwards. */
 typedef struct blamed {
     uint32_t pid;
     uint64_t start_time, pid_namespace;
-    bool known, is_own;
+    bool known, is_own, lives;
 } blamed;
 
 static blamed read_blamed(skv *store, uint32_t slot)
@@ -18,24 +18,35 @@ static blamed read_blamed(skv *store, uint32_t slot)
         return (blamed){.known = false};
     const skv_proc *proc = &store->procs[slot];
     return (blamed){skv_load(&proc->pid), skv_load(&proc->start_time), skv_load(&proc->pid_namespace), true,
-                    slot == skv_load(&store->slot)};
+                    slot == skv_load(&store->slot), skv_is_living(store, slot)};
 }
 
-/* " (words about the process)", or "": it is only for a message. */
+/* (words about the process, what to do), or NULL without an exception: it is only for a message. */
 static PyObject *describe_process(const blamed *who)
 {
     PyObject *module = PyImport_ImportModule("shmkv.processes");
-    PyObject *words = module ? PyObject_CallMethod(module, "describe", "IKK", (unsigned int)who->pid,
-                                                   (unsigned long long)who->start_time,
-                                                   (unsigned long long)who->pid_namespace)
-                             : NULL;
+    PyObject *pair = module ? PyObject_CallMethod(module, "blame", "IKKO", (unsigned int)who->pid,
+                                                  (unsigned long long)who->start_time,
+                                                  (unsigned long long)who->pid_namespace, who->lives ? Py_True : Py_False)
+                            : NULL;
     Py_XDECREF(module);
-    PyObject *text = words ? PyUnicode_FromFormat(" (%S)", words) : NULL;
-    Py_XDECREF(words);
-    if (text)
-        return text;
+    if (pair && PyTuple_Check(pair) && PyTuple_GET_SIZE(pair) == 2)
+        return pair;
+    Py_XDECREF(pair);
     PyErr_Clear();
-    return PyUnicode_FromString("");
+    return NULL;
+}
+
+static void raise_blaming(Handle *handle, const blamed *who, const char *seconds, PyObject *described)
+{
+    if (described)
+        skv_raise(handle->state, SKV_E_LOCK_TIMEOUT,
+                  "process %u (%S) held a lock of the store for longer than lock_timeout (%s s); nothing was changed: %S",
+                  (unsigned int)who->pid, PyTuple_GET_ITEM(described, 0), seconds, PyTuple_GET_ITEM(described, 1));
+    else
+        skv_raise(handle->state, SKV_E_LOCK_TIMEOUT,
+                  "process %u held a lock of the store for longer than lock_timeout (%s s); nothing was changed",
+                  (unsigned int)who->pid, seconds);
 }
 
 void writing_raise_timeout(Handle *handle, skv *store, uint32_t slot)
@@ -53,11 +64,7 @@ void writing_raise_timeout(Handle *handle, skv *store, uint32_t slot)
     handle_pause(handle, &frame);
     PyObject *described = describe_process(&who);
     handle_resume(&frame);
-    if (described)
-        skv_raise(handle->state, SKV_E_LOCK_TIMEOUT,
-                  "process %u%U held a lock of the store for longer than lock_timeout (%s s); nothing was changed: "
-                  "continue that process (kill -CONT %u) or end it, then try again",
-                  (unsigned int)who.pid, described, seconds, (unsigned int)who.pid);
+    raise_blaming(handle, &who, seconds, described);
     Py_XDECREF(described);
 }
 
