@@ -138,11 +138,12 @@ static bool hold_anew_locked(const skv_region *region, int fd, uint32_t slot, sk
 
 /* Takes a liveness byte and keeps it with a page that is never touched; false if somebody else has it, or on any
  * doubt.  Where the object may not be opened any more, or the lock that is met may be one of our own family, the
- * family tells.  errno is that of the opening. */
+ * family tells.  errno is that of the first way. */
 static bool hold_byte_locked(skv_region *region, uint32_t slot, skv_hold *hold)
 {
-    int fd = skv_region_reopen_locked(region), error = fd < 0 ? errno : EAGAIN;
+    int fd = skv_region_reopen_locked(region);
     bool held = fd >= 0 && hold_anew_locked(region, fd, slot, hold);
+    int error = errno;
     skv_close_fd(fd);
     if (!held && (fd < 0 || region->fd_is_shared))
         held = skv_family_hold_locked(region, slot, hold);
