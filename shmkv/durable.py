@@ -34,6 +34,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 from shmkv import _core, ending, region
 from shmkv._core import Descriptor
+from shmkv.backup import back_up
 from shmkv.ending import is_held_for_ever
 from shmkv.errors import (
     CorruptStoreError,
@@ -151,6 +152,21 @@ class Durable:
             if made is not None:
                 return Snapshot(items=made[1], bytes=made[2])
             time.sleep(0.01)
+
+    def back_up(self, opened: _core.Region, path: str | os.PathLike[str]) -> Snapshot:
+        """Copy the store as it is at one instant to a new directory."""
+        target, folder = absolute_path(path), self._usable_folder()
+        settings = _read_settings(self.path, folder)
+        if settings is None:
+            raise CorruptStoreError(f"{self.path} has lost its {SETTINGS_FILE}: restore it from a copy")
+
+        def make_snapshot() -> tuple[int, int]:
+            while (made := _core.durable_checkpoint(opened)) is None:
+                time.sleep(0.01)
+            return made[0], made[1]
+
+        items = back_up(opened, folder, target, make_snapshot, lambda made: _write_settings(made, settings))
+        return Snapshot(items=items, bytes=sum(each.stat().st_size for each in target.iterdir()))
 
     def leave(self, regions: list[_core.Region], target: str, identity: region.Identity) -> None:
         """The handle is being closed: sync, and, as the last one, write a snapshot and give the memory back.
@@ -367,6 +383,7 @@ def _attach_or_rebuild(
         raise CorruptStoreError(
             f"{part.path} holds a log, but no {SETTINGS_FILE}: it belongs to a DataStore, or that file was lost"
         )
+    _refuse_laid_over(part.path, folder)
     target = _target(folder)
     opened = _attach(part, folder, target, settings, want, repair, timeout) if settings else None
     if opened is None:
@@ -506,6 +523,30 @@ def _fill(part: Durable, folder: int, opened: region.Opened, settings: Settings,
 
 def _highest(folder: int) -> int:
     return max((int(match[1]) for name in os.listdir(folder) if (match := _LOG_FILE.fullmatch(name))), default=0)
+
+
+def _refuse_laid_over(path: Path, folder: int) -> None:
+    """What a snapshot has made superfluous may be left over by a kill; then it is older than the snapshot.  Where it
+    is younger somebody has put it there, and would wait for what is in it in vain.
+
+    By the time of the last change of the inode, which a copy cannot bring with it.
+    """
+    found = {name: int(match[1]) for name in os.listdir(folder) if (match := _LOG_FILE.fullmatch(name))}
+    newest = max((name for name in found if name.endswith(".snapshot")), default=None)
+    if newest is None:
+        return
+    made = os.stat(newest, dir_fd=folder).st_ctime_ns
+    later = [
+        name
+        for name, number in sorted(found.items())
+        if number < found[newest] and os.stat(name, dir_fd=folder).st_ctime_ns > made
+    ]
+    if later:
+        raise CorruptStoreError(
+            f"{path} holds files that were put there after {newest}, and are of an earlier state: {', '.join(later)}: "
+            "a backup laid over a store that had gone further, nothing was changed.  To go back to the backup, move "
+            "everything out of the directory and copy the backup into it; to go on with what was there, remove them"
+        )
 
 
 def _keep_damaged(path: Path, folder: int) -> Path:

@@ -680,6 +680,34 @@ class Store(Handle, MutableMapping[Key, Any]):
         if self._durable is not None:
             _core.durable_sync(self._opened(), self._lock_timeout)
 
+    def backup(self, path: str | os.PathLike[str]) -> Snapshot:
+        """Copy a durable store, as it is at one instant, to a directory that `Store.open` opens, while others go on.
+
+        Atomicity: the copy is the store at one instant during the call, batches whole; killed at any time, there is
+            no directory of that name.  O(n), and a snapshot of the store besides.
+
+        Args:
+            path: a directory that is not there yet, or is empty.
+
+        Raises:
+            ShmkvError: the store is in memory only.
+            StoreExistsError: there is something at `path`.
+            StoreFullError: one of the disks is full.
+            LogFailedError: the disk does not write.
+
+        >>> import tempfile
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> with Store.open(folder.name + "/store", size="16MiB") as store:
+        ...     store["kept"] = "twice"
+        ...     copy = store.backup(folder.name + "/backup")
+        >>> with Store.open(folder.name + "/backup") as store:
+        ...     store["kept"]
+        'twice'
+        """
+        if self._durable is None:
+            raise ShmkvError("a store in memory has no backups: Store.open(path) makes a durable one")
+        return self._durable.back_up(self._opened(), path)
+
     def snapshot(self) -> Snapshot:
         """Write the whole store to a file of its directory, and drop the log before it, while others go on.
 

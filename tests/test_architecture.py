@@ -20,7 +20,7 @@ CORE = PACKAGE / "_core"
 LEVELS = {
     "_core": -1, "errors": -1, "realthread": -1,
     "ending": 0, "failing": 0, "leaving": 0, "objects": 0, "processes": 0, "surroundings": 0,
-    "codecs": 1, "region": 1, "deepcheck": 1, "folder": 1, "keeper": 1, "walking": 1,
+    "backup": 1, "codecs": 1, "region": 1, "deepcheck": 1, "folder": 1, "keeper": 1, "walking": 1,
     "claim": 2, "durable": 2, "outside": 2, "replacing": 2, "reports": 2,
     "store": 3,
     "datastore": 4, "keyvalue": 4, "forms": 4,
