@@ -114,7 +114,32 @@ def containers(scratch: Path, calls: int) -> Figures:
     return {"calls": 1, "processes": 2}
 
 
-# ---- Another user ------------------------------------------------------------------------------
+# ---- Without /proc -------------------------------------------------------------------------------
+
+UNKNOWN = """
+import sys
+from shmkv import NoProcError, Store
+
+name, volume = sys.argv[1:]
+ways = (lambda: Store.attach(name), lambda: Store.create(name + "-new"), lambda: Store(name))
+for way in (*ways, Store, lambda: Store.open(volume, size="4MiB")):
+    try:
+        way()
+        raise SystemExit("a store was opened by a process that nobody can know")
+    except NoProcError as error:
+        assert "/proc" in str(error) and "mount" in str(error), error
+"""
+
+
+def without_proc(scratch: Path) -> Figures:
+    with stage() as store:
+        run_python(UNKNOWN, store.name, str(scratch / "volume"), before=in_mounts("mount -t tmpfs tmpfs /proc"))
+        call(store, 1)
+        judge(store, 1)
+    return {"calls": 5}
+
+
+# ---- Another user --------------------------------------------------------------------------------
 
 STRANGER = """
 import os, sys
@@ -158,6 +183,12 @@ SCENES = [
         "a durable store is open in one of them at a time",
         containers,
         (allowed(*in_mounts("mount -t tmpfs tmpfs /dev/shm")),),
+    ),
+    Scene(
+        "no /proc",
+        "a store is refused, by an error that says so",
+        lambda scratch, calls: without_proc(scratch),
+        (allowed(*in_mounts("mount -t tmpfs tmpfs /proc")),),
     ),
     Scene("another user, let in by the mode", "every call is counted", lambda scratch, calls: stranger(calls), (root,)),
 ]

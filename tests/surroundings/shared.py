@@ -1,4 +1,4 @@
-"""A /dev/shm that is small, or of other options than usual."""
+"""A /dev/shm that is small, read-only, forbidden, missing, or no tmpfs."""
 
 from __future__ import annotations
 
@@ -72,6 +72,15 @@ KINDS = {
     "small": ("mount -t tmpfs -o size=4m tmpfs /dev/shm", 4, 5),
     "of 64 MiB, as containers have": ("mount -t tmpfs -o size=64m tmpfs /dev/shm", 6, 6),
     "that may not run programs": ("mount -t tmpfs -o noexec,nosuid,nodev tmpfs /dev/shm", 6, 6),
+    "read-only": ("mount -t tmpfs -o ro tmpfs /dev/shm", 1, 2),
+    "that is a ramfs": ("mount -t ramfs ramfs /dev/shm", 1, 2),
+    "that is missing": (
+        "mkdir {scratch}/dev && mount -t tmpfs tmpfs {scratch}/dev && touch {scratch}/dev/null {scratch}/dev/urandom "
+        "&& mount --bind /dev/null {scratch}/dev/null && mount --bind /dev/urandom {scratch}/dev/urandom "
+        "&& mount --move {scratch}/dev /dev",
+        0,
+        2,
+    ),
 }
 
 
