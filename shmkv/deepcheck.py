@@ -156,7 +156,7 @@ def _path_of(store: str | os.PathLike[str], uid: int | None) -> str:
     path = os.fspath(store)
     if not isinstance(store, str) or os.sep in path:
         return path
-    return f"/dev/shm/shmkv.{os.geteuid() if uid is None else uid}.{path}"
+    return f"/dev/shm/shmkv{_VERSION if _VERSION > 1 else ''}.{os.geteuid() if uid is None else uid}.{path}"
 
 
 class _Found:

@@ -72,6 +72,10 @@ SYNC_MODES = ("interval", "always", "none")
 FORMAT = 1
 SETTINGS_BYTES = 4096  # the file is never longer
 _UUID_BYTES = 16
+# So long an opening waits for processes of a release with another layout, which in a rolling reload are just being
+# ended; less than the 30 s after which a supervisor of workers gives one up that does not begin.
+OTHER_RELEASE_SECONDS = 20.0
+_LOOK_SECONDS = 0.1
 OPENING, PRESENCE = 0, 1
 
 PROGRESS_SECONDS = 2.0
@@ -343,6 +347,19 @@ def open_durable(
         raise ValueError(f"sync is 'interval', 'always' or 'none', not {sync!r}")
     want = region.wanted(size, None, None)
     absolute = absolute_path(path)
+    deadline = time.monotonic() + OTHER_RELEASE_SECONDS
+    while True:
+        try:
+            return _open_once(absolute, want, sync=sync, exclusive=exclusive, repair=repair, timeout=timeout)
+        except _OtherReleaseError:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(_LOOK_SECONDS)  # with nothing held: who leaves needs what an opening holds
+
+
+def _open_once(
+    absolute: Path, want: region.Wanted, *, sync: str, exclusive: bool, repair: bool, timeout: float
+) -> tuple[region.Opened, Durable]:
     folder = open_folder(absolute, "a durable store")
     presence = ByteLock(folder, PRESENCE)
     part = Durable(absolute, folder, presence, sync=sync, exclusive=exclusive, timeout=timeout)
@@ -357,6 +374,20 @@ def open_durable(
         part.let_go()
         raise
     return opened, part
+
+
+class _OtherReleaseError(StoreLockedError):
+    """Processes of a release with another layout have it open: it is waited for them."""
+
+
+def _refuse_beside_other_release(path: Path, target: str, folder: int) -> None:
+    """One log has one region; what another release has in its own is in the log as soon as it has left."""
+    for other in region.of_other_layouts():
+        if other.name == region.store_name(target):
+            raise _OtherReleaseError(
+                f"{path} is open (pid {holder_of(folder)}) in a release of shmkv with layout version "
+                f"{other.layout_version}, this one has {_core.LAYOUT_VERSION}: end those processes, and open it again"
+            )
 
 
 def _enter(part: Durable, folder: int, presence: ByteLock) -> None:
@@ -388,6 +419,7 @@ def _attach_or_rebuild(
     opened = _attach(part, folder, target, settings, want, repair, timeout) if settings else None
     if opened is None:
         if presence.others():
+            _refuse_beside_other_release(part.path, target, folder)
             raise StoreLockedError(
                 f"{part.path} is open in processes whose shared memory is out of reach here (pid {holder_of(folder)}): "
                 "of another user, or in another container"
@@ -411,6 +443,10 @@ def _unlink_unused(path: Path, target: str, settings: Settings | None, timeout: 
             )
     with contextlib.suppress(StoreNotFoundError):
         region.unlink(target)
+    for other in region.of_other_layouts():  # nobody has the directory open, so nobody of another release either
+        if other.name == region.store_name(target):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(other.path)
 
 
 def _attach(

@@ -62,7 +62,11 @@ FOREIGN_NAMESPACE_GRACE_S = 60.0
 # ---- Names ---------------------------------------------------------------------------------
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,200}", re.ASCII)
-_OBJECT = re.compile(r"shmkv\.([0-9]+)\.([A-Za-z0-9._-]{1,200})", re.ASCII)
+# Each layout version has names of its own, so that two releases which read different ones can be attached at once, as
+# in a rolling reload: neither meets a region that it must not touch.  The first version's have no number.
+_NAME_SPACE = "shmkv" if _core.LAYOUT_VERSION == 1 else f"shmkv{_core.LAYOUT_VERSION}"
+_OBJECT = re.compile(rf"{_NAME_SPACE}\.([0-9]+)\.([A-Za-z0-9._-]{{1,200}})", re.ASCII)
+_OBJECT_OF_ANY = re.compile(r"shmkv([2-9][0-9]*)?\.([0-9]+)\.([A-Za-z0-9._-]{1,200})", re.ASCII)
 # durable.<device>.<inode> of its directory
 _DURABLE = re.compile(r"durable\.[0-9a-f]+\.[0-9a-f]+", re.ASCII)
 # private.<pid>.<start time in clock ticks>.<pid namespace>-<random>
@@ -107,7 +111,7 @@ def object_name(name: str, uid: int | None = None) -> str:
     >>> object_name("jobs", 1000)
     '/shmkv.1000.jobs'
     """
-    return f"/shmkv.{os.geteuid() if uid is None else uid}.{check_name(name)}"
+    return f"/{_NAME_SPACE}.{os.geteuid() if uid is None else uid}.{check_name(name)}"
 
 
 def store_name(target: str) -> str:
@@ -848,6 +852,24 @@ class Listed(NamedTuple):
 
 
 @surroundings.explained
+class OfOtherLayout(NamedTuple):
+    """A region that only a release of another layout version reads."""
+
+    name: str
+    layout_version: int
+    path: str  # of its object
+
+
+def of_other_layouts() -> list[OfOtherLayout]:
+    """The regions of this user that releases of other layout versions have made, or may have in use."""
+    found = []
+    for entry in sorted(os.listdir(SHM_DIRECTORY)):
+        match = _OBJECT_OF_ANY.fullmatch(entry)
+        if match and match[2] == str(os.geteuid()) and not entry.startswith(f"{_NAME_SPACE}."):
+            found.append(OfOtherLayout(match[3], int(match[1] or 1), _path(f"/{entry}")))
+    return found
+
+
 def list_regions(uid: int | None = None) -> list[Listed]:
     """Every store of one user (this one if it is not given), by name; nothing is mapped or changed."""
     wanted_uid = os.geteuid() if uid is None else uid

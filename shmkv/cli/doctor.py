@@ -71,6 +71,20 @@ def examine(stores: Sequence[StoreInfo], folder: str | None = None) -> list[Find
     return findings
 
 
+def of_other_releases() -> list[Finding]:
+    """Regions of this user that this release does not read."""
+    return [
+        Finding(
+            other.name,
+            "other-layout",
+            f"its memory has layout version {other.layout_version}, which another release of shmkv reads",
+            "once the processes of that release have ended, it only takes memory",
+            f"rm {other.path}   (when they have)",
+        )
+        for other in region.of_other_layouts()
+    ]
+
+
 def _option(name: str, folder: str | None) -> str:
     """How a command names the store: a durable one only by its directory, which regions of earlier versions do not
     know."""

@@ -34,10 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the findings; 1 if there are any."""
-    from shmkv.cli.doctor import examine
+    from shmkv.cli.doctor import examine, of_other_releases
 
     stores = _chosen(args)
-    findings = [finding._asdict() for finding in examine(stores, args.path)]
+    found = examine(stores, args.path)
+    if args.store is None and args.path is None:
+        found += of_other_releases()
+    findings = [finding._asdict() for finding in found]
     if args.json:
         out.json_line({"stores": len(stores), "findings": findings})
     else:
