@@ -139,6 +139,54 @@ def without_proc(scratch: Path) -> Figures:
     return {"calls": 5}
 
 
+# ---- Rights that are given up --------------------------------------------------------------------
+
+DROPS = """
+import os, signal, sys
+import shmkv.reports  # while it can be found
+from surroundings.scene import call
+from shmkv import ForkedError, Store
+
+def forked_dies():
+    child = os.fork()
+    if child == 0:
+        try:
+            call(store, 0)
+        except ForkedError as error:  # says what to do instead, and is allowed to
+            os._exit(7 if "fork first" in str(error) else 8)
+        os.kill(os.getpid(), signal.SIGKILL)
+    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert ended in (-signal.SIGKILL, 7), f"a child ended with {ended}"
+    return ended != 7
+
+store, calls = Store.attach(sys.argv[1]), int(sys.argv[2])
+made = forked_dies()
+FIRST
+made += forked_dies()
+for number in range(calls):
+    call(store, number)
+made += forked_dies()
+assert store.check().ok
+store.close()
+print(int(made))
+"""
+
+DROPPED = {
+    "setuid after the store was opened": "os.setgid(65534); os.setuid(65534)",
+    "setuid after the first call": "call(store, 0); os.setgid(65534); os.setuid(65534)",
+    "chroot into an empty folder": "call(store, 0); os.mkdir(sys.argv[3]); os.chroot(sys.argv[3])",
+    "chroot and setuid": "os.mkdir(sys.argv[3]); os.chroot(sys.argv[3]); os.setgid(65534); os.setuid(65534)",
+}
+
+
+def dropped(first: str, scratch: Path, calls: int) -> Figures:
+    """A process goes on with what it opened when it had the right; its children too, or they are told why not."""
+    with stage() as store:
+        made = run_python(DROPS.replace("FIRST", first), store.name, str(calls), str(scratch / "empty"))
+        judge(store, calls + int(made) + first.count("call("))
+    return {"calls": calls}
+
+
 # ---- Another user --------------------------------------------------------------------------------
 
 STRANGER = """
@@ -189,6 +237,15 @@ SCENES = [
         "a store is refused, by an error that says so",
         lambda scratch, calls: without_proc(scratch),
         (allowed(*in_mounts("mount -t tmpfs tmpfs /proc")),),
+    ),
+    *(
+        Scene(
+            name,
+            "calls go on, also past a process that died",
+            lambda scratch, calls, first=first: dropped(first, scratch, calls),
+            (root,),
+        )
+        for name, first in DROPPED.items()
     ),
     Scene("another user, let in by the mode", "every call is counted", lambda scratch, calls: stranger(calls), (root,)),
 ]
