@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from helpers import Forked, durable_folder, files_of, lose_memory
+from shell import run
 
 from shmkv import Store, durable
 from shmkv.errors import CorruptStoreError, ShmkvError, StoreExistsError
@@ -93,6 +94,20 @@ def test_killed_on_the_way(folder: Path) -> None:
         store.backup(folder.parent / "last")
         with Store.open(folder.parent / "last") as again:
             assert len(again) == 2000
+
+
+def test_the_command(folder: Path) -> None:
+    with Store.open(folder, size="16MiB") as store:
+        store["a"] = 1
+        told = run("backup", "--path", str(folder), str(folder.parent / "first"), "--json")
+        assert (told.status, told.json["items"]) == (0, 1)
+        assert run("backup", "--path", str(folder), str(folder.parent / "second")).out.startswith(b"1 items, ")
+        refused = run("backup", "--path", str(folder), str(folder.parent / "first"))
+        assert refused.status != 0
+        assert "holds something" in refused.err
+    for copy in ("first", "second"):
+        with Store.open(folder.parent / copy) as store:
+            assert store["a"] == 1
 
 
 def test_where_it_cannot_be(folder: Path, store: Store) -> None:

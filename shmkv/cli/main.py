@@ -92,6 +92,7 @@ COMMANDS: Final = {
     "metrics": Command("metrics", "print the numbers of a store for Prometheus"),
     "import": Command("import_", "load items from a TSV, CSV or JSON Lines file"),
     "export": Command("export", "print every item, so that `shmkv import` stores it again"),
+    "backup": Command("backup", "copy a durable store, as it is at one instant, to another directory"),
     "ls": Command("ls", "list the stores of this machine"),
     "check": Command("check", "walk every invariant of a store; changes nothing"),
     "compact": Command("compact", "drop what has expired, collect after the dead, give memory back"),
