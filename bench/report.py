@@ -17,7 +17,7 @@ from bench.harness import HEADER, RESULTS, ROOT, Row, row_cells
 from shmkv.cli.render import format_ns, format_table
 
 PAGE: Final = ROOT / "docs" / "benchmarks.md"
-ORDER: Final = ("compare", "memory", "churn", "import_speed", "durable", "serving", "startup")
+ORDER: Final = ("compare", "memory", "churn", "reuse", "import_speed", "durable", "serving", "startup")
 
 HEAD: Final = """\
 # Benchmarks
@@ -44,6 +44,7 @@ TITLES: Final = {
     "compare": "Against a dict",
     "memory": "Memory per entry",
     "churn": "Overwrites of mixed sizes, then compact()",
+    "reuse": "Room after a change of sizes",
     "import_speed": "`shmkv import`",
     "durable": "Durable stores and `DataStore`",
     "serving": "`shmkv serve`",

@@ -32,7 +32,11 @@ pytestmark = pytest.mark.slow
 
 def bench_stores() -> set[str]:
     """Those whose process has ended: another benchmark may run on this machine."""
-    names = {name for name in store_names() if name.startswith(("bench.", "compare.", "memory.", "churn.", "startup."))}
+    names = {
+        name
+        for name in store_names()
+        if name.startswith(("bench.", "compare.", "memory.", "churn.", "reuse.", "startup."))
+    }
     return {name for name in names if not any(map(psutil.pid_exists, map(int, re.findall(r"\b\d+\b", name))))}
 
 
@@ -223,6 +227,7 @@ def run_script(name: str, directory: Path, *words: str) -> dict[str, object]:
         ("compare", ["--keys", "20000", "--rounds", "1", "--batches", "2"]),
         ("memory", ["--keys", "60000"]),
         ("churn", ["--keys", "5000", "--overwrites", "50000"]),
+        ("reuse", ["--mib", "1", "--latency-mib", "4"]),
         ("import_speed", ["--keys", "50000", "--rounds", "1"]),
         ("startup", ["--rounds", "2"]),
     ],

@@ -104,3 +104,13 @@ def test_an_evicting_store_changes_its_sizes(make_store: Make, old: str, new: st
     found, most = len(list(store.scan("new"))), len(list(fresh.scan("new")))
     assert found >= needed(most, new), f"{found} of {most} values of {new}"
     check(store)
+
+
+@pytest.mark.parametrize("size", [16, 100, 1500])
+def test_an_evicting_store_takes_each_batch(make_store: Make, size: int) -> None:
+    """The blocks of a batch that is not there yet may lie in every page of a small store."""
+    store = make_store(size=MIB, on_full="evict")
+    for first in range(0, 3 * MIB // (size + 50), 100):
+        store.put_many({f"k{first + i}": b"v" * size for i in range(100)})
+        assert f"k{first}" in store
+    check(store)
