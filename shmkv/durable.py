@@ -369,6 +369,7 @@ def _open_once(
             opened = _attach_or_rebuild(part, folder, presence, want, repair, timeout)
             note_holder(folder, bytes(opened.region.uuid))
             region.note_path(opened.target, str(absolute))
+        presence.share()  # children that are forked from now on may use the store
         part.begin(opened.region)
     except BaseException:
         part.let_go()
@@ -436,7 +437,8 @@ def _unlink_unused(path: Path, target: str, settings: Settings | None, timeout: 
     except (StoreNotFoundError, StaleStoreError, CorruptStoreError, LayoutVersionError):
         pass
     else:
-        if settings and found.region.log_uuid == settings.uuid and not found.region.alone:
+        in_use = _core.durable_state(found.region)["segment"] != 0  # else nobody has it but children of who filled it
+        if settings and found.region.log_uuid == settings.uuid and in_use and not found.region.alone:
             raise StoreLockedError(
                 f"{path} is open in other processes, and its file {LOCK_FILE!r} was removed or replaced since, nothing "
                 "was changed: close it in all of them first"

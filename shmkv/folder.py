@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import math
 import os
 import struct
@@ -39,6 +40,8 @@ __all__ = [
 LOCK_FILE = "lock"
 SETTINGS_FILE = "store.json"  # of a durable store; a DataStore has none
 _PID_BYTES = 20
+_TELL_SECONDS = 2.0  # a wait that is longer is told, with whom it is for, and again after ten times as long
+_log = logging.getLogger("shmkv")
 # Who waits for a lock looks for who has it: first after so many seconds, then so often, for a twentieth of the time.
 _FIRST_LOOK = 0.5
 _LOOK_SECONDS = 0.1
@@ -107,14 +110,15 @@ def replace_file(folder: int, name: str, content: bytes) -> None:
 
 
 class ByteLock:
-    """A lock on one byte of the lock file, on a description of its own."""
+    """A lock on one byte of the lock file, on a description of its own, which forked children do not have: it ends with
+    this process, unless `share` was called."""
 
-    _fd: int = -1
+    _fd: Descriptor | int = -1
     _identity: tuple[int, int] | None = None
 
     def __init__(self, folder: int, byte: int) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
-        self._fd = Descriptor.open(LOCK_FILE, flags, 0o600, folder)
+        self._fd = Descriptor.open_private(LOCK_FILE, flags, 0o600, folder)
         self._identity = identity_of(self._fd)
         self._byte = byte
 
@@ -135,6 +139,11 @@ class ByteLock:
         """Does anybody else have it, shared or not?"""
         answer = fcntl.fcntl(self._fd, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, self._byte, 1, 0))
         return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
+
+    def share(self) -> None:
+        """Children that are forked from now on have it as well, as they use what it stands for."""
+        if isinstance(self._fd, Descriptor):
+            self._fd.share()
 
     def release(self) -> None:
         """Give it back at once, also for processes that share the description."""
@@ -157,12 +166,16 @@ class ByteLock:
     def wait(self, timeout: float) -> None:
         """Until nobody else has it."""
         nap, look_at, stopped_at = 0.001, time.monotonic() + min(timeout, _FIRST_LOOK), math.inf
+        tell_at = time.monotonic() + _TELL_SECONDS
         while not self.take(shared=False):
             if is_ending():
                 raise LockTimeoutError("the interpreter ends, and nobody is waited for any more, nothing was changed")
             now = time.monotonic()
             if now >= look_at:
                 self._refuse_record_lock()
+                if now >= tell_at:
+                    tell_at = now + 10 * _TELL_SECONDS
+                    _log.warning("waiting for %s, which is opening or closing the store", self._holders())
                 stopped = self._stopped_holder()
                 stopped_at = min(stopped_at, now) if stopped else math.inf
                 look_at = now + max(_LOOK_SECONDS, _LOOK_SHARE * (time.monotonic() - now))
@@ -182,6 +195,12 @@ class ByteLock:
             raise StoreLockedError(
                 f"the directory is open as a DataStore, in process {pid}: it is no store of this kind"
             )
+
+    def _holders(self) -> str:
+        """Their pids and names, for who waits."""
+        found = [(process.pid, seen(process)) for process in locking(os.fstat(self._fd), self._byte)]
+        names = [f"process {pid} ({', '.join(facts)})" for pid, facts in found if facts]
+        return ", ".join(names) or "a process that cannot be seen from here"
 
     def _stopped_holder(self) -> str:
         """Its pid, name and status; empty if it is at work, or cannot be seen from here."""

@@ -7,12 +7,17 @@
  *       Closed only while it still is the file that was opened: user code that closes all descriptors may have closed
  *       it, and another file have its number.
  *
+ *       One that carries a lock which is to end with this process is private: a forked child, in which the lock
+ *       would live on, closes it before it does anything else.  It is opened under the mutex that a fork takes, so
+ *       that no child is born with one that is not listed yet.
+ *
  * Concurrency: as of a file object: close() beside a use is the caller's fault; two close() are none.
  */
 #include "binding.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -23,14 +28,121 @@ typedef struct Descriptor {
     _Atomic int fd;             /* -1 = closed                                                */
     dev_t dev;
     ino_t ino;
+    struct Descriptor *next, **link;    /* of the private ones; NULL = is none                */
 } Descriptor;
 
-static void close_number(Descriptor *self)
+/* ---- Private ones ------------------------------------------------------------------------ */
+
+static pthread_mutex_t private_mutex = PTHREAD_MUTEX_INITIALIZER;      /* a leaf              */
+static Descriptor *all_private;                 /* guarded by private_mutex                    */
+
+static void list_locked(Descriptor *self)
 {
-    int fd = atomic_exchange(&self->fd, -1);
+    self->next = all_private;
+    self->link = &all_private;
+    if (all_private)
+        all_private->link = &self->next;
+    all_private = self;
+}
+
+static void unlist(Descriptor *self)
+{
+    pthread_mutex_lock(&private_mutex);
+    if (self->link) {
+        *self->link = self->next;
+        if (self->next)
+            self->next->link = self->link;
+        self->link = NULL;
+    }
+    pthread_mutex_unlock(&private_mutex);
+}
+
+static void close_if_ours(const Descriptor *self, int fd)
+{
     struct stat now;
     if (fd >= 0 && fstat(fd, &now) == 0 && now.st_dev == self->dev && now.st_ino == self->ino)
         close(fd);
+}
+
+static void before_fork(void)
+{
+    pthread_mutex_lock(&private_mutex);
+}
+
+static void after_fork_in_parent(void)
+{
+    pthread_mutex_unlock(&private_mutex);
+}
+
+static void after_fork_in_child(void)
+{
+    int saved = errno;
+    pthread_mutex_init(&private_mutex, NULL);
+    for (Descriptor *each = all_private; each; each = each->next) {
+        close_if_ours(each, atomic_exchange(&each->fd, -1));
+        each->link = NULL;
+    }
+    all_private = NULL;
+    errno = saved;
+}
+
+static void watch_forks(void)
+{
+    pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+}
+
+/* Without the GIL, which a thread that forks holds while it waits for the mutex. */
+static int open_listed(Descriptor *self, int folder, const char *name, int flags, mode_t mode)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    struct stat now;
+    pthread_once(&once, watch_forks);
+    pthread_mutex_lock(&private_mutex);
+    int fd = openat(folder, name, flags | O_CLOEXEC, mode);
+    if (fd >= 0 && fstat(fd, &now) == 0) {
+        self->dev = now.st_dev;
+        self->ino = now.st_ino;
+        atomic_store(&self->fd, fd);
+        list_locked(self);
+    }
+    pthread_mutex_unlock(&private_mutex);
+    return fd;
+}
+
+static PyObject *descriptor_open_private(PyTypeObject *type, PyObject *args)
+{
+    PyObject *given, *path;
+    int flags, mode = 0600, folder = AT_FDCWD, fd;
+    if (!PyArg_ParseTuple(args, "Oi|ii:open_private", &given, &flags, &mode, &folder) || !PyUnicode_FSConverter(given, &path))
+        return NULL;
+    Descriptor *self = (Descriptor *)type->tp_alloc(type, 0);
+    const char *name = PyBytes_AS_STRING(path);
+    if (self) {
+        atomic_init(&self->fd, -1);
+        Py_BEGIN_ALLOW_THREADS
+        fd = open_listed(self, folder, name, flags, (mode_t)mode);
+        Py_END_ALLOW_THREADS
+        if (fd < 0) {
+            PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, given);
+            Py_CLEAR(self);
+        }
+    }
+    Py_DECREF(path);
+    return (PyObject *)self;
+}
+
+static PyObject *descriptor_share(Descriptor *self, PyObject *Py_UNUSED(unused))
+{
+    unlist(self);
+    Py_RETURN_NONE;
+}
+
+/* ---- All ----------------------------------------------------------------------------------- */
+
+static void close_number(Descriptor *self)
+{
+    unlist(self);
+    close_if_ours(self, atomic_exchange(&self->fd, -1));
 }
 
 /* Takes `fd` over, also where it raises; `fd` -1: what errno says. */
@@ -135,6 +247,9 @@ static PyObject *descriptor_enter(Descriptor *self, PyObject *Py_UNUSED(unused))
 static PyMethodDef descriptor_methods[] = {
     SKV_METHOD("open", descriptor_open, METH_VARARGS | METH_CLASS,
                "open(path, flags, mode=0o600, folder=AT_FDCWD, /)\n--\n\nOf a file, closed by exec."),
+    SKV_METHOD("open_private", descriptor_open_private, METH_VARARGS | METH_CLASS,
+               "open_private(path, flags, mode=0o600, folder=AT_FDCWD, /)\n--\n\nThe same, and closed in a forked child."),
+    SKV_METHOD("share", descriptor_share, METH_NOARGS, "share()\n--\n\nChildren that are forked from now on have it too."),
     SKV_METHOD("shared", descriptor_shared, METH_VARARGS | METH_CLASS,
                "shared(name, flags, mode, /)\n--\n\nOf an object of shared memory: shm_open(3)."),
     SKV_METHOD("close", descriptor_close, METH_NOARGS, "close()\n--\n\nClose it; may be called again."),
