@@ -12,7 +12,6 @@ Concurrency: rows and locks are each read at some moment of their own; a lock is
 
 from __future__ import annotations
 
-import mmap
 import os
 import re
 import struct
@@ -136,7 +135,7 @@ class _Region:
     def locks_held(self) -> Counter[tuple[int, str]]:
         end = self._buckets_at + (_BUCKET_BYTES << self._header.bucket_bits)
         held: Counter[tuple[int, str]] = Counter()
-        with mmap.mmap(self._fd, end, prot=mmap.PROT_READ) as memory, memoryview(memory).cast("I") as words:
+        with memoryview(os.pread(self._fd, end, 0).ljust(end, b"\0")).cast("I") as words:
             buckets = words[self._buckets_at // 4 : end // 4 : _BUCKET_BYTES // 4].tolist()
             for word, count in Counter(buckets).items():
                 if word:

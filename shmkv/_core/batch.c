@@ -669,6 +669,8 @@ static skv_status run_batch(skv *store, skv_item *items, uint32_t count, bool re
     if (status == SKV_OK)
         status = run_prepared(b);
     batch_end(b, entered);
+    if (!skv_is_whole(store))
+        return SKV_CORRUPT;
     return status == SKV_OK && wait->stable ? skv_journal_wait(store, b->position, wait) : status;
 }
 
@@ -822,5 +824,7 @@ skv_status skv_clear(skv *store, skv_wait *wait)
     }
     batch_end(&b, entered);
     pthread_mutex_unlock(&store->batch_mutex);
+    if (!skv_is_whole(store))
+        return SKV_CORRUPT;
     return status == SKV_OK && wait->stable ? skv_journal_wait(store, b.position, wait) : status;
 }

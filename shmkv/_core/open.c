@@ -194,6 +194,11 @@ void skv_after_fork(skv *store)
     skv_journal_after_fork(store);
 }
 
+bool skv_is_whole(const skv *store)
+{
+    return skv_load(&store->header->state) == SKV_READY;
+}
+
 const skv_fixed *skv_fixed_of(const skv *store)
 {
     return &store->fixed;

@@ -132,10 +132,12 @@ void skv_fork_unlock(void)
 
 /* ---- Attach -------------------------------------------------------------------------- */
 
+/* One that was cut off stays so for who has it (os_bus.c), whatever its file is made into later. */
 static skv_region *find_locked(const struct stat *st, bool read_only)
 {
     for (skv_region *region = registry; region; region = region->next)
-        if (region->dev == st->st_dev && region->ino == st->st_ino && region->read_only == read_only)
+        if (region->dev == st->st_dev && region->ino == st->st_ino && region->read_only == read_only
+            && skv_is_whole(region->store))
             return region;
     return NULL;
 }
@@ -226,6 +228,7 @@ static skv_status map_object(skv_region *region, const skv_fixed *fixed)
     region->base = base;
     region->size = fixed->size;
     region->procs_offset = fixed->procs_offset;
+    skv_bus_watch(region);
     SKV_CRASH("attach.mapped");
     return read_in(base, fixed);
 }
@@ -285,8 +288,10 @@ static void destroy(skv_region *region)
     if (region->store)
         skv_close(region->store);
     skv_region_let_go(region);
-    if (region->base)
+    if (region->base) {
+        skv_bus_forget(region);
         munmap(region->base, region->size);
+    }
     if (skv_fd_is(region->fd, region->dev, region->ino))
         close(region->fd);
     pthread_mutex_destroy(&region->alone_mutex);

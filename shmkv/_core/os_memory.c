@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "os_region.h"
@@ -273,6 +274,9 @@ skv_status skv_region_commit(void *context, uint64_t offset, uint64_t len)
     if (offset > region->size || len > region->size - offset)
         return SKV_CORRUPT;
     int fd = skv_region_usable_fd(region);
+    struct stat st;
+    if (fd >= 0 && fstat(fd, &st) == 0 && (uint64_t)st.st_size < region->size)
+        return SKV_CORRUPT;         /* cut off: fallocate would make it long again            */
     if (fd < 0) {
         if (must_fail_now())
             return SKV_NO_SPACE;

@@ -102,6 +102,10 @@ skv_status skv_populate(uint8_t *at, uint64_t len);
 skv_status skv_region_commit(void *context, uint64_t offset, uint64_t len);
 void skv_region_punch(void *context, uint64_t offset, uint64_t len);
 
+/* os_bus.c: from the mapping until just before it is unmapped; the registry mutex is held, so no fork is in between. */
+void skv_bus_watch(const skv_region *region);
+void skv_bus_forget(const skv_region *region);
+
 /* os_create.c: SKV_OK, SKV_MISSING (not ready), SKV_CORRUPT, SKV_VERSION, SKV_OS_ERROR. */
 skv_status skv_read_header(int fd, skv_fixed *fixed);
 

@@ -326,7 +326,7 @@ skv_status skv_write_run(skv_write *write, skv_locked_step step, void *context)
         skv_unlock(store, &write->bucket->lock);
         SKV_CRASH("write.unlocked");
         if (status != SKV_NEEDS_TABLE)
-            return status;
+            return skv_likely(skv_load(&store->header->state) == SKV_READY) ? status : SKV_CORRUPT;
         status = wanted ? prepare_spare(write, wanted) : SKV_CORRUPT;
         if (status)
             return status;

@@ -91,6 +91,8 @@ skv_status skv_register(skv *store);
 void skv_close(skv *store);
 /* In a forked child: forget slot, leases and local locks of the parent.  Called by os.c's pthread_atfork handler. */
 void skv_after_fork(skv *store);
+/* False once its memory was taken away by somebody who shortened or emptied the object: nothing in it counts. */
+bool skv_is_whole(const skv *store);
 const skv_fixed *skv_fixed_of(const skv *store);
 /* For tests: this process sees `now_ms` instead of the clock; 0 = the clock again. */
 void skv_set_clock(skv *store, uint64_t now_ms);

@@ -53,7 +53,7 @@ static skv_status read_bucket(skv *store, skv_bucket *bucket, bucket_reader try_
         if (locked)
             skv_unlock(store, &bucket->lock);
         if (status != SKV_AGAIN && good)
-            return status;
+            return skv_is_whole(store) ? status : SKV_CORRUPT;
         if (tries > WALK_TRIES)
             skv_lock_repair_if_dead(store, &bucket->lock, skv_repair_bucket, bucket);
         skv_view view = {0};
@@ -289,5 +289,5 @@ skv_status skv_get_stats(skv *store, skv_stats *out)
     }
     sum_processes(store, out);
     sum_pages(store, out);
-    return SKV_OK;
+    return skv_is_whole(store) ? SKV_OK : SKV_CORRUPT;
 }

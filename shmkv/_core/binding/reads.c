@@ -128,6 +128,11 @@ static inline int fetch(Handle *handle, const key_text *text, fetched *out, bool
         return -1;
     skv_key key = skv_hash_key(store, text->data, text->len, text->is_bytes);
     int found = fetch_inside(store, &key, out);
+    if (skv_unlikely(found == 0 && !skv_is_whole(store))) {
+        handle_leave(handle);
+        skv_raise_status(handle->state, SKV_CORRUPT);
+        return -1;
+    }
     if (counted && found >= 0 && skv_likely(!handle->read_only))
         skv_count(store, found ? SKV_HITS : SKV_MISSES, 1, SKV_FREE_THREADED);
     handle_leave(handle);
@@ -247,9 +252,11 @@ static int fetch_facts(Handle *handle, PyObject *object, item_facts *out)
     if (!store)
         return -1;
     skv_key key = skv_hash_key(store, text.data, text.len, text.is_bytes);
-    bool found = facts_inside(store, &key, out);
+    bool found = facts_inside(store, &key, out), cut = !found && !skv_is_whole(store);
     handle_leave(handle);
-    return found;
+    if (cut)
+        skv_raise_status(handle->state, SKV_CORRUPT);
+    return cut ? -1 : found;
 }
 
 int handle_contains(Handle *self, PyObject *key)

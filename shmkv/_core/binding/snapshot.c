@@ -225,7 +225,11 @@ static PyObject *get_sequence(Handle *self, PyObject *sequence, make_one make)
         bool good = !all.count || collect_inside(store, &all);
         if (good)
             count_and_warm(self, store, &all);
+        const bool cut = good && !skv_is_whole(store);
         handle_leave(self);
+        if (cut)
+            skv_raise_status(self->state, SKV_CORRUPT);
+        good = good && !cut;
         if (good)
             dict = build_dict(self, &all, make);
     }

@@ -234,6 +234,11 @@ Py_ssize_t handle_length(Handle *self)
     Py_BEGIN_ALLOW_THREADS
     items = skv_count_items(store);
     Py_END_ALLOW_THREADS
+    const bool cut = !skv_is_whole(store);
     handle_leave(self);
+    if (cut) {
+        skv_raise_status(self->state, SKV_CORRUPT);
+        return -1;
+    }
     return items > PY_SSIZE_T_MAX ? PY_SSIZE_T_MAX : (Py_ssize_t)items;
 }
