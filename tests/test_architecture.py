@@ -128,8 +128,8 @@ C_LEVELS = {
     # what lies on disk
     "files": 1, "frame": 1, "segment": 2, "again": 2, "recover": 3, "wal": 3, "os_files": 3,
     # the operating system at the edge
-    "os": 3, "os_region": 3, "os_create": 3, "os_facts": 3, "os_liveness": 3, "os_family": 3, "os_memory": 3, "os_bus": 3,
-    "os_replace": 6,  # it moves items
+    "os": 3, "os_region": 3, "os_create": 3, "os_facts": 3, "os_liveness": 3, "os_family": 3, "os_memory": 3,
+    "os_bus": 3, "os_replace": 6,  # it moves items
     # concepts
     "table": 3, "lock": 3, "procs": 3, "intent": 3, "repair": 3, "spare": 3, "journal": 3,
     "pages": 3, "lease": 3, "runs": 3, "grow": 3, "alloc": 3, "free": 3, "kept": 3,

@@ -123,7 +123,7 @@ def test_a_server_says_so(name: str) -> None:
             assert answer.status_code == 503
             assert "restart" in answer.json()["detail"]
             assert server.http.get("/stats").json()["stale"] is True
-            assert "\nshmkv_stale 1\n" in server.http.get("/metrics").text
+            assert f'\nshmkv_stale{{store="{name}"}} 1\n' in server.http.get("/metrics").text
             assert server.http.get("/healthz").status_code == 200
             assert b"another store" in run("stats", "--url", server.url).out
 
