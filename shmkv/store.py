@@ -579,12 +579,21 @@ class Store(Handle, MutableMapping[Key, Any]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A handle pickles as name, uuid and its options, never as data."""
+        return self._reduced(self._lock_timeout)
+
+    def _again(self, lock_timeout: float) -> Self:
+        """Another handle of this store, of another patience."""
+        open_again, arguments = self._reduced(lock_timeout)
+        again: Self = open_again(*arguments)
+        return again
+
+    def _reduced(self, lock_timeout: float) -> tuple[Any, ...]:
         self._opened()
         if self._durable is not None:
             here = self._durable
-            return _reopen, (type(self), here.path, self._log_uuid(), here.sync_mode, self._codec, self._lock_timeout)
+            return _reopen, (type(self), here.path, self._log_uuid(), here.sync_mode, self._codec, lock_timeout)
         options = (
-            self._codec, self._lock_timeout, self._readonly, self._foreign, self._owned_by_caller, self._reattach
+            self._codec, lock_timeout, self._readonly, self._foreign, self._owned_by_caller, self._reattach
         )  # fmt: skip
         return _reattach, (type(self), self._target, self._uuid, *options)
 

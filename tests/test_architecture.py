@@ -23,7 +23,7 @@ LEVELS = {
     "backup": 1, "codecs": 1, "region": 1, "deepcheck": 1, "folder": 1, "keeper": 1, "walking": 1,
     "claim": 2, "durable": 2, "outside": 2, "replacing": 2, "reports": 2,
     "store": 3,
-    "datastore": 4, "keyvalue": 4, "forms": 4,
+    "aio": 4, "datastore": 4, "keyvalue": 4, "forms": 4,
     "filling": 4,
     "workload": 5, "counting": 5, "exposition": 5,
     "server": 6,

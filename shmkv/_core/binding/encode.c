@@ -30,22 +30,10 @@
 #define Py_END_CRITICAL_SECTION() }
 #endif
 
-static PyObject *name_getinitargs;          /* interned, set once by skv_encode_init           */
-static PyObject *name_key;
-
 int skv_encode_init(void)
 {
     PyDateTime_IMPORT;
-    if (PyDateTimeAPI == NULL) {
-        return -1;
-    }
-    if (name_getinitargs == NULL) {
-        name_getinitargs = PyUnicode_InternFromString("__getinitargs__");
-    }
-    if (name_key == NULL) {
-        name_key = PyUnicode_InternFromString("key");
-    }
-    return name_getinitargs != NULL && name_key != NULL ? 0 : -1;
+    return PyDateTimeAPI == NULL ? -1 : 0;
 }
 
 /* ---- The writer ---------------------------------------------------------------------- */
@@ -407,7 +395,7 @@ static int set_zone_text(writer *w, PyObject *tzinfo, PyObject *text, zone *z)
 /* timezone has no public accessors for what it was made from, except what pickle uses. */
 static int find_offset(writer *w, PyObject *tzinfo, zone *z)
 {
-    PyObject *made_from = PyObject_CallMethodNoArgs(tzinfo, name_getinitargs);
+    PyObject *made_from = PyObject_CallMethod(tzinfo, "__getinitargs__", NULL);
     if (made_from == NULL) {
         return -1;
     }
@@ -435,7 +423,7 @@ static int find_offset(writer *w, PyObject *tzinfo, zone *z)
  * would come back as another, and times in a fold of two different zones are never equal. */
 static int find_key(writer *w, PyObject *tzinfo, zone *z)
 {
-    PyObject *key = PyObject_GetAttr(tzinfo, name_key);
+    PyObject *key = PyObject_GetAttrString(tzinfo, "key");
     if (key == NULL) {
         return -1;
     }

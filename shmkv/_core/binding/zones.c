@@ -3,32 +3,37 @@
  * What: zoneinfo.ZoneInfo, and whether an exception of it only says that there is no such zone.
  * How:  imported by the first who meets a zone, because most values hold none and the import takes milliseconds.
  *
- * Concurrency: needs the GIL, or an attached thread state where there is none.  The class belongs to the main
- * interpreter; subinterpreters are not served.
+ *       Each interpreter of the process has a class of its own, and a dict of its own to keep it in.
+ *
+ * Concurrency: needs the GIL, or an attached thread state where there is none.
  */
 #include "zones.h"
 
-#include <stdatomic.h>
+#define KEPT_AS "shmkv.ZoneInfo"
 
-static _Atomic(PyObject *) zoneinfo_class;  /* set once, by the first who meets a zone         */
+static PyObject *import_class(void)
+{
+    PyObject *module = PyImport_ImportModule("zoneinfo");
+    PyObject *found = module == NULL ? NULL : PyObject_GetAttrString(module, "ZoneInfo");
+    Py_XDECREF(module);
+    return found;
+}
 
+/* Borrowed from the interpreter's dict, where the first one that a thread put there stays. */
 PyObject *skv_zoneinfo_class(void)
 {
-    PyObject *cached = atomic_load_explicit(&zoneinfo_class, memory_order_acquire);
-    if (cached != NULL) {
-        return cached;
+    PyObject *kept = PyInterpreterState_GetDict(PyInterpreterState_Get());
+    PyObject *found = kept == NULL ? NULL : PyDict_GetItemString(kept, KEPT_AS);
+    if (found != NULL) {
+        return found;
     }
-    PyObject *module = PyImport_ImportModule("zoneinfo");
-    if (module == NULL) {
-        return NULL;
+    PyObject *imported = import_class(), *name = imported == NULL ? NULL : PyUnicode_FromString(KEPT_AS);
+    if (name != NULL && kept != NULL) {
+        found = PyDict_SetDefault(kept, name, imported);
     }
-    PyObject *found = PyObject_GetAttrString(module, "ZoneInfo");
-    Py_DECREF(module);
-    if (found != NULL && !atomic_compare_exchange_strong(&zoneinfo_class, &cached, found)) {
-        Py_DECREF(found);
-        found = cached;
-    }
-    return found;
+    Py_XDECREF(name);
+    Py_XDECREF(imported);
+    return found != NULL || PyErr_Occurred() ? found : PyErr_NoMemory();
 }
 
 int skv_zone_is_unknown(void)

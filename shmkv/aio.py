@@ -1,0 +1,140 @@
+"""`AsyncStore`: a store for an event loop, which no call makes wait for more than 2 ms.
+
+How:  two handles of one store.  What takes microseconds is done at once, in the loop, with the quick one, which hardly
+      waits for a lock.  What has to wait (a lock is held, the disk has to sync), or is long, goes to a thread with the
+      patient one, and the loop goes on.  The server's backend is made of the same parts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from shmkv.errors import LockTimeoutError
+from shmkv.store import Store
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from shmkv.store import Key
+
+__all__ = ["QUICK_TIMEOUT_S", "THREADS", "AsyncStore", "InThreads", "QuickAndPatient"]
+
+Answer = TypeVar("Answer")
+
+QUICK_TIMEOUT_S: Final = 0.002
+THREADS: Final = 16  # that wait for locks and the disk: a group commit serves all of them at once
+LONG_BYTES: Final = 64 << 10  # copied in a thread
+
+
+class InThreads:
+    """Makes calls in threads of its own."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="store")
+
+    def made(self, call: Callable[..., Answer], *args: Any) -> Answer:
+        """How a call is made; a face that says its errors in another way does so here."""
+        return call(*args)
+
+    async def in_thread(self, call: Callable[..., Answer], *args: Any) -> Answer:
+        """Make a call that takes long."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self.made, call, *args)
+
+    def close(self) -> None:
+        """Wait for running calls."""
+        self._threads.shutdown()
+
+
+class QuickAndPatient(InThreads):
+    """Calls of two handles of one store.
+
+    Args:
+        quick: a handle with a `lock_timeout` of QUICK_TIMEOUT_S.
+        patient: another handle of the same store.
+        waits: every write waits for the disk (`sync="always"`).
+    """
+
+    def __init__(self, quick: Store, patient: Store, *, waits: bool) -> None:
+        super().__init__()
+        self.store = quick
+        self.patient = patient
+        self._waits = waits
+
+    async def write(self, call: Callable[[Store], Answer], *, long: bool = False) -> Answer:
+        """Make a call that changes the store."""
+        if not (long or self._waits):
+            try:
+                return self.made(call, self.store)
+            except LockTimeoutError:
+                pass  # somebody has the lock: then a thread waits for it, not all of this loop
+        return await self.in_thread(call, self.patient)
+
+    def close(self) -> None:
+        """Wait for running calls, and close both handles."""
+        super().close()
+        self.store.close()
+        self.patient.close()
+
+
+class AsyncStore(QuickAndPatient):
+    """A store for asyncio: `await store.get(key)`, `put`, `incr` and the others never hold the loop for long.
+
+    Args:
+        store: a handle, whose `lock_timeout` is how long a call may wait, beside the loop.  It stays the caller's.
+
+    Atomicity: of each call as of `Store`'s.
+
+    >>> import asyncio
+    >>> async def main():
+    ...     with Store(size="1MiB") as store:
+    ...         async with AsyncStore(store) as cache:
+    ...             await cache.put("a", 1, ttl=60)
+    ...             return await cache.incr("a"), await cache.get("b", "none")
+    >>> asyncio.run(main())
+    (2, 'none')
+    """
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store._again(QUICK_TIMEOUT_S), store, waits=store.sync_mode == "always")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Wait for running calls, beside the loop; the store that it was made of stays open."""
+        await asyncio.get_running_loop().run_in_executor(None, self.close)
+
+    def close(self) -> None:
+        InThreads.close(self)
+        self.store.close()
+
+    async def get(self, key: Key, default: Any = None) -> Any:
+        """The value, or `default`.  A read never waits for a lock."""
+        return self.store.get(key, default)
+
+    async def put(self, key: Key, value: Any, ttl: Any = None) -> None:
+        """Store a value; an earlier ttl is cleared."""
+        long = isinstance(value, bytes | str) and len(value) >= LONG_BYTES
+        await self.write(lambda store: store.put(key, value, ttl), long=long)
+
+    async def add(self, key: Key, value: Any, ttl: Any = None) -> bool:
+        """Store only if absent: was it stored?"""
+        return await self.write(lambda store: store.add(key, value, ttl))
+
+    async def incr(self, key: Key, delta: int = 1, initial: int = 0, ttl: Any = None) -> int:
+        """Add to an int, or create it; the new value."""
+        return await self.write(lambda store: store.incr(key, delta, initial, ttl))
+
+    async def delete(self, key: Key) -> bool:
+        """Remove an item: was it there?"""
+        return await self.write(lambda store: store.delete(key))
+
+    async def call(self, function: Callable[[Store], Answer]) -> Answer:
+        """`function(store)` in a thread, with the patient handle: batches, walks, `change`, whatever is long."""
+        return await self.in_thread(function, self.patient)

@@ -1,0 +1,111 @@
+"""AsyncStore: an event loop goes on, whoever holds a lock."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import Forked, durable_folder
+
+from shmkv import CodecError, LockTimeoutError, Store
+from shmkv.aio import AsyncStore
+
+KEYS = [f"k{i}" for i in range(3000)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    yield from durable_folder(tmp_path)
+
+
+def write_batches(store: Store) -> None:
+    number = 0
+    while True:
+        number += 1
+        store.put_many(dict.fromkeys(KEYS, number))
+
+
+def stopped_with_locks(store: Store, writer: Forked) -> str:
+    """A key whose lock the stopped writer holds."""
+    with Store.attach(store.name, lock_timeout=0.02) as probe:
+        for _ in range(500):
+            writer.stop()
+            for key in KEYS[::50]:
+                try:
+                    probe.touch(key, 1000)
+                except LockTimeoutError:
+                    return key
+            writer.resume()
+    raise AssertionError("the writer was never stopped with a lock in its hand")
+
+
+def test_each_call(store: Store) -> None:
+    async def main() -> list[Any]:
+        async with AsyncStore(store) as cache:
+            await cache.put("a", [1], ttl=60)
+            return [
+                await cache.get("a"), await cache.get("b", 5), await cache.add("a", 1), await cache.incr("n", 3),
+                await cache.delete("a"), await cache.get("a"), await cache.call(len),
+                await cache.put("l", b"x" * 100_000),
+                await cache.call(lambda patient: patient.change("n", lambda n: n + 1)),
+            ]  # fmt: skip
+
+    assert asyncio.run(main()) == [[1], 5, False, 3, True, None, 1, None, 4]
+    assert not store.closed
+    assert store["l"] == b"x" * 100_000
+
+
+def test_an_error_is_the_store_s_own(store: Store) -> None:
+    async def main() -> None:
+        async with AsyncStore(store) as cache:
+            await cache.put("s", "text")
+            with pytest.raises(TypeError):
+                await cache.incr("s")
+            with pytest.raises(TypeError):
+                await cache.put("s", 1j)
+            store.put("p", 1)
+            with Store.attach(store.name, codec="pickle") as pickler:
+                pickler["p"] = 1j
+            with pytest.raises(CodecError):
+                await cache.get("p")
+
+    asyncio.run(main())
+
+
+def test_the_loop_goes_on_behind_a_stopped_writer(store: Store) -> None:
+    """The writes wait beside the loop until the writer goes on: the loop sends it the signal."""
+    store.put_many(dict.fromkeys(KEYS, 0))
+    writer = Forked(write_batches, store)
+    key = stopped_with_locks(store, writer)
+
+    async def main() -> tuple[Any, Any]:
+        async with AsyncStore(store) as cache:
+            waiting = [asyncio.create_task(cache.put(key, 1)), asyncio.create_task(cache.incr(f"{key}", 1))]
+            for _ in range(20):
+                await asyncio.sleep(0.001)
+                await cache.get(key)
+            is_waiting = not any(task.done() for task in waiting)
+            os.kill(writer.pid, signal.SIGKILL)
+            return is_waiting, await asyncio.gather(*waiting)
+
+    is_waiting, answers = asyncio.run(main())
+    writer.wait()
+    assert is_waiting
+    assert answers[0] is None
+    assert type(answers[1]) is int
+
+
+@pytest.mark.parametrize("sync", ["always", "interval"])
+def test_a_durable_store(folder: Path, sync: str) -> None:
+    async def main(store: Store) -> None:
+        async with AsyncStore(store) as cache:
+            await asyncio.gather(*(cache.incr("n") for _ in range(50)))
+
+    with Store.open(folder, sync, size="16MiB") as store:
+        asyncio.run(main(store))
+        assert store["n"] == 50
