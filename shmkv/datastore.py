@@ -46,7 +46,7 @@ from shmkv.errors import (
     StoreFullError,
 )
 from shmkv.failing import leaves_nothing
-from shmkv.folder import SETTINGS_FILE, absolute_path, open_folder
+from shmkv.folder import SETTINGS_FILE, absolute_path, below, open_folder
 from shmkv.realthread import Bell, RealThread, RLock
 from shmkv.surroundings import within_limits
 from shmkv.walking import sorted_items
@@ -125,7 +125,8 @@ class DataStore:
         try:
             if SETTINGS_FILE in os.listdir(folder):
                 raise ShmkvError(f"{self._path} holds a durable store, no DataStore: say Store.open(path)")
-            self._claim = claim = Claim(folder, self._path)
+            with below(self._path):
+                self._claim = claim = Claim(folder, self._path)
             self._index = _Index()
             self._log = _core.Log(folder)
             self._files = _Files()

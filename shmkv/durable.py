@@ -54,6 +54,7 @@ from shmkv.folder import (
     ByteLock,
     HeldByte,
     absolute_path,
+    below,
     close_own,
     holder_of,
     identity_of,
@@ -350,7 +351,8 @@ def open_durable(
     deadline = time.monotonic() + OTHER_RELEASE_SECONDS
     while True:
         try:
-            return _open_once(absolute, want, sync=sync, exclusive=exclusive, repair=repair, timeout=timeout)
+            with below(absolute):
+                return _open_once(absolute, want, sync=sync, exclusive=exclusive, repair=repair, timeout=timeout)
         except _OtherReleaseError:
             if time.monotonic() >= deadline:
                 raise

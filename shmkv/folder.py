@@ -15,6 +15,8 @@ import math
 import os
 import struct
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from shmkv._core import Descriptor
@@ -28,6 +30,7 @@ __all__ = [
     "ByteLock",
     "HeldByte",
     "absolute_path",
+    "below",
     "close_own",
     "holder_of",
     "identity_of",
@@ -79,6 +82,17 @@ def open_folder(path: Path, what: str) -> Descriptor:
     except FileExistsError:
         raise NotADirectoryError(errno.ENOTDIR, f"{what} needs a directory, and this is a file", str(path)) from None
     return Descriptor.open(path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+@contextmanager
+def below(path: Path) -> Iterator[None]:
+    """An OSError names its file by the whole path: opened through a descriptor it is "lock", of no directory."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error.filename, str):
+            error.filename = str(path / error.filename)  # itself, where it is a whole path
+        raise
 
 
 def identity_of(fd: int) -> tuple[int, int] | None:

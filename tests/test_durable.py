@@ -699,3 +699,13 @@ def test_more_data_than_memory(folder: Path) -> None:
         Store.open(folder, size="2MiB")
     with Store.open(folder, size="32MiB") as store:
         assert len(store) == count
+
+
+def test_an_error_of_the_system_names_the_file_by_its_whole_path(tmp_path: Path) -> None:
+    for number, use in enumerate((Store.open, shmkv.DataStore)):
+        folder = tmp_path / str(number)
+        (folder / "lock").mkdir(parents=True)
+        with pytest.raises(IsADirectoryError) as caught:
+            use(folder)
+        assert caught.value.filename == str(folder / "lock")
+        assert str(folder / "lock") in str(caught.value)

@@ -192,9 +192,9 @@ def read_only(scratch: Path) -> Figures:
     prefix = in_mounts(f"mount --bind {disk} {disk}", f"mount -o remount,bind,ro {disk}")
     told = run_python(READ_ONLY, str(disk), before=prefix).splitlines()
     assert len(told) == 2
-    print(*told, sep="\n")
     for line in told:
         assert "ead-only" in line, f"it does not say that the disk is read-only: {line}"
+        assert str(disk) in line, f"it does not say which disk: {line}"
     assert {path.name: path.read_bytes() for path in (disk / "made").iterdir()} == before
     with Store.open(disk / "made") as store:
         assert dict(store) == {"kept": 1}
