@@ -89,7 +89,10 @@ def _pickle_codec() -> ResolvedCodec:
 
 @functools.cache
 def _json_codec() -> ResolvedCodec:
-    import msgspec
+    try:
+        import msgspec
+    except ImportError as error:
+        raise ImportError("codec='json' needs the package msgspec: install it, or take codec='safe'") from error
 
     encode_value = msgspec.json.Encoder().encode
     decode_value = msgspec.json.Decoder().decode

@@ -14,6 +14,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from helpers import run_python, unique_name
 
 pytestmark = pytest.mark.slow
 
@@ -46,3 +47,34 @@ def test_the_suites_of_threads_hold_without_leaning_on_the_gil(built: Path) -> N
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
     done = subprocess.run(command, cwd=built, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-4000:]
+
+
+def test_no_module_that_turns_the_gil_on_is_imported() -> None:
+    """posix_ipc and msgspec need not be there: shm_open is the binding's own, the json codec says what is missing."""
+    code = """
+import sys
+sys.modules["posix_ipc"] = sys.modules["msgspec"] = None
+import shmkv._core
+shmkv._core.FREE_THREADED = True
+from shmkv import Store, StoreExistsError, StoreNotFoundError
+name = sys.argv[1]
+with Store.create(name, size="1MiB") as store, Store(name, readonly=True) as reader, Store() as private:
+    store["a"] = private["a"] = 1
+    print(reader["a"])
+    try:
+        Store.create(name)
+    except StoreExistsError:
+        print("exists")
+    try:
+        Store.attach(name, codec="json")
+    except ImportError as error:
+        print(error)
+    store.unlink()
+try:
+    Store.attach(name)
+except StoreNotFoundError:
+    print("gone")
+"""
+    lines = run_python(code, unique_name()).splitlines()
+    assert [lines[0], lines[1], lines[3]] == ["1", "exists", "gone"]
+    assert "msgspec" in lines[2]
