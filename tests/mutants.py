@@ -807,8 +807,8 @@ LOG = (
         "dead-leader-not-repaired",
         "a dead leader's lock is taken from it, and nothing is written again",
         "journal.c",
-        "skv_lock_repair_if_dead(store, lock, repair_lead, NULL)",
-        "skv_lock_repair_if_dead(store, lock, NULL, NULL)",
+        "skv_lock_repair_if_dead(context, lock, repair_lead, NULL)",
+        "skv_lock_repair_if_dead(context, lock, NULL, NULL)",
         DURABLE,
     ),
     mutant(
