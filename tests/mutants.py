@@ -371,7 +371,7 @@ READING = (
     mutant(
         "warm-anything",
         "a late reader sets a clock bit in whatever lies there now",
-        "sweep.c",
+        "evict.c",
         "    if (b == 0 || clock == 3 || (clock > 0 && ++reads % 8) || skv_load(slot_b) != b)\n        return;",
         "    if (clock == 3 || (clock > 0 && ++reads % 8))\n        return;\n    b = skv_load(slot_b);",
         RACES,

@@ -132,12 +132,12 @@ C_LEVELS = {
     "os_bus": 3, "os_replace": 6,  # it moves items
     # concepts
     "table": 3, "lock": 3, "procs": 3, "intent": 3, "repair": 3, "spare": 3, "journal": 3,
-    "pages": 3, "lease": 3, "runs": 3, "grow": 3, "alloc": 3, "free": 3, "kept": 3,
+    "pages": 3, "lease": 3, "runs": 3, "grow": 3, "alloc": 3, "free": 3, "kept": 3, "age": 3, "ghost": 3,
     # reading and writing with them
     "read": 4, "write": 4, "logged": 4, "rebuild": 4,
     # operations on many items at once
-    "walk": 5, "sweep": 5, "move": 5, "evacuate": 5, "gather": 5, "window": 5, "shrink": 5, "slide": 5, "compact": 5,
-    "room": 5,
+    "walk": 5, "sweep": 5, "evict": 5, "move": 5, "evacuate": 5, "gather": 5, "window": 5, "shrink": 5, "slide": 5,
+    "compact": 5, "room": 5,
     "checkpoint": 5, "restore": 5,
     # what users call
     "store": 6, "batch": 6, "open": 6, "check": 6, "check_buckets": 6, "check_pages": 6, "import": 6,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -99,6 +100,119 @@ def test_evict_keeps_what_is_warm(make_store: Callable[..., Store]) -> None:
     assert store.stats().evicted > 10_000
     assert kept >= 240, f"only {kept} of 300 warm keys were kept ({oldest} of 300 cold ones)"
     assert oldest < 150
+
+
+# ---- By use and age, whatever the size ----
+
+SIZES = (20, 1500, 60_000, 70_000, 300_000, 2_000_000)
+
+
+def put_all(store: Store, name: str, size: int, count: int) -> list[str]:
+    keys = [f"{name}:{i}" for i in range(count)]
+    for i, key in enumerate(keys):
+        store[key] = sealed(key, i, size)
+    return keys
+
+
+def what_fits(store: Store, size: int) -> int:
+    """Items of some ten bytes of key and `size` of value, in a store of this size."""
+    with Store(size=store.stats().size) as fresh:
+        count = 0
+        with contextlib.suppress(StoreFullError):
+            while True:
+                fresh[f"key:{count}"] = b"v" * size
+                count += 1
+        return count
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("before", [None, 100, 60_000, 500_000])
+def test_the_newest_stay(make_store: Callable[..., Store], size: int, before: int | None) -> None:
+    """The newest tenth of what fits is there after each change of sizes, and after each item from then on."""
+    store = make_store(size="8MiB", on_full="evict")
+    if before:
+        put_all(store, "before", before, what_fits(store, before) * 2)
+    fits = what_fits(store, size)
+    keys = [f"new:{i}" for i in range(fits * 2)]
+    for i, key in enumerate(keys):
+        store[key] = sealed(key, i, size)
+        if i % max(1, fits // 20) == 0:
+            newest = keys[max(0, i - fits // 10) : i + 1]
+            assert [key for key in newest if key not in store] == []
+    check(store)
+
+
+@pytest.mark.parametrize("size", [500_000, 100_000])
+def test_large_items_go_by_age(make_store: Callable[..., Store], size: int) -> None:
+    """Each new one took the place of the one before it."""
+    store = make_store(size="8MiB", on_full="evict")
+    keys = put_all(store, "k", size, 8 * MIB // size * 3)
+    kept = [key in store for key in keys]
+    assert sum(kept) * size > 5 * MIB
+    newest = kept[-sum(kept) :]
+    assert sum(newest) >= len(newest) * 0.9, kept
+
+
+@pytest.mark.parametrize("size", SIZES[:-1])
+@pytest.mark.parametrize("warm", [False, True])
+def test_half_of_what_fits_stays(make_store: Callable[..., Store], size: int, warm: bool) -> None:
+    """A set that is read in turns gets in, also where all that was there before had been read often."""
+    store = make_store(size="8MiB", on_full="evict")
+    fits = what_fits(store, size)
+    before = put_all(store, "before", size, fits)
+    for key in before * (20 if warm else 1):
+        store.get(key)
+    keys = [f"turn:{i}" for i in range(fits // 2)]
+    hits = 0
+    for turn in range(14 if fits < 2000 else 12):
+        for i, key in enumerate(keys):
+            if key not in store:
+                store[key] = sealed(key, i, size)
+            else:
+                store.get(key)
+                hits += turn >= 9
+    assert hits >= 0.99 * len(keys) * (turn - 8)
+
+
+def test_large_items_that_are_read_stay(make_store: Callable[..., Store], rng: Any) -> None:
+    store = make_store(size="32MiB", on_full="evict")
+    sizes = [rng.randrange(66_000, 500_000) for _ in range(20)]
+    misses = 0
+    for turn in range(40):
+        for i, size in enumerate(sizes):
+            if store.get(f"hot:{i}") is None:
+                store[f"hot:{i}"] = b"h" * size
+                misses += turn > 0
+        for i in range(10):
+            store[f"cold:{turn}:{i}"] = b"c" * rng.randrange(66_000, 500_000)
+    assert misses <= 8
+    assert store.stats().evicted > 200
+
+
+def test_a_scan_drops_nothing_that_is_read(make_store: Callable[..., Store]) -> None:
+    """Four times what fits goes by once: what was read before is still there."""
+    store = make_store(size="4MiB", on_full="evict")
+    hot = put_all(store, "hot", 500, 3000)
+    for _ in range(3):
+        for key in hot:
+            store.get(key)
+    put_all(store, "scan", 500, 4 * what_fits(store, 500))
+    assert sum(key in store for key in hot) >= 2700
+
+
+def test_what_comes_back_is_kept(make_store: Callable[..., Store]) -> None:
+    """Items that are evicted unread, and written again soon after, outlive those that are written once."""
+    store = make_store(size="4MiB", on_full="evict")
+    fits, number = what_fits(store, 500), 0
+    back = [f"back:{i}" for i in range(fits // 10)]
+    for _ in range(6):
+        for key in back:
+            if key not in store:
+                store[key] = b"b" * 500
+        for _ in range(fits // 3):
+            store[f"once:{number}"] = b"o" * 500
+            number += 1
+    assert sum(key in store for key in back) > 0.6 * len(back)
 
 
 def test_evict_lets_expired_items_go_first(make_store: Callable[..., Store]) -> None:

@@ -12,7 +12,9 @@
  */
 #include <stdlib.h>
 
+#include "age.h"
 #include "alloc.h"
+#include "ghost.h"
 #include "intent.h"
 #include "journal.h"
 #include "repair.h"
@@ -384,10 +386,10 @@ static void plan_removal_locked(batch *b, group *g, const skv_hit *hit, const sk
     note_entry(b, g, (uint64_t)(hit->slot - slots), SKV_TOMBSTONE, hit->a, 0);
 }
 
-static void plan_write_locked(batch *b, group *g, skv_item *item, const skv_hit *hit, const skv_slot *slots, uint64_t capacity)
+static void plan_write_locked(batch *b, group *g, skv_item *item, const skv_hit *hit, skv_slot *slots, uint64_t capacity)
 {
     uint64_t a = skv_slot_word(skv_tag_of(item->key.hash), item->record);
-    uint64_t new_b = skv_b_word(item->key.hash, item->expires_ms);
+    uint64_t new_b = skv_b_written(b->store, item->key.hash, item->expires_ms);
     _Atomic uint64_t *words = (_Atomic uint64_t *)(void *)(b->store->base + item->record);
     skv_store(&words[1], skv_load(&g->bucket->seq) + 1);        /* its version: after the first bump */
     if (item->expires_ms && (g->earliest == 0 || item->expires_ms < g->earliest))
@@ -403,6 +405,8 @@ static void plan_write_locked(batch *b, group *g, skv_item *item, const skv_hit 
         b->damaged = true;
         return;
     }
+    if (skv_unlikely(b->store->evict) && skv_ghost_recall_locked(slots, capacity, skv_tag_of(item->key.hash), at))
+        new_b |= SKV_B_PROVEN;
     b->taken[at / 64] |= UINT64_C(1) << (at % 64);
     g->live++;
     g->tombstones -= skv_load(&slots[at].a) == SKV_TOMBSTONE;
@@ -706,6 +710,8 @@ skv_status skv_put_many(skv *store, skv_item *items, uint32_t count, skv_wait *w
         status = run_batch(store, items, count, false, wait, &b);
     if (status == SKV_OK)
         skv_count(store, SKV_SETS, b.count, wait->shared);
+    if (status == SKV_OK && store->evict)
+        skv_age_count(store, total);
     return status;
 }
 

@@ -144,8 +144,10 @@ static bool inspect_hash(bucket_look *look, uint64_t i, uint64_t a, const skv_ke
 /* B is written after A in an overwrite, so it is judged only while nobody is inside. */
 static void inspect_b(bucket_look *look, uint64_t i, uint64_t hash, uint64_t expires_ms)
 {
-    const uint64_t clock = UINT64_C(3) << SKV_CLOCK_SHIFT;
-    uint64_t b = skv_load(&look->slots[i].b) & ~clock, right = skv_b_word(hash, expires_ms);
+    const uint64_t clock = UINT64_C(3) << SKV_CLOCK_SHIFT, age = SKV_B_HASH_MASK << SKV_B_HASH_SHIFT;
+    /* What only eviction goes by may be anything. */
+    const uint64_t any = clock | (look->store->evict ? age : 0);
+    uint64_t b = skv_load(&look->slots[i].b) & ~any, right = skv_b_word(hash, expires_ms) & ~any;
     if (!look->settled || b == right)
         return;
     if (skv_b_expiry(b) != skv_b_expiry(right))

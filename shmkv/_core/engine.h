@@ -34,6 +34,8 @@ struct skv {
     uint64_t    size;
     bool        read_only;
     bool        evict;
+    uint32_t    age_shift;      /* an item's stamp counts 2^age_shift bytes: age.h            */
+    _Atomic uint64_t written;   /* bytes of records that the header does not count yet        */
     skv_fixed   fixed;
     skv_os      os;
 

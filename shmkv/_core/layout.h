@@ -138,6 +138,7 @@ typedef struct skv_header {
     _Atomic uint32_t auditing;                      /* an audit runs: see spare.h; a hint once its process died */
     _Alignas(64) _Atomic uint64_t evict_hand;       /* next bucket of the clock (hint)        */
     _Atomic uint64_t sweep_hand;                    /* next bucket of the expiry sweep (hint) */
+    _Atomic uint64_t written;                       /* bytes of records written so far, in evicting stores: age.h (hint) */
     _Alignas(64) _Atomic uint32_t page_hand[SKV_FAMILIES][SKV_CLASSES]; /* hints              */
     _Atomic uint32_t free_hand;                     /* below it no page is free (hint)        */
     skv_log_state log;                              /* of a durable store: journal.h          */
@@ -238,6 +239,11 @@ static_assert(sizeof(skv_bucket) == 64, "one cache line");
  *         +---------+--------+--------------------+-----------------+
  *         | clock   | doomed | hash bits 24 to 44 | expiry, ms or 0 |   a hint, repaired from the record
  *         +---------+--------+--------------------+-----------------+
+ *  in evicting stores, instead of hash bits:
+ *         +---------+--------+--------+-----------+-----------------+
+ *         | clock   | doomed | proven | stamp     | expiry, ms or 0 |   60 = proven (evict.c), 59 to 40: age.h
+ *         +---------+--------+--------+-----------+-----------------+
+ *         and in a slot that is not live, four fingerprints of keys that were evicted (ghost.h)
  * A doomed slot is removed by the batch in the bucket's txn, once that is committed. */
 typedef struct skv_slot {
     _Atomic uint64_t a;
@@ -253,6 +259,8 @@ typedef struct skv_slot {
 #define SKV_CLOCK_SHIFT   62
 #define SKV_B_HASH_SHIFT  40
 #define SKV_B_HASH_MASK   UINT64_C(0x1fffff)
+#define SKV_B_STAMP_MASK  0xfffffu
+#define SKV_B_PROVEN      (UINT64_C(1) << 60)
 #define SKV_B_DOOMED      (UINT64_C(1) << 61)
 
 /* Tables and intents open with 16 bytes that say what they are, so that an audit can ask the

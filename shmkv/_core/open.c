@@ -3,6 +3,7 @@
  * Concurrency: skv_format runs under the creation byte (os.c); skv_open and skv_close run while
  * no other thread of this process uses the handle.
  */
+#include "age.h"
 #include "kept.h"
 #include "read.h"
 
@@ -141,6 +142,7 @@ static void point_at_areas(skv *store, uint8_t *base)
     store->seed = fixed->hash_seed;
     store->size = fixed->size;
     store->evict = (fixed->flags & SKV_FLAG_EVICT) != 0;
+    store->age_shift = skv_age_shift_of(fixed->size);
 }
 
 static void init_local(skv *store)

@@ -11,6 +11,7 @@
 #include <assert.h>
 #include <stdlib.h>
 
+#include "ghost.h"
 #include "write.h"
 
 #define NOTES_AFTER 16u         /* steps of all insertions, per slot                          */
@@ -73,6 +74,12 @@ static bool fill(filling *f, const skv_slot *from, uint64_t count)
     return true;
 }
 
+/* Homes rise with tags in both tables, so the hand goes on among the same items. */
+static uint32_t hand_after(const skv_bucket *bucket, uint64_t old_capacity, uint64_t capacity)
+{
+    return old_capacity ? (uint32_t)(skv_load(&bucket->hand) % old_capacity * capacity / old_capacity) : 0;
+}
+
 bool skv_replace_table_locked(skv *store, skv_bucket *bucket, uint64_t new_table, uint64_t capacity)
 {
     assert(skv_lock_held(&bucket->lock));
@@ -83,11 +90,13 @@ bool skv_replace_table_locked(skv *store, skv_bucket *bucket, uint64_t new_table
     free(f.next);
     if (!fits)
         return false;
+    if (skv_unlikely(store->evict) && from)
+        skv_ghost_copy_locked(from, skv_table_capacity(old), f.to, capacity);
     SKV_CRASH("growth.filled");
     skv_publish_table_locked(bucket, word);    /* the commit; pairs with skv_find            */
     SKV_CRASH("growth.published");
     skv_store(&bucket->tombstones, 0);
-    skv_store(&bucket->hand, 0);
+    skv_store(&bucket->hand, hand_after(bucket, skv_table_capacity(old), capacity));
     skv_bump_locked(bucket);
     return true;
 }

@@ -6,12 +6,12 @@
  */
 #include "room.h"
 
+#include "evict.h"
 #include "gather.h"
 #include "lease.h"
 #include "procs.h"
 #include "shrink.h"
 #include "spare.h"
-#include "sweep.h"
 #include "window.h"
 
 #define EVICT_BYTES       (UINT64_C(32) << 10)  /* at a time: the price of a visit, shared     */

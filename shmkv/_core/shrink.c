@@ -43,7 +43,8 @@ static skv_status shrink_bucket(skv *store, uint64_t number, uint64_t *shrunk, s
     skv_bucket *bucket = &store->buckets[number];
     uint64_t capacity = skv_table_capacity(skv_load_acquire(&bucket->table)), spare = 0;
     uint32_t items = skv_load(&bucket->count);
-    uint64_t wanted = smaller_capacity(number, items, capacity);
+    /* A store that evicts remembers in the smallest table what went (ghost.h). */
+    uint64_t wanted = smaller_capacity(number, items || !store->evict ? items : 1, capacity);
     if (wanted == capacity)
         return SKV_OK;
     skv_status status = wanted ? skv_prepare_table(store, number, wanted, SKV_SPREAD, wait, &spare) : SKV_OK;

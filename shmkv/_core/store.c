@@ -11,7 +11,9 @@
  *
  * Concurrency: any thread of any process.
  */
+#include "age.h"
 #include "alloc.h"
+#include "ghost.h"
 #include "lease.h"
 #include "write.h"
 
@@ -204,6 +206,8 @@ static bool publish_new_locked(skv *store, skv_bucket *bucket, uint64_t a, uint6
     if (at == capacity)
         return false;
     bool was_tombstone = skv_load(&slots[at].a) == SKV_TOMBSTONE;
+    if (skv_unlikely(store->evict) && skv_ghost_recall_locked(slots, capacity, skv_slot_tag(a), at))
+        b |= SKV_B_PROVEN;
     skv_store(&slots[at].b, b);
     SKV_CRASH("put.hinted");
     skv_store_release(&slots[at].a, a);         /* the commit; pairs with skv_probe           */
@@ -365,7 +369,7 @@ static skv_status log_record_locked(skv_write *write, const skv_hit *hit, uint64
 static skv_status publish(skv_write *write, const skv_hit *hit, uint64_t offset, uint64_t expires_ms, uint64_t value_len)
 {
     skv_bucket *bucket = write->bucket;
-    uint64_t a = skv_slot_word(skv_tag_of(write->key->hash), offset), b = skv_b_word(write->key->hash, expires_ms);
+    uint64_t a = skv_slot_word(skv_tag_of(write->key->hash), offset), b = skv_b_written(write->store, write->key->hash, expires_ms);
     set_version_locked(write->store, offset, next_version_locked(bucket));
     if (skv_unlikely(write->frame)) {
         skv_status status = log_record_locked(write, hit, a, b);
@@ -382,6 +386,8 @@ static skv_status publish(skv_write *write, const skv_hit *hit, uint64_t offset,
     write->record = 0;          /* it is the store's now                                      */
     finish_locked(write);
     SKV_CRASH("put.bumped");
+    if (skv_unlikely(write->store->evict))
+        skv_age_count(write->store, skv_record_size(write->key->len, value_len, expires_ms != 0));
     return SKV_OK;
 }
 
@@ -705,7 +711,7 @@ static void touch_in_place(skv_write *write, const skv_hit *hit, uint64_t expire
     note_expiry_locked(write->bucket, expires_ms);
     skv_store_release(skv_expiry_word(write->store, skv_slot_offset(hit->a)), expires_ms);
     SKV_CRASH("touch.published");
-    skv_store_b_locked(hit->slot, skv_b_word(write->key->hash, expires_ms));
+    skv_store_b_locked(hit->slot, skv_b_written(write->store, write->key->hash, expires_ms));
     skv_bump_locked(write->bucket);
 }
 
@@ -732,7 +738,7 @@ static skv_status touch_step(skv_write *write, const skv_hit *hit, void *context
     skv_new_record record = {write->key, hit->head.key + hit->head.key_len, hit->head.value_len, hit->head.type,
                              args->expires_ms, hit->head.version};
     skv_write_record(write->store, write->record, &record);
-    uint64_t a = skv_slot_word(skv_tag_of(write->key->hash), write->record), b = skv_b_word(write->key->hash, args->expires_ms);
+    uint64_t a = skv_slot_word(skv_tag_of(write->key->hash), write->record), b = skv_b_written(write->store, write->key->hash, args->expires_ms);
     /* As a put of what is there: whoever reads the log later finds the ttl before this one over, and the item gone. */
     const skv_item item = {.key = *write->key, .value = hit->head.key + hit->head.key_len, .value_len = hit->head.value_len,
                            .type = hit->head.type, .expires_ms = args->expires_ms};

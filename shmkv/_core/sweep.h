@@ -1,4 +1,4 @@
-/* sweep.h: taking out what has expired, and, in evicting stores, what is cold. */
+/* sweep.h: taking out what has expired. */
 #ifndef SKV_SWEEP_H
 #define SKV_SWEEP_H
 
@@ -14,7 +14,13 @@ static inline void skv_sweep_few_locked(skv_write *write)
         skv_sweep_few_slow_locked(write);
 }
 
-/* Evicts cold items from buckets at the clock hand until about `bytes` are free or each bucket was visited; how many items. */
-uint64_t skv_evict_some(skv *store, uint64_t bytes);
+/* When a live slot's item expires, from its words; 0 = never. */
+static inline uint64_t skv_slot_expiry(const skv *store, uint64_t a, uint64_t b)
+{
+    skv_head head;
+    if (skv_unlikely(skv_b_expiry(b) == SKV_MAX_EXPIRY) && skv_read_head(store, skv_slot_offset(a), &head))
+        return head.expires_ms;
+    return skv_b_expiry(b);
+}
 
 #endif

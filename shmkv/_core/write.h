@@ -47,11 +47,12 @@ static inline void skv_bump_locked(skv_bucket *bucket)
     skv_store_release(&bucket->seq, skv_load(&bucket->seq) + 1);
 }
 
-/* Word B of an item that stays: what is read often stays warm when it is written. */
+/* Word B of an item that stays: what is read often stays warm when it is written, and what is proven stays so (where
+ * B has a hash bit there, it is the same in both). */
 static inline void skv_store_b_locked(skv_slot *slot, uint64_t b)
 {
-    uint64_t clock = skv_load(&slot->b) & ~((UINT64_C(1) << SKV_CLOCK_SHIFT) - 1);
-    skv_store(&slot->b, b | clock);
+    uint64_t stays = skv_load(&slot->b) & (UINT64_C(3) << SKV_CLOCK_SHIFT | SKV_B_PROVEN);
+    skv_store(&slot->b, b | stays);
 }
 
 /* Takes a live slot's item out (the record is the caller's to free, after a bump). */
