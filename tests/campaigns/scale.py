@@ -213,8 +213,9 @@ def attach_detach(count: int) -> Figures:
     with temporary_store() as store:
         name, each = store.name, count // 4
         store["writes"] = 0
-        for _ in range(100):  # what the process makes once
+        for _ in range(100):  # what the process makes once, and for each store that is forked with
             Store.attach(name).close()
+        Forked(os.getpid).result()
         with nothing_grows():
             for _ in range(each):
                 Store.attach(name).close()
