@@ -870,6 +870,7 @@ def of_other_layouts() -> list[OfOtherLayout]:
     return found
 
 
+@surroundings.explained
 def list_regions(uid: int | None = None) -> list[Listed]:
     """Every store of one user (this one if it is not given), by name; nothing is mapped or changed."""
     wanted_uid = os.geteuid() if uid is None else uid
