@@ -18,12 +18,14 @@ import pytest
 HERE = Path(__file__).resolve().parent
 HANG_SECONDS = 150  # no test takes half of it on an idle machine: past that, tracebacks of all threads and the end
 
+IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ  # or started by one: it must not start more
+
 sys.path.insert(0, str(HERE))
 
 
 import extension  # noqa: E402
 
-if "PYTEST_XDIST_WORKER" not in os.environ:
+if not IS_WORKER:
     extension.bring_up_to_date()
 _fault = extension.fault()
 if _fault:
@@ -73,7 +75,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """`pytest` alone uses the processors; a test that is named runs in this process, as debuggers want it."""
     option = config.option
-    if not (_named(config) or option.usepdb or option.collectonly) and getattr(option, "numprocesses", 1) is None:
+    if IS_WORKER or _named(config) or option.usepdb or option.collectonly:
+        return
+    if getattr(option, "numprocesses", 1) is None:
         option.numprocesses = min(os.cpu_count() or 1, MOST_WORKERS)
 
 
