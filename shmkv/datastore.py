@@ -108,8 +108,8 @@ class DataStore:
     >>> folder.cleanup()
     """
 
+    @leaves_nothing  # outermost: a frame that still runs keeps what it holds
     @within_limits
-    @leaves_nothing
     def __init__(self, path: str | os.PathLike[str] | None = None, *, sync: str = "interval") -> None:
         if sync not in ("always", "interval", "none"):
             raise ValueError(f'sync must be "always", "interval" or "none", not {sync!r}')

@@ -851,7 +851,6 @@ class Listed(NamedTuple):
     path: str | None = None  # of a durable one: its directory, as who opened it last called it
 
 
-@surroundings.explained
 class OfOtherLayout(NamedTuple):
     """A region that only a release of another layout version reads."""
 

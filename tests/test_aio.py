@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ def stopped_with_locks(store: Store, writer: Forked) -> str:
                 except LockTimeoutError:
                     return key
             writer.resume()
+            time.sleep(0.002)  # or it would be stopped where it was before
     raise AssertionError("the writer was never stopped with a lock in its hand")
 
 

@@ -20,6 +20,8 @@ from shmkv.cli.completion import SHELLS
 from shmkv.cli.manual import manual
 from shmkv.cli.surface import Surface, surfaces
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

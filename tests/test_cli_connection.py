@@ -167,9 +167,12 @@ def test_an_export_that_breaks_off_is_an_error(scripted: Scripted) -> None:
 def test_what_is_sent(scripted: Scripted, tmp_path: Any) -> None:
     token = tmp_path / "token"
     token.write_text("t0ken\n")
-    scripted.will_answer(204)
+    scripted.will_answer(200, {"stored": True})
     words = ("--if-present", "--ttl", "1.5", "--content-type", "a/b", "--token-file", str(token))
     assert run("set", "a/b ü?", "value", "--url", f"{scripted.url}/below/", *words).status == 0
     [(method, path, headers, body)] = scripted.asked
-    assert (method, path, body) == ("PUT", "/below/kv/a%2Fb%20%C3%BC%3F?ttl=1.5", b"value")
-    assert (headers["If-Match"], headers["Content-Type"], headers["Authorization"]) == ("*", "a/b", "Bearer t0ken")
+    assert (method, path, headers["Authorization"]) == ("POST", "/below/kv", "Bearer t0ken")
+    sent = json.loads(body)
+    assert sent["only"] == "present"
+    [item] = sent["set"]
+    assert (item["key"], item["ttl"], item["content_type"]) == ("a/b ü?", 1.5, "a/b")

@@ -13,6 +13,8 @@ from shell import Shell, run
 from shmkv import Store
 from shmkv.cli import text
 
+pytestmark = pytest.mark.slow
+
 EVERY_BYTE = bytes(range(256)) * 3
 
 

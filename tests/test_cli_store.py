@@ -23,6 +23,8 @@ from test_outside import stop_inside
 
 from shmkv import Store
 
+pytestmark = pytest.mark.slow
+
 EVERY_KIND: dict[str | bytes, Any] = {
     "bytes": bytes(range(256)),
     b"bytes key \0\xff": b"",

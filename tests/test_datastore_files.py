@@ -27,6 +27,8 @@ from shmkv import (
     StoreFullError,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:

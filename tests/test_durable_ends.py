@@ -16,6 +16,8 @@ import shmkv
 from shmkv import Store, region
 from shmkv.reports import StoreInfo
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:

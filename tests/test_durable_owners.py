@@ -39,6 +39,8 @@ from shmkv.durable import OPENING
 from shmkv.errors import CorruptStoreError, LockTimeoutError, LogFailedError, StoreLockedError, StoreNotFoundError
 from shmkv.folder import ByteLock, HeldByte
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:

@@ -15,6 +15,8 @@ from shmkv import Store, filling
 from shmkv.exposition import stats_of
 from shmkv.filling import Prefixes, fill_of
 
+pytestmark = pytest.mark.slow
+
 
 def test_examples_in_docstrings() -> None:
     assert doctest.testmod(filling).failed == 0

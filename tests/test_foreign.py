@@ -27,6 +27,8 @@ from shmkv import (
     StoreNotFoundError,
 )
 
+pytestmark = pytest.mark.slow
+
 # Offsets in the header (docs/memory-layout.md).
 MAGIC, VERSION, BYTE_ORDER, SIZE, UUID, BOOT_ID, CHECKSUM, STATE = 0, 8, 12, 16, 32, 48, 248, 256
 PROCS_OFFSET, PAGES, TIME_NAMESPACE = 88, 128, 136

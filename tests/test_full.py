@@ -17,6 +17,8 @@ from helpers import MIB, check, fill, run_python, store_names, unique_name
 
 from shmkv import Store, StoreFullError, _core
 
+pytestmark = pytest.mark.slow
+
 # ---- The store is full -----------------------------------------------------------------------
 
 

@@ -21,6 +21,8 @@ import shmkv
 from shmkv import DataStore, KeyValueStore, Store, region
 from shmkv.realthread import RealThread
 
+pytestmark = pytest.mark.slow
+
 STEP = 3
 LINES = 600  # no constructor runs more
 

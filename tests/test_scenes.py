@@ -13,6 +13,8 @@ from surroundings.scene import Scene, call, judge, module, stage, start
 
 from shmkv import Store
 
+pytestmark = pytest.mark.slow
+
 CALLS = 24
 
 

@@ -18,6 +18,8 @@ from test_server_items import is_problem
 
 from shmkv import Store
 
+pytestmark = pytest.mark.slow
+
 JSON = "application/json"
 MSGPACK = "application/msgpack"
 Post = Callable[..., httpx.Response]

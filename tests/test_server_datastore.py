@@ -16,6 +16,8 @@ from test_server_items import is_problem
 
 from shmkv import DataStore
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:

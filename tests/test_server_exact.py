@@ -7,6 +7,8 @@ import os
 import pytest
 from campaigns.serving import exact
 
+pytestmark = pytest.mark.slow
+
 LONG = bool(os.environ.get("SHMKV_LONG"))
 
 

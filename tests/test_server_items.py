@@ -15,6 +15,8 @@ from serving import Serving, ask, serving
 
 from shmkv import Store
 
+pytestmark = pytest.mark.slow
+
 LONGEST_KEY = 65_535
 MOST_TTL = 946_728_000
 ODD_KEYS = ["", "/", "a/b//c/", "line\nbreak\r\n", "%2F", "%", "\0", "ä€😀", "a b+c?d=e&f#g", "..", "x/incr", "k" * 300]
@@ -265,7 +267,8 @@ def test_forms_in_a_range(http: httpx.Client, items: Store) -> None:
     told = {item["key"]: item for item in http.get("/read_key_range/").json()["items"]}
     assert told["bytes"] == {"key": "bytes", "base64": "AP8=", "content_type": "image/png"}
     assert 49 < told["ttl"]["ttl"] <= 50
-    assert set(told["tuple"]) == {"key", "safe"}
+    assert set(told["tuple"]) == {"key", "safe", "python"}
+    assert told["tuple"]["python"] == "(1,)"
 
 
 @pytest.mark.parametrize(

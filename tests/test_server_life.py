@@ -21,6 +21,8 @@ from shell import run
 
 from shmkv import Store
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def items() -> Iterator[Store]:

@@ -20,6 +20,8 @@ from test_server_items import is_problem
 
 from shmkv import Store
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "a-token-that-nobody-else-has-1234"
 
 

@@ -17,6 +17,8 @@ from helpers import durable_folder, wait_until
 from shmkv import Store, _core
 from shmkv.errors import LockTimeoutError
 
+pytestmark = pytest.mark.slow
+
 TIMEOUT = 0.3
 # What a call may take beyond lock_timeout on a machine with much else to do; two seconds, as it was, is far beyond.
 GRACE = 1.0

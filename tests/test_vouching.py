@@ -13,6 +13,8 @@ from helpers import copy_of, durable_folder, files_of, killed, lose_memory, wait
 from shmkv import Store, _core
 from shmkv.errors import CorruptStoreError, StoreFullError
 
+pytestmark = pytest.mark.slow
+
 HEAD, EMPTY_FRAME = 64, 40  # bytes in a log
 
 

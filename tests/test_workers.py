@@ -13,6 +13,8 @@ from helpers import MIB, check, in_fork, run_python
 
 from shmkv import Store, _core
 
+pytestmark = pytest.mark.slow
+
 VALUE = b"v" * 8_000  # of the largest size whose blocks are leased and kept
 PAGE = 1 << 16
 

@@ -79,6 +79,8 @@ static skv_status alloc_block(skv *store, enum skv_family family, uint64_t size,
 static skv_status grow_for_run(skv *store, uint32_t n, skv_wait *wait, skv_status *reason)
 {
     uint32_t grow = skv_pages_to_grow(store, n), left = store->page_count - skv_committed_pages(store);
+    if (grow == 0)
+        return SKV_OK;          /* a run at the end has become free since it was looked for    */
     return left ? grow_for(store, grow < left ? grow : left, wait, reason) : SKV_FULL;
 }
 
