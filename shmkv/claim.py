@@ -148,6 +148,8 @@ class Claim:
                 f"code in this process closed all descriptors, and {self._path} is not what it was, nothing was "
                 "changed: close this DataStore, and open it where it is now"
             )
+        # First: the old one closes the file that it is still, and the new one may get its number.
+        close_own(self._fd)
         self._fd = Descriptor.open(name, _FLAGS)
 
     def release(self) -> None:

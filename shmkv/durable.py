@@ -236,6 +236,7 @@ class Durable:
             FileNotFoundError: at its path there is no directory any more, or another one.
         """
         if identity_of(self._folder) != self._identity:
+            close_own(self._folder)  # first: it closes the file that it is still, and the new one may get its number
             opened = Descriptor.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
             if identity_of(opened) != self._identity:
                 opened.close()

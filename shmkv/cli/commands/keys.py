@@ -22,8 +22,8 @@ once, and nobody waits.  A key of characters that print stands for itself; any o
 quotes, and a bytes key is base64:...; --quoted of other commands takes keys back in this form.
 
 --largest and --by-prefix tell who fills a store: the largest values, or for each prefix (up to the first of the
-separators, and with it) how many items there are, the bytes of their keys and values, how many of them expire, and when
-the next one does.  The store counts what it evicts as a whole, not for each prefix: that stands at the end.
+separators, and with it) how many items there are, the bytes of their keys and values, how many of them expire, and
+when the next one does.  The store counts what it evicts as a whole, not for each prefix: that stands at the end.
 """
 EXAMPLES: Final = """\
 shmkv keys --store sessions --prefix user: | sort
