@@ -6,7 +6,10 @@ crash or hang.  What might crash runs in a process of its own, with a time limit
 
 from __future__ import annotations
 
+import functools
+import importlib
 import os
+import pkgutil
 import random
 import struct
 from collections.abc import Callable, Iterator
@@ -17,6 +20,7 @@ import pytest
 import xxhash
 from helpers import MIB, in_fork, region_path, run_python, store_names
 
+import shmkv
 from shmkv import (
     CorruptStoreError,
     ForeignStoreError,
@@ -37,7 +41,17 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to act fo
 NOBODY = 65534
 
 
+@functools.cache
+def load_all_modules() -> None:
+    """For who can load none: the source and the interpreter may lie in a directory of root's."""
+    for module in pkgutil.walk_packages(shmkv.__path__, "shmkv."):
+        if module.name != "shmkv.__main__":
+            importlib.import_module(module.name)
+
+
 def as_user(uid: int, function: Callable[..., Any], *args: Any) -> Any:
+    load_all_modules()
+
     def change_and_run() -> Any:
         os.setgroups([])
         os.setgid(uid)
@@ -114,8 +128,6 @@ def test_every_command_on_a_store_takes_foreign() -> None:
     ids=" ".join,
 )  # fmt: skip
 def test_commands_take_a_foreign_store_when_told(name: str, made: Callable[..., Store], words: tuple[str, ...]) -> None:
-    import psutil  # noqa: F401  # where the interpreter lies in a directory of root's, the other user finds no module
-
     from shmkv.cli.main import main
 
     with made(mode=0o666) as store:

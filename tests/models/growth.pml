@@ -8,7 +8,7 @@
  *       takes it over.  A table that is free holds garbage or nothing.
  * Holds: key 1 is always found, and never older than before; what was inserted is there; no block is freed twice.
  * Models: store.c:skv_write_run store.c:run_step_locked store.c:install_table_locked store.c:prepare_spare
- *       store.c:skv_prepare_table store.c:skv_replace_table_locked store.c:publish_new_locked
+ *       store.c:skv_prepare_table rebuild.c:skv_replace_table_locked store.c:publish_new_locked
  * store.c:publish_over_locked
  *       store.c:skv_write_end store.c:skv_wanted_capacity table.h:skv_publish_table_locked table.h:skv_place_locked
  *       table.h:skv_probe_for read.h:skv_find repair.c:skv_recount_locked
@@ -77,13 +77,13 @@ inline lock_bucket(me) {
     }
 }
 
-/* store.c:skv_replace_table_locked; the smaller table is full, so no slot is skipped */
+/* rebuild.c:put_slot, for each slot of the smaller table: that is full, so none is skipped */
 inline fill(to) {
     i = 0;
     do
     :: i < CAPACITY(current) ->
-        assert(i < CAPACITY(to));               /* `if (at == capacity || distance > steps)` */
-        tables[TABLE(to)].item[i] = tables[TABLE(current)].item[i];     /* `skv_store(&to[at].a, a);` */
+        assert(i < CAPACITY(to));               /* `if (at == f->capacity)` */
+        tables[TABLE(to)].item[i] = tables[TABLE(current)].item[i];     /* `skv_store(&f->to[at].a, a);` */
         i++
     :: else -> break
     od;
@@ -116,7 +116,7 @@ proctype Inserter(byte me) {
                free(old);
                old = 0;
 #endif
-               seq++            /* store.c:skv_replace_table_locked `skv_bump_locked(bucket);` */
+               seq++            /* rebuild.c:skv_replace_table_locked `skv_bump_locked(bucket);` */
            :: else
            fi;
            if

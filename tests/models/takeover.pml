@@ -36,7 +36,7 @@ inline section(me) {
     holds[me] = false
 }
 
-/* os_liveness.c:skv_region_claim_dead `region->dead_page = hold_byte_locked(region, slot);` */
+/* os_liveness.c:skv_region_claim_dead `bool taken = !region->dead.page && hold_byte_locked(region, slot, &region->dead);` */
 inline claim(me, row, had) {
 #ifdef M_NO_BYTE
     had = dead[byte_of[row]]
@@ -45,7 +45,7 @@ inline claim(me, row, had) {
 #endif
 }
 
-/* os_liveness.c:skv_region_release_dead `drop_page(&region->dead_page);`: GHOST stands for "free" from then on */
+/* os_liveness.c:skv_region_release_dead `drop(region, &region->dead);`: GHOST stands for "free" from then on */
 inline give_back(me, row) {
     d_step { if :: byte_of[row] == me -> byte_of[row] = GHOST :: else fi }
 }
