@@ -49,7 +49,6 @@ static void copy_block(skv *store, uint64_t to, uint64_t from, uint64_t size)
 
 static enum skv_move move_record(skv *store, uint64_t offset, uint64_t size, enum skv_manner manner, skv_wait *wait)
 {
-    const bool drop = manner == SKV_DROP;
     skv_head head;
     if (!skv_read_head(store, offset, &head))
         return SKV_NOT_NAMED;
@@ -67,7 +66,7 @@ static enum skv_move move_record(skv *store, uint64_t offset, uint64_t size, enu
     uint64_t a = skv_slot_word(skv_tag_of(key.hash), offset);
     if (!slot_that_names(store, skv_load_acquire(&bucket->table), a))
         return SKV_NOT_NAMED;
-    if (!drop && skv_alloc(store, SKV_RECORDS, bytes, effort_of(manner), wait, &to))
+    if (skv_alloc(store, SKV_RECORDS, bytes, effort_of(manner), wait, &to))
         return SKV_NO_TARGET;
     SKV_CRASH("evacuate.allocated");
     if (skv_lock_bucket(store, bucket, wait)) {
@@ -81,16 +80,13 @@ static enum skv_move move_record(skv *store, uint64_t offset, uint64_t size, enu
     if (slot && (!skv_read_head(store, offset, &now) || now.value_len != head.value_len
                  || now.key_len != head.key_len || now.flags != head.flags))
         slot = NULL;
-    if (slot && drop) {
-        skv_remove_locked(store, bucket, slot, head.value_len);
-    } else if (slot) {
+    if (slot) {
         copy_block(store, to, offset, bytes);
         SKV_CRASH("evacuate.copied");
         skv_store_release(&slot->a, skv_slot_word(skv_slot_tag(a), to));        /* the commit */
         SKV_CRASH("evacuate.published");
-    }
-    if (slot)
         skv_bump_locked(bucket);
+    }
     skv_unlock(store, &bucket->lock);
     SKV_CRASH("evacuate.unlocked");
     skv_free(store, slot ? offset : to);
@@ -147,11 +143,9 @@ typedef struct page_move {
 static bool move_visited(void *context, uint64_t offset, uint32_t size)
 {
     page_move *move = context;
-    const bool drop = move->manner == SKV_DROP && move->family == SKV_RECORDS;
     switch (skv_move_block(move->store, move->family, offset, size, move->manner, move->wait)) {
     case SKV_MOVED:
-        move->result->moved += !drop;
-        move->result->dropped += drop;
+        move->result->moved++;
         return true;
     case SKV_NOT_NAMED:
         move->result->stuck++;
