@@ -22,40 +22,34 @@
 
 /* ---- Reading a header ---------------------------------------------------------------- */
 
-typedef struct header_head {
-    skv_fixed fixed;
-    uint32_t  state;
-    uint32_t  padding;
-} header_head;
-
-static_assert(offsetof(header_head, state) == offsetof(skv_header, state), "one pread gets both");
-
 /* Not ready yet, ready, or something else: a foreign object is never waited for or written to. */
-static skv_status judge(const header_head *head)
+static skv_status judge(uint64_t magic, uint32_t state)
 {
-    if (head->fixed.magic != 0 && head->fixed.magic != SKV_MAGIC)
+    if (magic != 0 && magic != SKV_MAGIC)
         return SKV_CORRUPT;
-    if (head->state == SKV_CREATING)
+    if (state == SKV_CREATING)
         return SKV_MISSING;
-    return head->state == SKV_READY && head->fixed.magic == SKV_MAGIC ? SKV_OK : SKV_CORRUPT;
+    return state == SKV_READY && magic == SKV_MAGIC ? SKV_OK : SKV_CORRUPT;
 }
 
-/* The second read begins after `state` was seen ready, so it sees all that was written before;
- * one read alone may copy the two in any order. */
+/* The state first: a creator may finish at any moment, and what is read after it said "ready" is
+ * whole.  One pread of all would copy the parts in any order, and a size from before may be that of
+ * an object which was still empty.  What lies behind the end of the object counts as zero. */
 skv_status skv_read_header(int fd, skv_fixed *fixed)
 {
     struct stat st;
-    header_head head;
-    memset(&head, 0, sizeof head);
-    if (fstat(fd, &st) < 0 || pread(fd, &head, sizeof head, 0) < 0)
+    uint32_t state = SKV_CREATING;
+    memset(fixed, 0, sizeof *fixed);
+    if (pread(fd, &state, sizeof state, offsetof(skv_header, state)) < 0)
         return SKV_OS_ERROR;
-    skv_status status = judge(&head);
-    if (status)
-        return status;
-    ssize_t got = pread(fd, fixed, sizeof *fixed, 0);
-    if (got != (ssize_t)sizeof *fixed)
-        return got < 0 ? SKV_OS_ERROR : SKV_CORRUPT;
-    return skv_check_fixed(fixed, (uint64_t)st.st_size);
+    SKV_CRASH("header.state_read");
+    if (pread(fd, fixed, sizeof *fixed, 0) < 0)
+        return SKV_OS_ERROR;
+    SKV_CRASH("header.read");
+    if (fstat(fd, &st) < 0)
+        return SKV_OS_ERROR;
+    skv_status status = judge(fixed->magic, state);
+    return status ? status : skv_check_fixed(fixed, (uint64_t)st.st_size);
 }
 
 skv_status skv_region_peek(int fd, uint32_t timeout_ms, skv_fixed *fixed)

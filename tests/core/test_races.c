@@ -643,7 +643,32 @@ static void grown_for_others(void)
     remove_box(&b);
 }
 
+/* ---- A header that becomes ready while it is read ------------------------------------------------- */
+
+static void create_it(void)
+{
+    bool created;
+    skv_params p = params_for(MIB, 0);
+    REQUIRE_OK(skv_region_create(b.fd, &p, false, &created));
+}
+
+/* Its parts are of different moments then, and none of that is damage. */
+static void ready_while_it_is_read(void)
+{
+    const char *points[] = {"header.state_read", "header.read"};
+    for (size_t i = 0; i < COUNT(points); i++) {
+        skv_fixed fixed;
+        open_object(&b);
+        at_point(points[i], create_it);
+        REQUIRE_OK(skv_region_peek(b.fd, 1000, &fixed));
+        REQUIRE(hook_point == NULL, "%s is not passed", points[i]);
+        REQUIRE(fixed.magic == SKV_MAGIC && fixed.size == MIB, "the header that was written");
+        remove_box(&b);
+    }
+}
+
 static const test tests[] = {
+    {"ready_while_it_is_read", ready_while_it_is_read},
     {"grown_for_others", grown_for_others},
     {"stolen_spare", stolen_spare},
     {"late_clock_bit", late_clock_bit},
