@@ -60,7 +60,7 @@ class Scripted(socketserver.ThreadingTCPServer):
 @pytest.fixture
 def scripted() -> Iterator[Scripted]:
     with Scripted() as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)  # s, to see its end
         thread.start()
         yield server
         server.shutdown()

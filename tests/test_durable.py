@@ -431,6 +431,7 @@ def test_a_load_of_lines(folder: Path, tmp_path: Path) -> None:
 # ---- Deaths -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_memory_and_disk_never_differ(folder: Path) -> None:
     """Processes that change the same keys are killed at any time: what the memory holds then, the log holds too."""
     store = Store.open(folder, size="16MiB", sync="none")

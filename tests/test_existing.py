@@ -236,6 +236,7 @@ def test_resizing_nothing(name: str) -> None:
         Store.resize(name, "1KiB")
 
 
+@pytest.mark.slow
 def test_killed_anywhere_it_is_the_one_or_the_other(name: str) -> None:
     with Store(name, size="8MiB") as old:
         old.update({f"k{number}": number for number in range(20_000)})

@@ -102,6 +102,7 @@ def test_each_process_counts_for_itself(store: Store) -> None:
     check(store)
 
 
+@pytest.mark.slow
 def test_fork_while_threads_write(store: Store) -> None:
     stop = threading.Event()
     faults: list[BaseException] = []

@@ -38,6 +38,7 @@ def same(a: object, b: object) -> bool:
     return type(a) is type(b) and repr(a) == repr(b)
 
 
+@pytest.mark.slow
 @given(key=KEYS, value=VALUES, ttl=st.none() | st.floats(0.5, 1e6))
 def test_a_form_gives_the_item_back(key: str | bytes, value: Any, ttl: float | None) -> None:
     with Store(size="1MiB") as store:

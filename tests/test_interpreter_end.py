@@ -14,6 +14,8 @@ from helpers import check, durable_folder, finish, lose_memory, start_python
 
 from shmkv import DataStore, Store
 
+pytestmark = pytest.mark.slow
+
 END_SECONDS = 40  # an interpreter that hangs does so for ever
 
 BUSY = """

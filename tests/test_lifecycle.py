@@ -521,6 +521,7 @@ def test_failed_calls_leak_nothing(name: str) -> None:
     assert _open_things()[0] <= before
 
 
+@pytest.mark.slow
 def test_more_processes_than_slots_in_a_row(store: Store) -> None:
     """1,100 processes that end without a close: each slot serves again."""
     run_python(
@@ -547,6 +548,7 @@ for i in range(1100):
     assert store.stats().processes == 1
 
 
+@pytest.mark.slow
 def test_too_many_processes(store: Store) -> None:
     """1,023 slots: one more process is told so; once one has ended there is room again."""
     out = run_python(

@@ -103,6 +103,7 @@ def test_a_stopped_holder_is_named(store: Store, writer: Forked, rng: random.Ran
     check(store)
 
 
+@pytest.mark.slow
 def test_a_holder_that_is_killed_blocks_nobody(store: Store, writer: Forked, rng: random.Random) -> None:
     for turn in range(4):
         stop_while_it_holds_locks(store, writer, rng)
@@ -190,6 +191,7 @@ def test_no_patience_at_all(store: Store, writer: Forked, rng: random.Random) ->
     store.compact()
 
 
+@pytest.mark.slow
 def test_random_kills_and_stops(store: Store, rng: random.Random) -> None:
     """Whatever is killed or stopped, the others go on at once, and what was acknowledged is there."""
     count = 3

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 import pytest
 from helpers import PATIENCE, Forked, SharedInts, finish, start_python, wait_until
@@ -12,6 +14,8 @@ from helpers import PATIENCE, Forked, SharedInts, finish, start_python, wait_unt
 from shmkv import Store, StoreNotFoundError
 from shmkv.outside import DEAD, UNSEEN, attached, locks_held
 from shmkv.processes import STOPPED
+
+T = TypeVar("T")
 
 
 def attach_and_wait(store: Store, ready: SharedInts) -> None:
@@ -89,12 +93,27 @@ def test_locks_of_a_stopped_writer(store: Store) -> None:
 
 def stop_inside(writer: Forked, store: Store) -> dict[tuple[int, str], int]:
     """Stop a writer while it holds locks; which."""
+
+    def held() -> dict[tuple[int, str], int]:
+        slots = {one.slot for one in attached(store.name) if one.pid == writer.pid}
+        return {lock: count for lock, count in locks_held(store.name).items() if lock[0] in slots}
+
+    return stop_when(writer, held)
+
+
+def stop_in_a_call(writer: Forked, store: Store) -> None:
+    """Stop a writer in the middle of a call, with locks or without."""
+    stop_when(writer, lambda: any(one.inside for one in attached(store.name) if one.pid == writer.pid))
+
+
+def stop_when(writer: Forked, there: Callable[[], T]) -> T:
+    """Stop a writer until `there` is true of it; what that answered."""
     deadline = time.monotonic() + 60 * PATIENCE
     while time.monotonic() < deadline:
         time.sleep(0.002)
         writer.stop()
-        held = locks_held(store.name)
-        if held:
-            return held
+        answer = there()
+        if answer:
+            return answer
         writer.resume()
-    raise AssertionError("it was never stopped while it held a lock")
+    raise AssertionError("it was never stopped there")

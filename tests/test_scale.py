@@ -14,6 +14,8 @@ from helpers import MIB, unique_name
 
 from shmkv import Store
 
+pytestmark = pytest.mark.slow
+
 
 def test_many_tiny_items() -> None:
     assert scale.many_keys(60_000, batch=7_000)["tiny_items"] == 60_000

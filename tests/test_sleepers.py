@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import pytest
 from helpers import MIB, Forked, SharedInts, check, fill, wait_until
 
 SIZES = [round(8 * 1.24**i) for i in range(30)]  # 8 bytes to 4 KiB: 64 of each are 2 % of the store
 
 
+@pytest.mark.slow
 def test_64_sleepers_leave_the_room_to_others(make_store: Any) -> None:
     undisturbed = make_store(size=64 * MIB)
     most = fill(undisturbed, 100)

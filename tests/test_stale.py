@@ -114,6 +114,7 @@ def test_doctor_names_the_processes_of_the_store_before(name: str) -> None:
         del old
 
 
+@pytest.mark.slow
 def test_a_server_says_so(name: str) -> None:
     with serving("--store", name, "--size", SIZE) as server:
         assert server.http.get("/readyz").status_code == 200

@@ -382,6 +382,7 @@ values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=250)
 @given(value=values)
 def test_any_value(shared_store: Store, value: Any) -> None:

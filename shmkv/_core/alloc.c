@@ -91,7 +91,8 @@ static skv_status alloc_run(skv *store, enum skv_family family, uint64_t size, s
         return SKV_FULL;
     skv_status reason = SKV_FULL;
     for (uint32_t round = 0; round < ALLOC_ROUNDS; round++) {
-        skv_status status = skv_join_gaps(store, (uint32_t)n, wait);
+        /* Later on, that might move blocks into the very pages that making room has just emptied. */
+        skv_status status = round == 0 ? skv_join_gaps(store, (uint32_t)n, wait) : SKV_OK;
         if (status == SKV_OK)
             status = skv_take_run(store, family, (uint32_t)n, wait, offset);
         if (status != SKV_FULL)

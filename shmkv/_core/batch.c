@@ -260,6 +260,22 @@ static bool prepare_frame(batch *b)
     return good;
 }
 
+/* What is larger than a page needs pages in a row, and none that holds a block which nothing names yet can be emptied
+ * for it: so it comes before this batch's smaller blocks. */
+static skv_status allocate_runs(batch *b)
+{
+    for (uint32_t i = 0; i < b->count; i++) {
+        const skv_item *item = b->items[i];
+        uint64_t size = skv_record_size(item->key.len, item->value_len, item->expires_ms != 0);
+        if (skv_likely(size <= SKV_PAGE_SIZE))
+            continue;
+        skv_status status = skv_alloc(b->store, SKV_RECORDS, size, SKV_MOVE, b->wait, &b->items[i]->record);
+        if (status)
+            return status;
+    }
+    return SKV_OK;
+}
+
 static skv_status prepare(batch *b)
 {
     if (!prepare_frame(b))
@@ -268,7 +284,9 @@ static skv_status prepare(batch *b)
         b->intent = skv_row_intent(b->store, skv_load(&b->store->slot));
         return SKV_OK;
     }
-    skv_status status = skv_alloc(b->store, SKV_TABLES, skv_intent_size(b->count), SKV_MOVE, b->wait, &b->intent);
+    skv_status status = allocate_runs(b);
+    if (status == SKV_OK)
+        status = skv_alloc(b->store, SKV_TABLES, skv_intent_size(b->count), SKV_MOVE, b->wait, &b->intent);
     SKV_CRASH("batch.intent_allocated");
     return status ? status : skv_prepare_records(b->store, b->items, b->count, b->wait);
 }

@@ -86,12 +86,16 @@ skv_status skv_prepare_record(skv *store, const skv_item *item, enum skv_effort 
 
 #define RECORDS_AT_ONCE 64u
 
-/* Blocks for items[0], ... of one size, as many as the leased page has, and one at least. */
+/* Blocks for items[0], ... of one size, as many as the leased page has, and one at least.  An item that has a block
+ * already keeps it. */
 static skv_status alloc_records(skv *store, skv_item *const *items, uint32_t count, skv_wait *wait, uint32_t *done)
 {
     uint64_t size = skv_record_size(items[0]->key.len, items[0]->value_len, items[0]->expires_ms != 0);
     uint64_t offsets[RECORDS_AT_ONCE];
     uint32_t same = 1;
+    *done = 1;
+    if (skv_unlikely(items[0]->record))
+        return SKV_OK;
     while (same < count && skv_record_size(items[same]->key.len, items[same]->value_len, items[same]->expires_ms != 0) == size)
         same++;
     *done = skv_alloc_leased(store, SKV_RECORDS, size, same, offsets);

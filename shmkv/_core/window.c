@@ -15,6 +15,7 @@
 
 #include "evacuate.h"
 #include "gather.h"
+#include "lease.h"
 
 #define IMPOSSIBLE     UINT64_MAX
 #define VISIT_COST     512u     /* bytes: what emptying one more page costs beside its blocks */
@@ -249,6 +250,7 @@ static bool search_segment(skv *store, uint32_t pages, uint32_t depth, uint32_t 
     avoided avoid = {0};
     uint32_t tries = MAX_TRIES >> depth;
     while (avoid.count < tries) {
+        skv_leases_return(store);       /* no leased page can be closed, and moves take leases */
         uint32_t start = cheapest_window(store, pages, low, high, &avoid);
         if (start >= high)
             return false;
