@@ -136,7 +136,8 @@ class Durable:
         self.repaired: RepairReport | None = None
         self._timeout = timeout
         self._keeper: Keeper | None = None
-        self.owner: Callable[[], Closeable | None] = lambda: None  # its handle
+        self.owner: Callable[[], Closeable | None] = _nobody  # its handle
+        self._made: tuple[int, str] | None = None  # by this process: the region, until its handle has left
         self._leaving = threading.RLock()  # a signal handler may close what is just being closed
         self._all.add(self)
 
@@ -145,6 +146,10 @@ class Durable:
         """Each change waits for the disk: it was asked for, or there is no thread that would sync within a second."""
         keeper = self._keeper
         return self.sync_mode == "always" or (self.sync_mode == "interval" and keeper is not None and not keeper.runs)
+
+    def makes(self, target: str) -> None:
+        """To be said before: an exception may come once the region is there, and before anybody has it."""
+        self._made = (os.getpid(), target)
 
     def begin(self, opened: _core.Region) -> None:
         """Look after the log from now on."""
@@ -255,9 +260,29 @@ class Durable:
                 self._keeper = None
             self._close()
 
+    def give_up(self) -> None:
+        """The opening was broken off, and nobody gets the handle: let go, and of the region too."""
+        self._remove_made()
+        self.let_go()
+
+    def _remove_made(self) -> None:
+        """Give the memory back that this opening took, unless others use it by now; the log holds what was in it."""
+        made, self._made = self._made, None
+        if made is None or made[0] != os.getpid():
+            return
+        with contextlib.suppress(ShmkvError, OSError):
+            opening = ByteLock(self._folder, OPENING)
+            try:
+                if opening.take(shared=False) and not self._presence.others():
+                    region.unlink(made[1])
+            finally:
+                opening.close()
+
     def __del__(self) -> None:
         """An exception of a signal handler may come before a handle has it, or before it is whole."""
         with contextlib.suppress(AttributeError):
+            if self.owner is _nobody:
+                self._remove_made()
             self._close()
 
     @classmethod
@@ -282,6 +307,7 @@ class Durable:
                 _settle(path, identity)
 
     def _close(self) -> None:
+        self._made = None
         close_own(self._folder)
         self._identity = (-1, -1)
         self._presence.close()
@@ -289,6 +315,10 @@ class Durable:
 
 class Closeable(Protocol):
     def close(self) -> None: ...
+
+
+def _nobody() -> None:
+    """A part that no handle has yet."""
 
 
 @contextlib.contextmanager
@@ -366,18 +396,22 @@ def _open_once(
     folder = open_folder(absolute, "a durable store")
     presence = ByteLock(folder, PRESENCE)
     part = Durable(absolute, folder, presence, sync=sync, exclusive=exclusive, timeout=timeout)
+    opening = None
     try:
-        with HeldByte(folder, OPENING, timeout):
+        opening = HeldByte(folder, OPENING, timeout)
+        with opening:
             _enter(part, folder, presence)
             opened = _attach_or_rebuild(part, folder, presence, want, repair, timeout)
             note_holder(folder, bytes(opened.region.uuid))
             region.note_path(opened.target, str(absolute))
         presence.share()  # children that are forked from now on may use the store
         part.begin(opened.region)
+        return opened, part
     except BaseException:
-        part.let_go()
+        if opening:
+            opening.__exit__()  # again: the exception may have come in the middle of it
+        part.give_up()
         raise
-    return opened, part
 
 
 class _OtherReleaseError(StoreLockedError):
@@ -520,6 +554,7 @@ def _rebuild(
     if known is None:
         _write_settings(folder, settings)
     want = want._replace(size=settings.size)
+    part.makes(target)
     opened = region.create(target, want, exist_ok=False, timeout=timeout, log_uuid=settings.uuid)
     try:
         _fill(part, folder, opened, settings, repair)
@@ -606,14 +641,26 @@ def _keep_damaged(path: Path, folder: int) -> Path:
     return path / kept
 
 
+class _Lifetime:
+    """Of a call: its end rings, also where an exception has come between its lines."""
+
+    def __init__(self) -> None:
+        self.over = Bell()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(AttributeError):
+            self.over.ring()
+
+
 @contextlib.contextmanager
 def _progress(path: Path, folder: int) -> Any:
     """Tell, every two seconds, how far a recovery is."""
     total = sum(os.stat(name, dir_fd=folder).st_size for name in os.listdir(folder) if _LOG_FILE.fullmatch(name))
-    done = Bell()
+    lifetime = _Lifetime()
+    over = lifetime.over  # a thread that had the whole of it would keep it, and go on telling for ever
 
     def tell() -> None:
-        while not done.wait(PROGRESS_SECONDS):
+        while not over.wait(PROGRESS_SECONDS):
             part = _core.restored_bytes() / max(total, 1)
             _log.warning("recovering %s: %.0f %% of %d MB", path, min(100 * part, 100), total // 1_000_000)
 
@@ -622,7 +669,7 @@ def _progress(path: Path, folder: int) -> Any:
         ending.start(thread)
         yield
     finally:
-        done.ring()
+        over.ring()
         ending.join(thread)
 
 

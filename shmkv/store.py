@@ -390,13 +390,13 @@ class Store(Handle, MutableMapping[Key, Any]):
         self = cls.__new__(cls)
         try:
             self._bind(opened, resolved, codec, seconds, readonly=False, foreign=False, durable=part)
+            self._finalizer = weakref.finalize(self, part.let_go)
+            self._finalizer.atexit = False  # then it is closed
+            part.owner = weakref.ref(self)
+            return self
         except BaseException:
-            part.let_go()
+            part.give_up()
             raise
-        part.owner = weakref.ref(self)
-        self._finalizer = weakref.finalize(self, part.let_go)
-        self._finalizer.atexit = False  # then it is closed
-        return self
 
     @staticmethod
     def resize(

@@ -24,7 +24,7 @@ from shmkv.realthread import RealThread
 pytestmark = pytest.mark.slow
 
 STEP = 3
-LINES = 600  # no constructor runs more
+LINES = 1000  # no constructor runs more
 
 
 @pytest.fixture
@@ -92,6 +92,7 @@ def require_nothing_left(
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the stores of others, whose number decides how many lines a look for dead ones has."""
     monkeypatch.setattr(region, "_objects", lambda: iter([(os.geteuid(), "private.1.1.1-0123456789abcdef")]))
+    monkeypatch.setattr(region, "of_other_layouts", list)
 
 
 def test_a_private_store(alone: None, unraisable: list[Any], rng: random.Random) -> None:
@@ -154,6 +155,27 @@ def test_a_durable_store(folder: Path, sync: str, unraisable: list[Any], rng: ra
         require_nothing_left(lambda: Store.open(folder, sync), unraisable, rng)
     with Store.open(folder, exclusive=True) as store:
         assert store.check().ok
+
+
+def test_the_first_opening_of_a_directory(
+    folder: Path, alone: None, unraisable: list[Any], rng: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each opening makes the region: the one before it closed the last handle, or was broken off."""
+    monkeypatch.setattr(region, "durable_name", lambda device, inode: f"durable.{os.getpid()}.{inode:x}")
+    new = iter(range(LINES))
+
+    def open_first(path: Path) -> Store:
+        store = Store.open(path, size="1MiB")
+        sys.settrace(None)  # a close that is broken off leaves the memory to the end of the process
+        return store
+
+    require_nothing_left(lambda: open_first(folder / f"{next(new)}"), unraisable, rng)
+    with Store.open(folder / "kept", size="1MiB") as store:
+        store["a"] = 1
+    require_nothing_left(lambda: open_first(folder / "kept"), unraisable, rng)
+    with Store.open(folder / "kept", exclusive=True) as store:
+        assert store.check().ok
+        assert dict(store) == {"a": 1}
 
 
 @pytest.mark.parametrize("sync", ["always", "interval", "none"])
