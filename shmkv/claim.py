@@ -19,11 +19,12 @@ import fcntl
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
 from shmkv._core import Descriptor
-from shmkv.ending import is_held_for_ever
+from shmkv.ending import is_ending, is_held_for_ever
 from shmkv.errors import ClosedStoreError, StoreLockedError
 from shmkv.folder import LOCK_FILE, close_own, identity_of
 
@@ -166,9 +167,13 @@ class Claim:
             with self._guard:
                 self._mine.pop(self._directory, None)
 
-    def __del__(self) -> None:
-        """An exception of a signal handler may come anywhere, also before anybody else has it."""
-        self.release()
+    def __del__(self, is_ending: Callable[[], bool] = is_ending) -> None:
+        """An exception of a signal handler may come anywhere, also before anybody else has it.
+
+        At the end of the interpreter, which has emptied this module by then, the system gives it back.
+        """
+        if not is_ending():
+            self.release()
 
     @classmethod
     def renew_guard(cls) -> None:

@@ -48,7 +48,7 @@ from shmkv.errors import (
 from shmkv.failing import leaves_nothing
 from shmkv.folder import SETTINGS_FILE, absolute_path, below, open_folder
 from shmkv.realthread import Bell, RealThread, RLock
-from shmkv.surroundings import within_limits
+from shmkv.surroundings import limit_of_log, within_limits
 from shmkv.walking import sorted_items
 
 if TYPE_CHECKING:
@@ -173,6 +173,7 @@ class DataStore:
             InvalidKeyError, InvalidValueError, InvalidTTLError: see above.
             StoreFullError: the files may not grow, and nothing in them can be dropped; or the disk is full.
             LogFailedError: the disk does not write any more.
+            LimitError: a file may not become that large in this process (`ulimit -f`).
             StoreLockedError: code in this process closed all descriptors, and another process has opened it since.
         """
         _check_key(key)
@@ -428,7 +429,9 @@ class DataStore:
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise StoreFullError(f"the disk is full, nothing was changed: make room for {self._path}") from error
-            raise LogFailedError(error.errno, f"{_problem(error)}: nothing was changed", str(self._path)) from error
+            raise limit_of_log(error, str(self._path)) or LogFailedError(
+                error.errno, f"{_problem(error)}: nothing was changed", str(self._path)
+            ) from error
         self._files.grow(segment, size)
         return (segment, offset, size, expires), position
 

@@ -35,7 +35,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 from shmkv import _core, ending, region
 from shmkv._core import Descriptor
 from shmkv.backup import back_up
-from shmkv.ending import is_held_for_ever
+from shmkv.ending import is_ending, is_held_for_ever
 from shmkv.errors import (
     CorruptStoreError,
     LayoutVersionError,
@@ -278,8 +278,10 @@ class Durable:
             finally:
                 opening.close()
 
-    def __del__(self) -> None:
+    def __del__(self, is_ending: Callable[[], bool] = is_ending) -> None:
         """An exception of a signal handler may come before a handle has it, or before it is whole."""
+        if is_ending():  # then this module may be empty, and the descriptors close themselves
+            return
         with contextlib.suppress(AttributeError):
             if self.owner is _nobody:
                 self._remove_made()
@@ -647,7 +649,9 @@ class _Lifetime:
     def __init__(self) -> None:
         self.over = Bell()
 
-    def __del__(self) -> None:
+    def __del__(self, is_ending: Callable[[], bool] = is_ending) -> None:
+        if is_ending():
+            return
         with contextlib.suppress(AttributeError):
             self.over.ring()
 

@@ -15,7 +15,7 @@ import math
 import os
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -169,9 +169,10 @@ class ByteLock:
         """Give it back, once every process that shares the description has done so."""
         close_own(self._fd)
 
-    def __del__(self) -> None:
+    def __del__(self, is_ending: Callable[[], bool] = is_ending) -> None:
         """An exception of a signal handler may come anywhere: nobody is to wait for a lock that nobody has any more."""
-        self.close()
+        if not is_ending():  # then this module may be empty, and the descriptor closes itself
+            self.close()
 
     def is_open(self) -> bool:
         """User code that closes all descriptors may have closed it, and another file have its number."""

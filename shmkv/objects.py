@@ -7,6 +7,7 @@ How:  by posix_ipc; on a free-threaded interpreter by the binding itself, as pos
 
 from __future__ import annotations
 
+import errno
 import os
 
 from shmkv import _core
@@ -34,7 +35,7 @@ def _opened(target: str, flags: int, mode: int) -> Descriptor:
         try:
             return Descriptor(posix_ipc.SharedMemory(target, kind, mode=mode, read_only=readonly).fd)
         except Exception as error:
-            _require_without_number(error)
+            _require_without_number(error, target)
     return Descriptor.shared(target, flags, mode)
 
 
@@ -45,11 +46,13 @@ def unlink(target: str) -> None:
             posix_ipc.unlink_shared_memory(target)
             return
         except Exception as error:
-            _require_without_number(error)
+            _require_without_number(error, target)
     _core.unlink_shared(target)
 
 
-def _require_without_number(error: Exception) -> None:
+def _require_without_number(error: Exception, target: str) -> None:
     """Raise it unless it is one of posix_ipc that has no number of the system; a signal handler may raise too."""
+    if isinstance(error, OSError) and error.errno in (errno.EPERM, errno.EACCES) and error.filename is None:
+        error.filename = target  # which posix_ipc leaves out, and by which `surroundings` knows what it is about
     if type(error).__module__ != "posix_ipc" and not (type(error) in (OSError, ValueError) and len(error.args) < 2):
         raise error

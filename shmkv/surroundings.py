@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 
-__all__ = ["PROC", "SHM_DIRECTORY", "explain", "explained", "within_limits"]
+__all__ = ["PROC", "SHM_DIRECTORY", "explain", "explained", "limit_of_log", "within_limits"]
 
 SHM_DIRECTORY = "/dev/shm"
 PROC = "/proc"
@@ -65,6 +65,16 @@ def _limit(error: OSError) -> ShmkvError | None:
     return LimitError(error.errno, _LIMITS[error.errno])
 
 
+def limit_of_log(error: OSError, path: str) -> LimitError | None:
+    """Of a log that could not grow, and is as it was; None: no limit of this process is the reason."""
+    if error.errno not in _LIMITS:
+        return None
+    remedy = _LIMITS[error.errno]
+    if error.errno == errno.EFBIG:
+        remedy = "a file may not become that large here: raise the limit for files (ulimit -f)"
+    return LimitError(error.errno, f"{remedy}; nothing was changed", path)
+
+
 def explain(error: OSError) -> ShmkvError | None:
     """What is missing; None: something else is the matter, and the error says it."""
     if isinstance(error, ShmkvError) or error.errno is None:
@@ -75,16 +85,16 @@ def explain(error: OSError) -> ShmkvError | None:
         return NoProcError(
             error.errno, f"{PROC} is not there, by which a process is known: mount it (mount -t proc proc {PROC})"
         )
-    return _shared_memory(error.errno) if _is_shared_memory(error) else None
-
-
-def _is_shared_memory(error: OSError) -> bool:
-    """Is it about an object of shared memory, or about nothing that has a name?"""
     name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
+    return _shared_memory(error.errno, name) if _is_shared_memory(name) else None
+
+
+def _is_shared_memory(name: str) -> bool:
+    """Is it about an object of shared memory, or about nothing that has a name?"""
     return not name or name.startswith(SHM_DIRECTORY) or (name.startswith("/") and "/" not in name[1:])
 
 
-def _shared_memory(number: int) -> ShmkvError | None:
+def _shared_memory(number: int, name: str) -> ShmkvError | None:
     remedy = f"give it one (mount -t tmpfs -o mode=1777 tmpfs {SHM_DIRECTORY})"
     if not os.path.isdir(SHM_DIRECTORY):
         return NoSharedMemoryError(number, f"{SHM_DIRECTORY}, where stores lie, is not there: {remedy}")
@@ -97,4 +107,21 @@ def _shared_memory(number: int) -> ShmkvError | None:
     if number in (errno.EACCES, errno.EPERM) and not os.access(SHM_DIRECTORY, os.R_OK | os.W_OK | os.X_OK):
         problem = f"{SHM_DIRECTORY} is forbidden to user {os.geteuid()}: give it mode 1777 (chmod 1777 {SHM_DIRECTORY})"
         return NoSharedMemoryError(number, problem)
+    if number in (errno.EACCES, errno.EPERM) and name and _modes_allow(name):
+        problem = (
+            f"shared memory is forbidden to this process by more than modes (seccomp, AppArmor, SELinux): allow it "
+            f"shm_open and shm_unlink, that is to open and remove files in {SHM_DIRECTORY}"
+        )
+        return NoSharedMemoryError(number, problem)
     return None
+
+
+def _modes_allow(name: str) -> bool:
+    """May this user do with an object what was refused, if there is one?  With another user's it is not known."""
+    try:
+        found = os.stat(f"{SHM_DIRECTORY}/{os.path.basename(name)}", follow_symlinks=False)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return found.st_uid == os.geteuid() and found.st_mode & 0o600 == 0o600

@@ -147,6 +147,53 @@ def test_files_may_not_be_that_long(tmp_path: Path) -> None:
         assert name not in {info.name for info in list_stores()}
 
 
+def fill(store: Any, put: Callable[[str], None]) -> list[str]:
+    """Until the limit is met; what was told, and then the keys that had been acknowledged."""
+    keys: list[str] = []
+
+    def put_all() -> None:
+        for number in range(400):
+            put(f"k{number}")
+            keys.append(f"k{number}")
+
+    return [limited(resource.RLIMIT_FSIZE, 1 << 20, put_all), *keys]
+
+
+@pytest.mark.parametrize("sync", ["always", "interval", "none"])
+def test_the_log_may_not_grow(tmp_path: Path, sync: str) -> None:
+    """Of a durable store and of a `DataStore`: what was acknowledged is there, and with room they go on."""
+
+    def fill_store() -> list[str]:
+        with Store.open(tmp_path / "store", sync, size="16MiB") as store:
+            told, *keys = fill(store, lambda key: store.put(key, b"x" * 20_000))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.getrlimit(resource.RLIMIT_FSIZE)[1],) * 2)
+            store["later"] = b""
+            assert sorted(store) == sorted([*keys, "later"])
+        return [told, *keys]
+
+    def fill_data() -> list[str]:
+        with DataStore(tmp_path / "data", sync=sync) as data:
+            told, *keys = fill(data, lambda key: data.create(key, {"": "x" * 15_000}))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.getrlimit(resource.RLIMIT_FSIZE)[1],) * 2)
+            data.create("later", {})
+        return [told, *keys]
+
+    for fill_one in (fill_store, fill_data):
+        said, *keys = in_fork(fill_one)
+        assert said.startswith("LimitError"), said
+        assert "ulimit -f" in said
+        assert "nothing was changed" in said
+        assert 40 < len(keys) < 80
+        if fill_one is fill_store:
+            with Store.open(tmp_path / "store") as store:
+                assert sorted(store) == sorted([*keys, "later"])
+                assert store.check().ok
+        else:
+            with DataStore(tmp_path / "data") as data:
+                assert [data.read(key) for key in keys] == [{"": "x" * 15_000}] * len(keys)
+                assert data.read("later") == {}
+
+
 def test_address_space_is_not_enough() -> None:
     name = unique_name()
     with Store(name, size="4GiB") as store:
@@ -250,11 +297,75 @@ def test_mounts(how: str) -> None:
 def test_forbidden() -> None:
     if not may_mount():
         pytest.skip("mounting something else needs a user who may (root)")
-    code = "import os; os.setgid(65534); os.setuid(65534)" + MOUNTED
-    inside = 'mount -t tmpfs -o mode=700 tmpfs /dev/shm && exec "$0" -c "$1"'
-    command = ["unshare", "-m", "sh", "-c", inside, sys.executable, code.replace("\nimport os,", "\nimport", 1)]
+    # All modules first: they may lie where another user may not read.
+    as_another = "Store(size='1MiB').close()\nos.chmod('/dev/shm', 0o700)\nos.setgid(65534)\nos.setuid(65534)\n"
+    code = MOUNTED.replace("for call in", f"{as_another}for call in", 1)
+    inside = 'mount -t tmpfs -o mode=1777 tmpfs /dev/shm && exec "$0" -c "$1"'
+    command = ["unshare", "-m", "sh", "-c", inside, sys.executable, code]
     out = subprocess.run(command, env=python_environment(), capture_output=True, text=True, timeout=60)
-    if "PermissionError" in out.stderr or "ModuleNotFoundError" in out.stderr:
-        pytest.skip("this package lies where another user may not read")
     assert out.stdout.count("NoSharedMemoryError") == 3, out.stdout + out.stderr
     assert "chmod 1777" in out.stdout
+
+
+SECCOMP = """
+import ctypes, struct
+
+def forbid_shared_memory(number):
+    \"\"\"openat with O_NOFOLLOW answers with that number: of all that is opened here only shm_open says so.\"\"\"
+    load, jump, bits, leave = 0x20, 0x15, 0x45, 0x06
+    program = b"".join(
+        struct.pack("HBBI", *each)
+        for each in [
+            (load, 0, 0, 0), (jump, 0, 3, OPENAT), (load, 0, 0, 32), (bits, 0, 1, O_NOFOLLOW),
+            (leave, 0, 0, 0x00050000 | number), (leave, 0, 0, 0x7FFF0000),
+        ]
+    )
+    kept = ctypes.create_string_buffer(program, len(program))
+    filter = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", 6, ctypes.addressof(kept)), 16)
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
+    assert libc.prctl(22, 2, ctypes.c_void_p(ctypes.addressof(filter)), 0, 0) == 0, ctypes.get_errno()  # PR_SET_SECCOMP
+"""
+OPENAT = {"x86_64": 257, "aarch64": 56}
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM])
+def test_forbidden_by_a_rule(number: int, store: Store) -> None:
+    """As in a sandbox: directory, modes and owner are as they should be, and shm_open is refused all the same."""
+    machine = os.uname().machine
+    if machine not in OPENAT:
+        pytest.skip("the filter of system calls knows x86_64 and aarch64 alone")
+    prepare = f"""
+import os, sys
+OPENAT, O_NOFOLLOW = {OPENAT[machine]}, os.O_NOFOLLOW
+{SECCOMP}
+from shmkv import ShmkvError, Store, list_stores
+Store(size="1MiB").close()
+forbid_shared_memory({number})
+name = {store.name!r}
+calls = [
+    lambda: Store(size="1MiB"),
+    lambda: Store(name + "2", size="1MiB"),
+    lambda: Store.create(name + "2", size="1MiB"),
+    lambda: Store(name),
+    lambda: Store.attach(name),
+    lambda: Store.attach(name, readonly=True),
+    lambda: Store.attach(name, foreign=True),
+    lambda: Store.attach(name + "2"),
+]
+for call in calls:
+    try:
+        call()
+        print("no error")
+    except ShmkvError as error:
+        print(type(error).__name__, error.errno, error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", prepare], env=python_environment(), capture_output=True, text=True, timeout=60
+    )
+    lines = done.stdout.splitlines()
+    assert len(lines) == 8, done.stderr
+    for line in lines:
+        assert line.startswith(f"NoSharedMemoryError {number}"), line
+        assert "seccomp" in line
+        assert "shm_open" in line
