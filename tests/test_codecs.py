@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import collections
 import datetime as dt
+import importlib.util
 from typing import Any
 
 import pytest
 from helpers import check, repr_without_address
 
-from shmkv import CodecError, Store
+from shmkv import CodecError, Store, _core
 
+with_json = pytest.mark.skipif(
+    _core.FREE_THREADED and importlib.util.find_spec("msgspec") is None,
+    reason="msgspec cannot be had for this interpreter without a GIL",
+)
 NATIVE = [b"bytes", "text", 5, 2**70, 1.5, True, None]
 
 
@@ -77,7 +82,9 @@ def test_pop_and_popitem_leave_what_they_cannot_decode(store: Store, pickled: St
     assert store.delete("k") is True
 
 
-@pytest.mark.parametrize("codec", ["safe", "pickle", "json", Rot13()], ids=repr_without_address)
+@pytest.mark.parametrize(
+    "codec", ["safe", "pickle", pytest.param("json", marks=with_json), Rot13()], ids=repr_without_address
+)
 def test_native_types_need_no_codec(store: Store, codec: Any) -> None:
     with Store.attach(store.name, codec=codec) as handle:
         for value in NATIVE:
@@ -91,6 +98,7 @@ def test_native_types_need_no_codec(store: Store, codec: Any) -> None:
         assert store.incr("n") == 7
 
 
+@with_json
 def test_json(store: Store) -> None:
     with Store.attach(store.name, codec="json") as handle:
         handle["k"] = {"a": [1, None, "x", 1.5], "b": {}}
@@ -103,6 +111,7 @@ def test_json(store: Store) -> None:
             store["k"]
 
 
+@with_json
 @pytest.mark.parametrize(
     "value",
     [(1, 2), {1, 2}, {1: "a"}, dt.date(2024, 1, 1), [float("nan")], [b"x"], [(1,)], {"a": 2**70}, [1.0], ["\ud800"]],
