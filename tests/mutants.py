@@ -654,8 +654,9 @@ LOG = (
         "memory-first",
         "a durable change is committed in memory before it is in the log",
         "logged.c",
-        "    announce_locked(write, slot, entry);\n    status",
-        "    announce_locked(write, slot, entry);\n    skv_intent_commit(store, write->generation);\n    status",
+        "    announce_locked(write, slot, entry);\n    skv_status",
+        "    announce_locked(write, slot, entry);\n"
+        "    skv_intent_commit(write->store, write->generation);\n    skv_status",
         DURABLE,
     ),
     mutant(

@@ -613,27 +613,35 @@ static void withdraw_locked(batch *b, uint64_t generation)
     }
 }
 
-/* Everything up to the commit.  Buckets are locked; on a failure they still are, and nothing was changed. */
-static skv_status announce_and_commit_locked(batch *b, uint32_t action, uint64_t *generation)
+/* From the log's lock to its release: a process that is stopped in here holds up every other writer. */
+static skv_status append_and_commit_locked(batch *b, uint64_t generation)
 {
     skv *store = b->store;
     skv_status status = skv_journal_lock(store, b->wait);
     if (status)
         return status;
-    *generation = skv_intent_begin(store, b->intent, action, b->entries, action == SKV_INTENT_WRITE ? b->entry_count : 0);
+    SKV_CRASH("batch.appending");
+    status = skv_journal_write_locked(store, &b->frame, skv_intent_status(generation, SKV_BATCH_PENDING), b->wait->stable, &b->position);
+    if (status == SKV_OK) {
+        skv_intent_commit(store, generation);                   /* the commit                 */
+        SKV_CRASH("batch.committed");
+        skv_journal_accept_locked(store, b->position);
+    }
+    skv_journal_unlock(store);
+    return status;
+}
+
+/* Everything up to the commit.  Buckets are locked; on a failure they still are, and nothing was changed. */
+static skv_status announce_and_commit_locked(batch *b, uint32_t action, uint64_t *generation)
+{
+    *generation = skv_intent_begin(b->store, b->intent, action, b->entries, action == SKV_INTENT_WRITE ? b->entry_count : 0);
     if (action == SKV_INTENT_REMOVE)
         doom_locked(b);
     announce_locked(b);
     SKV_CRASH("batch.announced");
-    status = skv_journal_write_locked(store, &b->frame, skv_intent_status(*generation, SKV_BATCH_PENDING), b->wait->stable, &b->position);
-    if (status == SKV_OK) {
-        skv_intent_commit(store, *generation);                  /* the commit                 */
-        SKV_CRASH("batch.committed");
-        skv_journal_accept_locked(store, b->position);
-    } else {
+    skv_status status = append_and_commit_locked(b, *generation);
+    if (status)
         withdraw_locked(b, *generation);
-    }
-    skv_journal_unlock(store);
     return status;
 }
 

@@ -60,21 +60,29 @@ static void withdraw_locked(skv_write *write, skv_slot *slot, const skv_intent_e
     skv_logged_settle_locked(write);
 }
 
-skv_status skv_logged_commit_locked(skv_write *write, skv_slot *slot, const skv_intent_entry *entry)
+/* From the log's lock to its release: a process that is stopped in here holds up every other writer. */
+static skv_status append_locked(skv_write *write)
 {
     skv *store = write->store;
     skv_status status = skv_journal_lock(store, write->wait);
     if (status)
         return status;
-    announce_locked(write, slot, entry);
+    SKV_CRASH("logged.appending");
     status = skv_journal_write_locked(store, write->frame, skv_intent_status(write->generation, SKV_BATCH_PENDING), write->wait->stable, &write->position);
     if (status == SKV_OK) {
         skv_intent_commit(store, write->generation);            /* the commit                 */
         SKV_CRASH("logged.committed");
         skv_journal_accept_locked(store, write->position);
-    } else {
-        withdraw_locked(write, slot, entry);
     }
     skv_journal_unlock(store);
+    return status;
+}
+
+skv_status skv_logged_commit_locked(skv_write *write, skv_slot *slot, const skv_intent_entry *entry)
+{
+    announce_locked(write, slot, entry);
+    skv_status status = append_locked(write);
+    if (status)
+        withdraw_locked(write, slot, entry);
     return status;
 }

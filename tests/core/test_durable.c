@@ -659,6 +659,178 @@ static void rows_that_a_lock_names(void)
     teardown();
 }
 
+/* ---- Stopped at each point ---------------------------------------------------------------------------------------------------- */
+
+#define STOPPED_MS 40u
+
+/* Where others are held up: from taking the log's lock to giving it back.  What a prefix stands for is all of it. */
+static bool is_in_the_append(const char *point)
+{
+    static const char *const places[] = {
+        "logged.appending", "batch.appending", "journal.named", "wal.written", "wal.laid_out", "logged.committed", "batch.committed",
+        "wal.counted", "wal.appended",
+        "journal.looked", "journal.vouching", "journal.vouched",
+        "wal.shortened", "wal.rotating", "wal.made", "wal.head_", "wal.folder_synced", "wal.noted", "wal.begun",
+    };
+    for (uint32_t i = 0; i < COUNT(places); i++)
+        if (strncmp(point, places[i], strlen(places[i])) == 0)
+            return true;
+    return false;
+}
+
+static void stop_there(const char *name)
+{
+    (void)name;
+    if (++points == die_at)
+        kill(getpid(), SIGSTOP);
+}
+
+static void stop_at_point(void *context)
+{
+    skv_crash_hook = stop_there;
+    REQUIRE_OK(((const deed *)context)->run());
+}
+
+/* One that the stopped process has no lock of. */
+static uint64_t free_id(void)
+{
+    key_text text;
+    for (uint64_t id = 70; id < IDS; id++) {
+        skv_key key = key_for(b.store, id, &text);
+        if (skv_load(&skv_bucket_of(b.store, key.hash)->lock) == 0)
+            return id;
+    }
+    return IDS;
+}
+
+static skv_status put_within(uint64_t id, uint64_t counter, bool stable, uint32_t *blamed)
+{
+    uint8_t value[VALUE_HEAD];
+    key_text text;
+    make_value(value, id, counter, sizeof value);
+    skv_item item = {.key = key_for(b.store, id, &text), .value = value, .value_len = sizeof value, .type = SKV_T_BYTES};
+    skv_wait wait = {.block = true, .shared = true, .stable = stable, .timeout_ns = STOPPED_MS * UINT64_C(1000000), .blamed_slot = SKV_NO_PROC};
+    skv_status status;
+    do
+        status = skv_put(b.store, &item, SKV_PUT_ANY, 0, &wait);
+    while (status == SKV_BUSY);
+    *blamed = wait.blamed_slot;
+    return status;
+}
+
+static void beside_a_stopped(const deed *d, const char *point, bool stable)
+{
+    int status;
+    uint32_t blamed;
+    pid_t child = start_child(stop_at_point, (void *)(uintptr_t)d, 60);
+    REQUIRE(waitpid(child, &status, WUNTRACED) == child && WIFSTOPPED(status), "%s does not pass %s", d->name, point);
+    uint64_t id = free_id();
+    REQUIRE(id < IDS, "%s, stopped at %s: all buckets are locked", d->name, point);
+    double start = now_s();
+    skv_status put = put_within(id, 5, stable, &blamed);
+    REQUIRE(now_s() - start < 5 * SLOW, "%s, stopped at %s: %.1f s", d->name, point, now_s() - start);
+    if (is_in_the_append(point)) {
+        REQUIRE(put == SKV_TIMEOUT, "%s, stopped at %s: status %d, though it has the log's lock", d->name, point, (int)put);
+        REQUIRE(blamed < SKV_PROCS && skv_load(&b.store->procs[blamed].pid) == (uint32_t)child, "%s, stopped at %s: who is blamed?", d->name, point);
+    } else {
+        REQUIRE(put == SKV_OK, "%s, stopped at %s: others are held up, status %d", d->name, point, (int)put);
+    }
+    kill(child, SIGCONT);
+    finish_child(child);
+    REQUIRE_OK(put_within(id, 6, true, &blamed));
+    shot kept = look(b.store), disk = on_disk();
+    REQUIRE(kept.counter[id] == 6 && same(&kept, &disk), "%s, stopped at %s: what is on the disk", d->name, point);
+    require_clean(b.store);
+}
+
+static bool was_passed_before(uint32_t point)
+{
+    for (uint32_t i = 0; i < point; i++)
+        if (strcmp(seen->name[i], seen->name[point]) == 0)
+            return true;
+    return false;
+}
+
+/* A process that is stopped holds up others only where it appends to the log, and then nothing is lost when it goes on.
+ * (`clear` locks every bucket, so that there is no key that it is not about.) */
+static void stopped_at_each_point(void)
+{
+    static const uint32_t chosen[] = {0, 1, 2, 4, 7, 8, 9, 11, 12, 13};
+    for (uint32_t n = 0; n < COUNT(chosen); n++) {
+        const deed *d = &deeds[chosen[n]];
+        dying it = {d->run, false};
+        share_points();
+        setup();
+        REQUIRE(WIFEXITED(wait_child(start_child(note_points, &it, 20))), "%s", d->name);
+        teardown();
+        for (uint32_t i = 0; i < seen->count; i++) {
+            if (was_passed_before(i))
+                continue;
+            setup();
+            die_at = i + 1;
+            beside_a_stopped(d, seen->name[i], n % 2);
+            teardown();
+        }
+    }
+}
+
+/* ---- Killed behind a stopped one ------------------------------------------------------------------------------------------------ */
+
+static const char *stop_name;
+static uint64_t stopped_id;
+
+static void stop_at_name(const char *name)
+{
+    if (strcmp(name, stop_name) == 0)
+        kill(getpid(), SIGSTOP);
+}
+
+static skv_status put_free(void) { return put_stable(stopped_id, 7, 0); }
+
+static void run_to_stop(void *context)
+{
+    skv_crash_hook = stop_at_name;
+    REQUIRE_OK(((const deed *)context)->run());
+}
+
+static pid_t stopped_in(const deed *d, const char *point)
+{
+    int status;
+    stop_name = point;
+    pid_t child = start_child(run_to_stop, (void *)(uintptr_t)d, 30);
+    REQUIRE(waitpid(child, &status, WUNTRACED) == child && WIFSTOPPED(status), "%s does not pass %s", d->name, point);
+    return child;
+}
+
+/* A change is announced before the log is its own: who is killed there has changed nothing, whoever has the log. */
+static void killed_behind_a_stopped_one(void)
+{
+    static const deed appending = {"put", put_free};
+    static const deed waiting[] = {{"put", put_over}, {"remove", remove_one}, {"put_batch", put_batch}, {"remove_batch", remove_batch}};
+    static const char *const stops[] = {"logged.appending", "wal.written", "wal.counted"};
+    for (uint32_t i = 0; i < COUNT(waiting) * COUNT(stops); i++) {
+        const deed *d = &waiting[i % COUNT(waiting)];
+        uint32_t slots;
+        setup();
+        shot expected = look(b.store);
+        pid_t dying = stopped_in(d, i % COUNT(waiting) < 2 ? "logged.announced" : "batch.announced");
+        stopped_id = free_id();
+        expected.counter[stopped_id] = 7;
+        pid_t stopped = stopped_in(&appending, stops[i / COUNT(waiting)]);
+        kill(dying, SIGKILL);
+        wait_child(dying);
+        REQUIRE_OK(skv_reclaim_dead(b.store, &slots));
+        REQUIRE(slots == 1, "%u rows are given back", slots);
+        kill(stopped, SIGCONT);
+        finish_child(stopped);
+        shot kept = look(b.store), disk = on_disk();
+        REQUIRE(same(&kept, &expected) && same(&disk, &expected), "%s, killed behind one that is stopped at %s", d->name, stop_name);
+        require_clean(b.store);
+        REQUIRE_OK(d->run());
+        teardown();
+    }
+}
+
 /* ---- A snapshot beside a writer ---------------------------------------------------------------------------------------------- */
 
 static pid_t slow_writer;
@@ -907,6 +1079,8 @@ static const test tests[] = {
     {"failing_calls", failing_calls},
     {"snapshots_that_fail", snapshots_that_fail},
     {"stopped_leader", stopped_leader},
+    {"stopped_at_each_point", stopped_at_each_point},
+    {"killed_behind_a_stopped_one", killed_behind_a_stopped_one},
     {"rows_that_a_lock_names", rows_that_a_lock_names},
     {"snapshot_beside_a_writer", snapshot_beside_a_writer},
     {"leader_with_bad_news", leader_with_bad_news},

@@ -69,7 +69,7 @@ active proctype Batch() {
                 alloc(new[1]); value[new[1]] = n
             };
             lock_bucket(0, BATCH); lock_bucket(1, BATCH);               /* batch.c:lock_groups */
-            generation = n; intent[0] = new[0]; intent[1] = new[1];     /* batch.c:announce_and_commit_locked `skv_intent_begin(store, b->intent,` */
+            generation = n; intent[0] = new[0]; intent[1] = new[1];     /* batch.c:announce_and_commit_locked `skv_intent_begin(b->store, b->intent,` */
             status = n << 2 | PENDING;          /* intent.c:skv_intent_begin `skv_intent_status(generation, SKV_BATCH_PENDING)` */
 #ifdef M_COMMIT_BEFORE_ANNOUNCE
             status = n << 2 | COMMITTED;
@@ -84,7 +84,7 @@ active proctype Batch() {
 #ifdef M_APPLY_BEFORE_COMMIT
             old[0] = slot[0]; slot[0] = new[0]; status = n << 2 | COMMITTED;
 #else
-            /* batch.c:announce_and_commit_locked `skv_intent_commit(store, *generation);` */
+            /* batch.c:append_and_commit_locked `skv_intent_commit(store, generation);` */
             status = n << 2 | COMMITTED;
             /* batch.c:apply_group_locked `skv_store_release(&slots[entry->index].a, entry->new_a);` */
             old[0] = slot[0]; slot[0] = new[0];

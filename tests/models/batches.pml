@@ -89,7 +89,7 @@ proctype Batch(byte me) {
         /* batch.c:announce_locked `skv_store_release(&b->groups[i].bucket->txn, b->intent);` */
         txn[low] = me; seq[low]++;
         txn[high] = me; seq[high]++;
-        /* batch.c:announce_and_commit_locked `skv_intent_commit(store, *generation);` */
+        /* batch.c:append_and_commit_locked `skv_intent_commit(store, generation);` */
         status[me] = COMMITTED;
 #ifdef M_IDLE_EARLY
         status[me] = IDLE;

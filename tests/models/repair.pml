@@ -161,7 +161,7 @@ active proctype Newcomer() {
         status[0] = generation << 2 | PENDING;
         txn[0] = generation; seq[0]++;          /* batch.c:announce_locked `&b->groups[i].bucket->txn, b->intent);` */
         txn[1] = generation; seq[1]++;
-        /* batch.c:announce_and_commit_locked `skv_intent_commit(store, *generation);` */
+        /* batch.c:append_and_commit_locked `skv_intent_commit(store, generation);` */
         status[0] = generation << 2 | COMMITTED;
         /* batch.c:settle_locked `skv_store_release(&bucket->txn, 0);` */
         slot[0] = generation; txn[0] = 0; seq[0]++;
