@@ -214,21 +214,26 @@ class Handle:
 def durable_restore(region: Region, folder: int, /) -> dict[str, Any]:
     """Fill an empty region from the log in a folder: what was found, and whether it was damaged."""
 
-def durable_begin(region: Region, folder: int, uuid: bytes, state: bytes = ..., number: int = 0, /) -> None:
+def durable_begin(
+    region: Region, folder: int, uuid: bytes, state: bytes = ..., number: int = 0, seconds: float = -1.0, /
+) -> None:
     """From now on every change of this process goes through the log."""
 
 def durable_state(region: Region, /) -> dict[str, Any]:
     """segment, end, synced, vouched, kept_from, failed (an errno), joined (this process has begun)."""
 
 def durable_data_bytes(region: Region, /) -> int: ...
-def durable_sync(region: Region, seconds: float = 0.0, /) -> None:
+def durable_sync(region: Region, seconds: float = -1.0, /) -> None:
     """Returns when everything in the log is on stable storage."""
 
 def durable_vouch(region: Region, /) -> bool:
     """The log says that all of it is on stable storage; False: it is not, nothing is new, or somebody writes to it."""
 
-def durable_checkpoint(region: Region, /) -> tuple[int, int, int] | None:
+def durable_checkpoint(region: Region, seconds: float = -1.0, /) -> tuple[int, int, int] | None:
     """(number, items, bytes) of the new snapshot; None: another process is writing one."""
+
+def durable_holders(region: Region, /) -> tuple[tuple[int, int, int, bool] | None, tuple[int, int, int, bool] | None]:
+    """Who appends to the log, and who writes a snapshot: (pid, start, pid namespace, does it live?)."""
 
 def durable_set_wall_clock(region: Region, now_ms: int, /) -> None: ...
 def restored_bytes() -> int: ...

@@ -64,8 +64,10 @@ from shmkv.folder import (
     replace_file,
 )
 from shmkv.keeper import Keeper
+from shmkv.processes import Process, blame
 from shmkv.realthread import Bell, RealThread
 from shmkv.surroundings import within_limits
+from shmkv.waiting import Patience
 
 __all__ = ["SYNC_MODES", "Durable", "RepairReport", "Snapshot", "open_durable"]
 
@@ -134,7 +136,7 @@ class Durable:
         self.sync_mode = sync
         self.exclusive = exclusive
         self.repaired: RepairReport | None = None
-        self._timeout = timeout
+        self.timeout = timeout
         self._keeper: Keeper | None = None
         self.owner: Callable[[], Closeable | None] = _nobody  # its handle
         self._made: tuple[int, str] | None = None  # by this process: the region, until its handle has left
@@ -153,15 +155,16 @@ class Durable:
 
     def begin(self, opened: _core.Region) -> None:
         """Look after the log from now on."""
-        self._keeper = Keeper(opened, self.sync_mode)
+        self._keeper = Keeper(opened, self.sync_mode, self.timeout)
 
     def snapshot(self, opened: _core.Region) -> Snapshot:
         """Write one; if another process is just writing one, another one after it."""
-        while True:
-            made = _core.durable_checkpoint(opened)
-            if made is not None:
-                return Snapshot(items=made[1], bytes=made[2])
-            time.sleep(0.01)
+        _, items, size = _make_snapshot(opened, self.timeout)
+        return Snapshot(items=items, bytes=size)
+
+    def sync(self, opened: _core.Region) -> None:
+        with _naming_who_appends(opened, self.timeout):
+            _core.durable_sync(opened, self.timeout)
 
     def back_up(self, opened: _core.Region, path: str | os.PathLike[str]) -> Snapshot:
         """Copy the store as it is at one instant to a new directory."""
@@ -171,9 +174,7 @@ class Durable:
             raise CorruptStoreError(f"{self.path} has lost its {SETTINGS_FILE}: restore it from a copy")
 
         def make_snapshot() -> tuple[int, int]:
-            while (made := _core.durable_checkpoint(opened)) is None:
-                time.sleep(0.01)
-            return made[0], made[1]
+            return _make_snapshot(opened, self.timeout)[:2]
 
         items = back_up(opened, folder, target, make_snapshot, lambda made: _write_settings(made, settings))
         return Snapshot(items=items, bytes=sum(each.stat().st_size for each in target.iterdir()))
@@ -199,7 +200,7 @@ class Durable:
             self._keeper.stop()
             self._keeper = None
         try:
-            _core.durable_sync(regions[0], self._timeout)
+            self.sync(regions[0])
         except LogFailedError as error:
             if error.errno == errno.ESTALE:
                 self._give_back(regions, target, identity, _no_snapshot)
@@ -211,11 +212,11 @@ class Durable:
         regions: list[_core.Region],
         target: str,
         identity: region.Identity,
-        write_snapshot: Callable[[_core.Region, Path], None],
+        write_snapshot: Callable[[_core.Region, Path, float], None],
     ) -> None:
         """Detach; as the last one remove the region's name as well, one at a time."""
         try:
-            opening = HeldByte(self._usable_folder(), OPENING, self._timeout)
+            opening = HeldByte(self._usable_folder(), OPENING, self.timeout)
             opening.wait()
         except LockTimeoutError:  # all is synced; who is stopped in there, or opens next, finds the memory
             return
@@ -227,7 +228,7 @@ class Durable:
         with opening:
             last = regions[0].alone
             if last:
-                write_snapshot(regions[0], self.path)
+                write_snapshot(regions[0], self.path, self.timeout)
             regions.clear()
             if last:
                 with contextlib.suppress(ShmkvError):
@@ -315,6 +316,40 @@ class Durable:
         self._presence.close()
 
 
+def _make_snapshot(opened: _core.Region, timeout: float) -> tuple[int, int, int]:
+    """Number, items and bytes of a new one; a process that is just writing one is waited for."""
+
+    def writers() -> list[Process]:
+        found = _core.durable_holders(opened)[1]
+        return [Process(*found[:3])] if found else []
+
+    patience = Patience(timeout, "writing a snapshot of the store", writers)
+    while True:
+        with _naming_who_appends(opened, timeout):
+            made = _core.durable_checkpoint(opened, timeout)
+        if made is not None:
+            return made
+        patience.look()
+        patience.nap()
+
+
+@contextlib.contextmanager
+def _naming_who_appends(opened: _core.Region, timeout: float) -> Iterator[None]:
+    """Of what waits for the log alone: the engine's own message cannot tell for whom."""
+    try:
+        yield
+    except LockTimeoutError:
+        holder = _core.durable_holders(opened)[0]
+        whom, remedy = "somebody", "try again"
+        if holder and holder[0] != os.getpid():
+            words, remedy = blame(*holder)
+            whom = f"process {holder[0]} ({words})"
+        raise LockTimeoutError(
+            f"{whom} held the log of the store for longer than lock_timeout ({timeout:g} s), what was written last may "
+            f"not be on stable storage: {remedy}"
+        ) from None
+
+
 class Closeable(Protocol):
     def close(self) -> None: ...
 
@@ -346,16 +381,20 @@ def _settle(path: Path, identity: tuple[int, int] | None) -> None:
     part.leave(regions, target, itself)
 
 
-def _no_snapshot(_opened: _core.Region, _path: Path) -> None:
+def _no_snapshot(_opened: _core.Region, _path: Path, _timeout: float) -> None:
     """There is no directory to write it to."""
 
 
-def _write_last_snapshot(opened: _core.Region, path: Path) -> None:
+def _write_last_snapshot(opened: _core.Region, path: Path, timeout: float) -> None:
     state = _core.durable_state(opened)
     try:
         if state["end"] != state["kept_from"]:
-            _core.durable_checkpoint(opened)
-    except (LogFailedError, StoreFullError) as error:  # the log holds everything that the snapshot would
+            _core.durable_checkpoint(opened, timeout)
+    except (
+        LogFailedError,
+        StoreFullError,
+        LockTimeoutError,
+    ) as error:  # the log holds everything that the snapshot would
         _log.warning("no snapshot of %s was written: %s", path, error)
         with contextlib.suppress(ShmkvError, OSError):
             _core.durable_vouch(opened)
@@ -512,13 +551,19 @@ def _attach(
     return opened
 
 
+def _begin(opened: _core.Region, folder: int, uuid: bytes, timeout: float) -> None:
+    try:
+        _core.durable_begin(opened, folder, uuid, b"", 0, timeout)
+    except TimeoutError as error:
+        raise LockTimeoutError from error
+
+
 def _join(part: Durable, folder: int, opened: region.Opened, settings: Settings, repair: bool) -> bool:
     """Go on with the log that is in the directory; False: it has failed, and nobody uses it any more."""
     try:
-        _core.durable_begin(opened.region, folder, settings.uuid)
+        with _naming_who_appends(opened.region, part.timeout):
+            _begin(opened.region, folder, settings.uuid, part.timeout)
     except OSError as error:
-        if error.errno == errno.ETIMEDOUT:
-            raise LockTimeoutError(f"{part.path}: a process that is stopped holds the lock of the log") from None
         if error.errno == errno.EROFS:
             problem = "its log cannot be written any more: close the store in all processes, and open it again"
             raise LogFailedError(error.errno, problem, str(part.path)) from error
@@ -534,7 +579,7 @@ def _join(part: Durable, folder: int, opened: region.Opened, settings: Settings,
         _core.durable_begin(opened.region, folder, settings.uuid, b"", _highest(folder) + 1)
         written = part.snapshot(opened.region)
         part.repaired = RepairReport("", 0, "the files did not fit the store in memory", written.items, kept_in)
-    _core.durable_sync(opened.region)
+    part.sync(opened.region)
     state = _core.durable_state(opened.region)
     if state["kept_from"] > state["end"]:  # who repaired it was killed before its snapshot
         part.snapshot(opened.region)

@@ -10,19 +10,16 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import logging
-import math
 import os
 import struct
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from shmkv._core import Descriptor
-from shmkv.ending import is_ending
-from shmkv.errors import LockTimeoutError, StoreLockedError
-from shmkv.processes import STOPPED, locking, seen
+from shmkv.errors import StoreLockedError
+from shmkv.processes import Process, locking
+from shmkv.waiting import Patience
 
 __all__ = [
     "LOCK_FILE",
@@ -43,12 +40,6 @@ __all__ = [
 LOCK_FILE = "lock"
 SETTINGS_FILE = "store.json"  # of a durable store; a DataStore has none
 _PID_BYTES = 20
-_TELL_SECONDS = 2.0  # a wait that is longer is told, with whom it is for, and again after ten times as long
-_log = logging.getLogger("shmkv")
-# Who waits for a lock looks for who has it: first after so many seconds, then so often, for a twentieth of the time.
-_FIRST_LOOK = 0.5
-_LOOK_SECONDS = 0.1
-_LOOK_SHARE = 20
 _FLOCK = struct.Struct("hhqqi4x")
 
 
@@ -180,27 +171,12 @@ class ByteLock:
 
     def wait(self, timeout: float) -> None:
         """Until nobody else has it."""
-        nap, look_at, stopped_at = 0.001, time.monotonic() + min(timeout, _FIRST_LOOK), math.inf
-        tell_at = time.monotonic() + _TELL_SECONDS
+        patience = Patience(timeout, "opening or closing the store", self._holders)
         while not self.take(shared=False):
-            if is_ending():
-                raise LockTimeoutError("the interpreter ends, and nobody is waited for any more, nothing was changed")
-            now = time.monotonic()
-            if now >= look_at:
+            if patience.is_due():
                 self._refuse_record_lock()
-                if now >= tell_at:
-                    tell_at = now + 10 * _TELL_SECONDS
-                    _log.warning("waiting for %s, which is opening or closing the store", self._holders())
-                stopped = self._stopped_holder()
-                stopped_at = min(stopped_at, now) if stopped else math.inf
-                look_at = now + max(_LOOK_SECONDS, _LOOK_SHARE * (time.monotonic() - now))
-                if now - stopped_at >= timeout:
-                    raise LockTimeoutError(
-                        f"process {stopped} has been opening or closing the store, for longer than lock_timeout "
-                        f"({timeout:g} s), nothing was changed: let it go on (SIGCONT), or end it"
-                    )
-            time.sleep(nap)
-            nap = min(nap * 2, 0.05)
+            patience.look()
+            patience.nap()
 
     def _refuse_record_lock(self) -> None:
         """A DataStore has one, of all bytes, for as long as it is open; it belongs to a process, which GETLK tells."""
@@ -211,17 +187,8 @@ class ByteLock:
                 f"the directory is open as a DataStore, in process {pid}: it is no store of this kind"
             )
 
-    def _holders(self) -> str:
-        """Their pids and names, for who waits."""
-        found = [(process.pid, seen(process)) for process in locking(os.fstat(self._fd), self._byte)]
-        names = [f"process {pid} ({', '.join(facts)})" for pid, facts in found if facts]
-        return ", ".join(names) or "a process that cannot be seen from here"
-
-    def _stopped_holder(self) -> str:
-        """Its pid, name and status; empty if it is at work, or cannot be seen from here."""
-        found = [(process.pid, seen(process)) for process in locking(os.fstat(self._fd), self._byte)]
-        stopped = [f"{pid} ({', '.join(facts)})" for pid, facts in found if facts and facts[1] in STOPPED]
-        return stopped[0] if stopped and len(stopped) == len(found) else ""
+    def _holders(self) -> list[Process]:
+        return locking(os.fstat(self._fd), self._byte)
 
     def _require_open(self) -> None:
         if not self.is_open():

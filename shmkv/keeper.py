@@ -7,7 +7,7 @@ import time
 import weakref
 
 from shmkv import _core, ending
-from shmkv.errors import ShmkvError
+from shmkv.errors import LockTimeoutError, ShmkvError
 from shmkv.realthread import Bell, RealThread
 
 __all__ = ["Keeper"]
@@ -28,8 +28,8 @@ class Keeper:
     above it was torn by a power cut, and is cut off.  When nothing more comes, an empty frame says it of the last ones.
     """
 
-    def __init__(self, opened: _core.Region, sync: str) -> None:
-        self._region = opened
+    def __init__(self, opened: _core.Region, sync: str, timeout: float) -> None:
+        self._region, self._timeout = opened, timeout
         self._syncs = sync == "interval"
         self._stopped, self._is_stopped = Bell(), False
         self._pause, self._next_snapshot = RETRY_PAUSE, 0.0
@@ -60,12 +60,16 @@ class Keeper:
         if state["failed"]:
             return
         for step in (self._sync, self._vouch, self._write_snapshot):
-            with contextlib.suppress(ShmkvError, OSError):
+            try:
                 step(state)
+            except LockTimeoutError:  # who closes waits for this round, and the next one comes
+                return
+            except (ShmkvError, OSError):
+                continue
 
     def _sync(self, state: dict[str, int]) -> None:
         if self._syncs and state["end"] > state["synced"]:
-            _core.durable_sync(self._region)
+            _core.durable_sync(self._region, self._timeout)
 
     def _vouch(self, state: dict[str, int]) -> None:
         """What nobody has added to since the last look says that it is synced."""
@@ -74,7 +78,7 @@ class Keeper:
             return
         self._next_vouch = time.monotonic() + RETRY_PAUSE
         if _core.durable_vouch(self._region):
-            _core.durable_sync(self._region)
+            _core.durable_sync(self._region, self._timeout)
         self._next_vouch = 0.0
 
     def _write_snapshot(self, state: dict[str, int]) -> None:
@@ -84,7 +88,7 @@ class Keeper:
         if grown > LOG_FACTOR * _core.durable_data_bytes(self._region):
             self._next_snapshot = time.monotonic() + self._pause
             self._pause *= 2
-            if _core.durable_checkpoint(self._region) is not None:
+            if _core.durable_checkpoint(self._region, self._timeout) is not None:
                 self._pause, self._next_snapshot = RETRY_PAUSE, 0.0
 
     def restart(self) -> None:

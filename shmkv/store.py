@@ -18,7 +18,7 @@ from contextlib import suppress
 from itertools import chain
 from typing import TYPE_CHECKING, Any, overload
 
-from shmkv import _core, codecs, region, replacing
+from shmkv import codecs, region, replacing
 from shmkv._core import Handle, Region
 from shmkv.errors import BatchTooLargeError, ClosedStoreError, ReadOnlyStoreError, ShmkvError, StoreNotFoundError
 from shmkv.failing import leaves_nothing
@@ -531,7 +531,8 @@ class Store(Handle, MutableMapping[Key, Any]):
         stable storage then; the last process writes a snapshot and gives the memory back.
 
         Raises:
-            LogFailedError: of a durable store: what was written last may not be on disk.  It is closed all the same.
+            LogFailedError, LockTimeoutError: of a durable store: what was written last may not be on stable storage, as
+                the disk does not write, or a process is stopped in the middle of a change.  It is closed all the same.
 
         >>> store = Store()
         >>> store.close()
@@ -687,7 +688,7 @@ class Store(Handle, MutableMapping[Key, Any]):
             LockTimeoutError: a process is stopped in the middle of a change.
         """
         if self._durable is not None:
-            _core.durable_sync(self._opened(), self._lock_timeout)
+            self._durable.sync(self._opened())
 
     def backup(self, path: str | os.PathLike[str]) -> Snapshot:
         """Copy a durable store, as it is at one instant, to a directory that `Store.open` opens, while others go on.
@@ -703,6 +704,7 @@ class Store(Handle, MutableMapping[Key, Any]):
             StoreExistsError: there is something at `path`.
             StoreFullError: one of the disks is full.
             LogFailedError: the disk does not write.
+            LockTimeoutError: as of `snapshot`.
 
         >>> import tempfile
         >>> folder = tempfile.TemporaryDirectory()
@@ -728,6 +730,8 @@ class Store(Handle, MutableMapping[Key, Any]):
             ShmkvError: the store is in memory only.
             StoreFullError: the disk is full; nothing was lost.
             LogFailedError: the disk does not write.
+            LockTimeoutError: a process is stopped in the middle of a change, or of a snapshot; one that is just writing
+                a snapshot is waited for.
         """
         if self._durable is None:
             raise ShmkvError("a store in memory has no snapshots: Store.open(path) makes a durable one")

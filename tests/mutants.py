@@ -849,7 +849,7 @@ LOG = (
         "snapshot-ahead-of-log",
         "a snapshot does not wait for the writer whose change it shows",
         "journal.c",
-        "    skv_status status = lock_patiently(store, timeout_ns);\n    if (status)\n        return status;\n"
+        "    skv_status status = skv_journal_lock_within(store, timeout_ns);\n    if (status)\n        return status;\n"
         '    SKV_CRASH("journal.looked");\n    uint64_t end = skv_load(&log_of(store)->end);\n'
         "    int there = skv_wal_look_locked(&store->journal->wal);\n    skv_journal_unlock(store);\n",
         "    uint64_t end = skv_load(&log_of(store)->end);\n    int there = 0;\n",

@@ -18,8 +18,8 @@ CORE = PACKAGE / "_core"
 
 # A module may import what stands on a lower level; a package counts as its first name.
 LEVELS = {
-    "_core": -1, "errors": -1, "realthread": -1,
-    "ending": 0, "failing": 0, "leaving": 0, "objects": 0, "processes": 0, "surroundings": 0,
+    "_core": -1, "ending": -1, "errors": -1, "processes": -1, "realthread": -1,
+    "failing": 0, "leaving": 0, "objects": 0, "surroundings": 0, "waiting": 0,
     "backup": 1, "codecs": 1, "region": 1, "deepcheck": 1, "folder": 1, "keeper": 1, "walking": 1,
     "claim": 2, "durable": 2, "outside": 2, "replacing": 2, "reports": 2,
     "store": 3,

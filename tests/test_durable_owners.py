@@ -312,7 +312,7 @@ def test_an_opener_that_is_stopped(folder: Path, tmp_path: Path) -> None:
         with pytest.raises(LockTimeoutError, match=rf"process {child.pid} .*stopped.*lock_timeout \(0\.1 s\)"):
             Store.open(folder, lock_timeout=0.1)
         store["a"] = 1
-        store._durable._timeout = 0.1
+        store._durable.timeout = 0.1
     assert has_memory(folder), "whether it was the last one is for the child to find out"
     child.resume()
     assert child.result() == {"a": 1}

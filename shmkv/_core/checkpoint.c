@@ -19,6 +19,8 @@ typedef struct writing {
     int handle;
     uint64_t identity;                  /* of its file: user code may close the handle        */
     uint64_t at, synced, sequence, items, salt;
+    uint64_t timeout_ns;                /* behind a process that is stopped in an append      */
+    bool late;                          /* it was, for longer                                 */
     skv_frame frame;
 } writing;
 
@@ -50,7 +52,11 @@ static int sync_on_the_way(writing *w)
 {
     w->synced = w->at;
     int status = w->files.sync(w->files.context, w->handle);
-    return status ? status : skv_journal_sync(w->store, 0) == SKV_OK ? 0 : -EIO;
+    if (status)
+        return status;
+    skv_status synced = skv_journal_sync(w->store, w->timeout_ns);
+    w->late = synced == SKV_TIMEOUT;
+    return synced == SKV_OK ? 0 : w->late ? -ETIMEDOUT : -EIO;
 }
 
 static int write_frame(writing *w)
@@ -161,15 +167,15 @@ static void remove_older(writing *w)
 
 /* ---- All of it -------------------------------------------------------------------------------------------- */
 
-static skv_status begin_segment(writing *w, skv_wait *wait)
+static skv_status begin_segment(writing *w)
 {
     skv *store = w->store;
     skv_log_state *log = &store->header->log;
-    skv_status status = skv_journal_sync(store, 0);
+    skv_status status = skv_journal_sync(store, w->timeout_ns);
     if (status == SKV_OK)
-        status = skv_journal_sync(store, 0);       /* what was written meanwhile: less             */
+        status = skv_journal_sync(store, w->timeout_ns);        /* what was written meanwhile: less */
     if (status == SKV_OK)
-        status = skv_journal_lock(store, wait);
+        status = skv_journal_lock_within(store, w->timeout_ns);
     if (status)
         return status;
     int rotated = skv_wal_rotate_locked(&store->journal->wal);
@@ -188,17 +194,19 @@ static skv_status write_snapshot(writing *w)
         status = write_items(w);
     if (status == 0)
         status = end_file(w);
-    skv_status synced = status ? skv_journal_failure(w->store, status) : skv_journal_sync(w->store, 0);
+    if (w->late)
+        return SKV_TIMEOUT;
+    skv_status synced = status ? skv_journal_failure(w->store, status) : skv_journal_sync(w->store, w->timeout_ns);
     if (synced)
         return synced;
     status = publish_file(w);
     return status ? skv_journal_failure(w->store, status) : SKV_OK;
 }
 
-static skv_status make_locked(skv *store, skv_checkpoint *out, skv_wait *wait)
+static skv_status make_locked(skv *store, skv_checkpoint *out, uint64_t timeout_ns)
 {
-    writing w = {.store = store, .files = store->journal->files, .handle = -1};
-    skv_status status = begin_segment(&w, wait);
+    writing w = {.store = store, .files = store->journal->files, .handle = -1, .timeout_ns = timeout_ns};
+    skv_status status = begin_segment(&w);
     if (status)
         return status;
     status = write_snapshot(&w);
@@ -223,11 +231,12 @@ skv_status skv_make_checkpoint(skv *store, skv_checkpoint *out, skv_wait *wait)
     skv_status status = store->read_only ? SKV_READ_ONLY : skv_register(store);
     if (status == SKV_OK && (!store->journal || !wait->block))
         status = SKV_BUSY;
+    skv_wait turn = {.block = true, .shared = wait->shared};
     if (status == SKV_OK)
-        status = skv_lock(store, &store->header->checkpoint_lock, wait, NULL, NULL);
+        status = skv_lock(store, &store->header->checkpoint_lock, &turn, NULL, NULL);
     if (status)
         return status;
-    status = make_locked(store, out, wait);
+    status = make_locked(store, out, wait->timeout_ns);
     skv_unlock(store, &store->header->checkpoint_lock);
     return status;
 }

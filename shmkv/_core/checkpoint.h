@@ -20,7 +20,14 @@ typedef struct skv_checkpoint {
     uint64_t items, bytes;      /* in it; of its file                                         */
 } skv_checkpoint;
 
-/* SKV_BUSY: another one is at it; SKV_DISK_FULL, SKV_LOG_ERROR, SKV_LOG_FAILED: the snapshots before it count. */
+/* Behind a process that is stopped in the middle of an append it waits for wait->timeout_ns (0 = five seconds): SKV_TIMEOUT.
+ * SKV_BUSY: another one is at it; SKV_DISK_FULL, SKV_LOG_ERROR, SKV_LOG_FAILED: the snapshots before it count. */
 skv_status skv_make_checkpoint(skv *store, skv_checkpoint *out, skv_wait *wait);
+
+/* The process slot of who is at it; none of the table: nobody. */
+static inline uint32_t skv_checkpoint_holder(const skv *store)
+{
+    return (skv_load(&store->header->checkpoint_lock) & SKV_LOCK_OWNER_MASK) - 1;
+}
 
 #endif

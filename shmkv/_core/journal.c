@@ -114,7 +114,7 @@ bool skv_journal_is_done_with(const skv *store, uint32_t dead_slot)
 
 /* For whoever has no deadline of its own: for so long as a process may be stopped without being missed.  It may be the
  * first thing that a forked child does: without a row nobody could take the lock from it. */
-static skv_status lock_patiently(skv *store, uint64_t timeout_ns)
+skv_status skv_journal_lock_within(skv *store, uint64_t timeout_ns)
 {
     const uint64_t slices = timeout_ns ? timeout_ns / (TURN_MS * UINT64_C(1000000)) + 1 : PATIENCE;
     skv_status status = skv_register(store);
@@ -138,9 +138,9 @@ static int begin_log(skv_wal *wal, const skv_recovered *found)
 }
 
 /* Is the log that this region belongs to in that folder?  Puts right what a dead writer left. */
-static int join_log(skv *store)
+static int join_log(skv *store, uint64_t timeout_ns)
 {
-    skv_status status = lock_patiently(store, 0);
+    skv_status status = skv_journal_lock_within(store, timeout_ns);
     if (status)
         return status == SKV_LOG_FAILED ? -EROFS : status == SKV_TIMEOUT ? -ETIMEDOUT : -EBADMSG;
     int there = skv_wal_open_locked(&store->journal->wal);
@@ -167,7 +167,7 @@ static skv_journal *make_journal(skv *store, skv_files files, const uint8_t uuid
     return journal;
 }
 
-int skv_journal_open(skv *store, skv_files files, const uint8_t uuid[16], const skv_recovered *found)
+int skv_journal_open(skv *store, skv_files files, const uint8_t uuid[16], const skv_recovered *found, uint64_t timeout_ns)
 {
     skv_journal *journal = make_journal(store, files, uuid);
     if (!journal) {
@@ -178,7 +178,7 @@ int skv_journal_open(skv *store, skv_files files, const uint8_t uuid[16], const 
     store->journal = journal;
     if (found)                  /* before there is a segment to join                          */
         skv_store(&log_of(store)->kept_from, found->snapshot_end);
-    int status = found ? begin_log(&journal->wal, found) : join_log(store);
+    int status = found ? begin_log(&journal->wal, found) : join_log(store, timeout_ns);
     if (status)
         skv_journal_close(store);
     return status;
@@ -323,14 +323,15 @@ skv_status skv_journal_sync(skv *store, uint64_t timeout_ns)
         return SKV_OK;
     /* A change is seen by readers a moment before the end of the log is moved behind it: who holds the lock meanwhile
      * has to be waited for, or a snapshot could show what is not synced. */
-    skv_status status = lock_patiently(store, timeout_ns);
+    skv_wait wait = {.timeout_ns = timeout_ns, .deadline_ns = timeout_ns ? skv_monotonic_ns() + timeout_ns : 0};
+    skv_status status = skv_journal_lock_within(store, timeout_ns);
     if (status)
         return status;
     SKV_CRASH("journal.looked");
     uint64_t end = skv_load(&log_of(store)->end);
     int there = skv_wal_look_locked(&store->journal->wal);
     skv_journal_unlock(store);
-    return there ? skv_journal_failure(store, there) : skv_journal_wait(store, end, &(skv_wait){.timeout_ns = timeout_ns});
+    return there ? skv_journal_failure(store, there) : skv_journal_wait(store, end, &wait);
 }
 
 /* A dead writer's frame is decided first, whose name is then no longer needed. */

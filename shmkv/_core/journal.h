@@ -41,8 +41,8 @@ typedef struct skv_journal {
 #define SKV_KEPT_NOWHERE UINT64_MAX
 
 /* Gives a store its journal, which has `files` from then on, in every case.  `found`: what was recovered into it, or NULL: its region is in use already, and the log
- * with it.  0, or minus an errno. */
-int skv_journal_open(skv *store, skv_files files, const uint8_t uuid[16], const skv_recovered *found);
+ * with it; a process that is stopped in the middle of an append is waited for so long then (0 = five seconds).  0, or minus an errno. */
+int skv_journal_open(skv *store, skv_files files, const uint8_t uuid[16], const skv_recovered *found, uint64_t timeout_ns);
 void skv_journal_close(skv *store);
 /* In a forked child: the parent's files and buffers may have been in any state. */
 void skv_journal_after_fork(skv *store);
@@ -57,8 +57,10 @@ uint64_t skv_boot_of(const skv *store, uint64_t wall_ms);
 
 /* ---- A change ---- */
 
-/* Buckets are locked, nothing is announced yet. */
+/* Buckets are locked, and the change is announced; or none are. */
 skv_status skv_journal_lock(skv *store, skv_wait *wait);
+/* Without buckets: not in slices, but until it is there, or SKV_TIMEOUT.  0 = five seconds. */
+skv_status skv_journal_lock_within(skv *store, uint64_t timeout_ns);
 /* The frame is in the file, and counts for nothing: the caller commits `pending`, or gives it up by a status.
  * `soon`: it is going to wait for a sync. */
 skv_status skv_journal_write_locked(skv *store, skv_frame *frame, uint64_t pending, bool soon, uint64_t *position);
@@ -76,6 +78,12 @@ skv_status skv_journal_vouch(skv *store, bool *said);
 
 /* What a failed call on the log's files means; sets errno.  `error`: minus an errno. */
 skv_status skv_journal_failure(const skv *store, int error);
+
+/* The process slot of who has the log's lock; none of the table: nobody. */
+static inline uint32_t skv_journal_holder(const skv *store)
+{
+    return (skv_load(&store->header->log.lock) & SKV_LOCK_OWNER_MASK) - 1;
+}
 
 /* ---- After a death ---- */
 

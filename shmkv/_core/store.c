@@ -546,6 +546,8 @@ static skv_status put_each_logged(skv *store, skv_item *const *items, uint32_t c
     }
     wait->blamed_slot = each.blamed_slot;
     skv_status synced = wait->stable && *done ? skv_journal_sync(store, wait->timeout_ns) : SKV_OK;
+    if (synced == SKV_TIMEOUT)
+        wait->blamed_slot = skv_journal_holder(store);
     return status ? status : synced;
 }
 

@@ -82,7 +82,7 @@ static void open_store(void)
     make_box(&b, SIZE, SKV_FLAG_DURABLE);
     fill_from_disk(&b, &out);
     REQUIRE(skv_os_files(folder_fd, &files) == 0, "the folder");
-    REQUIRE(skv_journal_open(b.store, files, uuid, &out.found) == 0, "the journal");
+    REQUIRE(skv_journal_open(b.store, files, uuid, &out.found, 0) == 0, "the journal");
 }
 
 /* ---- What is in it ----------------------------------------------------------------------------------- */
@@ -496,7 +496,7 @@ static skv_status go_on_again(void)
     make_box(&c, SIZE, SKV_FLAG_DURABLE);
     fill_from_disk(&c, &out);
     REQUIRE(skv_os_files(folder_fd, &files) == 0, "the folder");
-    REQUIRE(skv_journal_open(c.store, files, uuid, &out.found) == 0, "the journal");
+    REQUIRE(skv_journal_open(c.store, files, uuid, &out.found, 0) == 0, "the journal");
     remove_box(&c);
     return SKV_OK;
 }
@@ -999,7 +999,7 @@ static void power_cuts(void)
         o.d->context = &o;
         o.d->after = cut_and_look;
         fill_from(&b, files_on(o.d), &out);
-        REQUIRE(skv_journal_open(b.store, files_on(o.d), uuid, &out.found) == 0, "the journal");
+        REQUIRE(skv_journal_open(b.store, files_on(o.d), uuid, &out.found, 0) == 0, "the journal");
         for (uint32_t i = 0; i < 60; i++) {
             o.before = look(b.store);
             o.has_other = false;

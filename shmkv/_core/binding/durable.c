@@ -10,6 +10,7 @@
 
 #include "../checkpoint.h"
 #include "../os_files.h"
+#include "../procs.h"
 #include "../restore.h"
 #include "region.h"
 
@@ -23,6 +24,13 @@ static PyObject *raise_errno(int status)
 static skv *store_of(PyObject *module, PyObject *region)
 {
     return region_store(PyModule_GetState(module), region);
+}
+
+/* To wait behind a process that is stopped in the middle of an append; below 0: the engine's own limit, which is 0. */
+static uint64_t ns_of(double seconds)
+{
+    double ns = seconds * 1e9;
+    return seconds < 0 ? 0 : ns < 1 ? 1 : ns < 9e18 ? (uint64_t)ns : UINT64_C(9000000000000000000);
 }
 
 /* ---- From disk to memory ---------------------------------------------------------------- */
@@ -93,7 +101,8 @@ PyObject *module_durable_begin(PyObject *module, PyObject *args)
     int folder;
     Py_buffer uuid, state = {.buf = NULL};
     unsigned long long number = 0;
-    if (!PyArg_ParseTuple(args, "Oiy*|y*K:durable_begin", &region, &folder, &uuid, &state, &number))
+    double seconds = -1;
+    if (!PyArg_ParseTuple(args, "Oiy*|y*Kd:durable_begin", &region, &folder, &uuid, &state, &number, &seconds))
         return NULL;
     skv *store = store_of(module, region);
     skv_recovered found;
@@ -122,7 +131,7 @@ PyObject *module_durable_begin(PyObject *module, PyObject *args)
     Py_BEGIN_ALLOW_THREADS
     status = skv_os_files(folder, &files);
     if (status == 0)
-        status = skv_journal_open(store, files, own, fresh ? &found : NULL);
+        status = skv_journal_open(store, files, own, fresh ? &found : NULL, ns_of(seconds));
     Py_END_ALLOW_THREADS
     if (status)
         return raise_errno(status);
@@ -162,12 +171,12 @@ PyObject *module_durable_data_bytes(PyObject *module, PyObject *region)
 PyObject *module_durable_sync(PyObject *module, PyObject *args)
 {
     PyObject *region;
-    double seconds = 0;
+    double seconds = -1;
     skv_status status;
     if (!PyArg_ParseTuple(args, "O|d:durable_sync", &region, &seconds))
         return NULL;
     skv *store = store_of(module, region);
-    const uint64_t timeout_ns = seconds > 0 && seconds < 9e9 ? (uint64_t)(seconds * 1e9) : 0;
+    const uint64_t timeout_ns = ns_of(seconds);
     if (!store)
         return NULL;
     Py_BEGIN_ALLOW_THREADS
@@ -193,13 +202,17 @@ PyObject *module_durable_vouch(PyObject *module, PyObject *region)
     return PyBool_FromLong(said);
 }
 
-/* (number, items, bytes), or None: another process is at it. */
-PyObject *module_durable_checkpoint(PyObject *module, PyObject *region)
+/* (number, items, bytes), or None: another process is at it.  `seconds`: as of durable_sync. */
+PyObject *module_durable_checkpoint(PyObject *module, PyObject *args)
 {
-    skv *store = store_of(module, region);
-    skv_wait wait = {.block = true, .shared = true};
+    PyObject *region;
+    double seconds = -1;
     skv_checkpoint made;
     skv_status status;
+    if (!PyArg_ParseTuple(args, "O|d:durable_checkpoint", &region, &seconds))
+        return NULL;
+    skv *store = store_of(module, region);
+    skv_wait wait = {.block = true, .shared = true, .timeout_ns = ns_of(seconds)};
     if (!store)
         return NULL;
     Py_BEGIN_ALLOW_THREADS
@@ -210,6 +223,22 @@ PyObject *module_durable_checkpoint(PyObject *module, PyObject *region)
     if (status)
         return skv_raise_status(PyModule_GetState(module), (int)status);
     return Py_BuildValue("(KKK)", (unsigned long long)made.number, (unsigned long long)made.items, (unsigned long long)made.bytes);
+}
+
+/* (pid, start, pid namespace, does it live?), or None. */
+static PyObject *process_of(skv *store, uint32_t slot)
+{
+    if (slot >= SKV_PROCS)
+        Py_RETURN_NONE;
+    const skv_proc *proc = &store->procs[slot];
+    return Py_BuildValue("(IKKO)", (unsigned int)skv_load(&proc->pid), (unsigned long long)skv_load(&proc->start_time),
+                         (unsigned long long)skv_load(&proc->pid_namespace), skv_is_living(store, slot) ? Py_True : Py_False);
+}
+
+PyObject *module_durable_holders(PyObject *module, PyObject *region)
+{
+    skv *store = store_of(module, region);
+    return store ? Py_BuildValue("(NN)", process_of(store, skv_journal_holder(store)), process_of(store, skv_checkpoint_holder(store))) : NULL;
 }
 
 /* For tests: what the store takes for the time of day. */

@@ -13,7 +13,8 @@ PyObject *module_durable_state(PyObject *module, PyObject *region);
 PyObject *module_durable_data_bytes(PyObject *module, PyObject *region);
 PyObject *module_durable_sync(PyObject *module, PyObject *args);
 PyObject *module_durable_vouch(PyObject *module, PyObject *region);
-PyObject *module_durable_checkpoint(PyObject *module, PyObject *region);
+PyObject *module_durable_checkpoint(PyObject *module, PyObject *args);
+PyObject *module_durable_holders(PyObject *module, PyObject *region);
 PyObject *module_durable_set_wall_clock(PyObject *module, PyObject *args);
 
 /* What is wrong with a file, as the end of a sentence; NULL = nothing. */

@@ -249,7 +249,7 @@ static PyMethodDef functions[] = {
     SKV_METHOD("durable_restore", module_durable_restore, METH_VARARGS,
                "durable_restore(region, folder, /)\n--\n\nFill an empty region from the log in a folder: what was found."),
     SKV_METHOD("durable_begin", module_durable_begin, METH_VARARGS,
-               "durable_begin(region, folder, uuid, state=b'', number=0, /)\n--\n\nFrom now on every change goes through the log."),
+               "durable_begin(region, folder, uuid, state=b'', number=0, seconds=-1.0, /)\n--\n\nFrom now on every change goes through the log."),
     SKV_METHOD("durable_state", module_durable_state, METH_O,
                "durable_state(region, /)\n--\n\nHow far the log and the disk are."),
     SKV_METHOD("durable_data_bytes", module_durable_data_bytes, METH_O,
@@ -257,10 +257,14 @@ static PyMethodDef functions[] = {
     SKV_METHOD("durable_vouch", module_durable_vouch, METH_O,
                "durable_vouch(region, /)\n--\n\nThe log says that all of it is on stable storage, if nobody writes to it: did it say so now?"),
     SKV_METHOD("durable_sync", module_durable_sync, METH_VARARGS,
-               "durable_sync(region, seconds=0.0, /)\n--\n\nReturns when the log is on stable storage; waits so long behind "
+               "durable_sync(region, seconds=-1.0, /)\n--\n\nReturns when the log is on stable storage; waits so long behind "
                "an append that makes no end (0: five seconds)."),
-    SKV_METHOD("durable_checkpoint", module_durable_checkpoint, METH_O,
-               "durable_checkpoint(region, /)\n--\n\nWrite a snapshot: (number, items, bytes); None: another process does."),
+    SKV_METHOD("durable_checkpoint", module_durable_checkpoint, METH_VARARGS,
+               "durable_checkpoint(region, seconds=-1.0, /)\n--\n\nWrite a snapshot: (number, items, bytes); None: another process "
+               "does."),
+    SKV_METHOD("durable_holders", module_durable_holders, METH_O,
+               "durable_holders(region, /)\n--\n\nWho appends to the log, and who writes a snapshot: (pid, start, pid namespace, "
+               "does it live?), or None."),
     SKV_METHOD("durable_set_wall_clock", module_durable_set_wall_clock, METH_VARARGS,
                "durable_set_wall_clock(region, now_ms, /)\n--\n\nFor tests; 0 = the real clock."),
     SKV_METHOD("unlink_shared", skv_unlink_shared, METH_O,
