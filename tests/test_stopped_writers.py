@@ -282,6 +282,9 @@ def test_a_snapshot_overtaken_by_an_append(folder: Path) -> None:
         except BaseException as error:
             raised.append(error)
 
+    def has_begun(thread: threading.Thread) -> bool:
+        return bool(files_of(folder, ".snapshot.tmp")) or not thread.is_alive()
+
     with child(lambda: put_for_ever(store)) as pid:
         wait_until(lambda: "theirs" in store)
         for _ in range(50):
