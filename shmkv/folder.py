@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from shmkv._core import Descriptor
+from shmkv.ending import is_ending
 from shmkv.errors import StoreLockedError
 from shmkv.processes import Process, locking
 from shmkv.waiting import Patience
