@@ -290,14 +290,13 @@ def test_a_snapshot_overtaken_by_an_append(folder: Path) -> None:
         for _ in range(50):
             thread = threading.Thread(target=snapshot)
             thread.start()
-            wait_until(
-                lambda thread=thread: files_of(folder, ".snapshot.tmp") or not thread.is_alive(), what="a snapshot"
-            )
+            wait_until(partial(has_begun, thread), what="a snapshot")
             stop_where(pid, lambda: holders(store)[0] == pid)
             thread.join()
             os.kill(pid, signal.SIGCONT)
             if raised:
                 break
+    assert raised, "no append was stopped while a snapshot was being written"
     assert isinstance(raised[0], LockTimeoutError), raised
     assert f"process {pid} (" in str(raised[0])
     assert files_of(folder, ".snapshot.tmp") == []

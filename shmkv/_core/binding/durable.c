@@ -26,7 +26,8 @@ static skv *store_of(PyObject *module, PyObject *region)
     return region_store(PyModule_GetState(module), region);
 }
 
-/* To wait behind a process that is stopped in the middle of an append; below 0: the engine's own limit, which is 0. */
+/* How long to wait behind a process that is stopped in the middle of an append.  Below 0: 0, which to the engine means
+ * its own five seconds; so that no time at all becomes a nanosecond. */
 static uint64_t ns_of(double seconds)
 {
     double ns = seconds * 1e9;

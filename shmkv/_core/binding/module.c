@@ -258,7 +258,7 @@ static PyMethodDef functions[] = {
                "durable_vouch(region, /)\n--\n\nThe log says that all of it is on stable storage, if nobody writes to it: did it say so now?"),
     SKV_METHOD("durable_sync", module_durable_sync, METH_VARARGS,
                "durable_sync(region, seconds=-1.0, /)\n--\n\nReturns when the log is on stable storage; waits so long behind "
-               "an append that makes no end (0: five seconds)."),
+               "an append that makes no end (below 0: five seconds)."),
     SKV_METHOD("durable_checkpoint", module_durable_checkpoint, METH_VARARGS,
                "durable_checkpoint(region, seconds=-1.0, /)\n--\n\nWrite a snapshot: (number, items, bytes); None: another process "
                "does."),
