@@ -212,7 +212,7 @@ class Handle:
         malformed line (what came before it is stored), 1 = skip."""
 
 def durable_restore(region: Region, folder: int, /) -> dict[str, Any]:
-    """Fill an empty region from the log in a folder: what was found, and whether it was damaged."""
+    """Fill an empty region from the log in a folder: what was found, whether it was damaged, how many items had to go."""
 
 def durable_begin(
     region: Region, folder: int, uuid: bytes, state: bytes = ..., number: int = 0, seconds: float = -1.0, /

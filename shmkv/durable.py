@@ -112,6 +112,7 @@ class Settings(NamedTuple):
 
     uuid: bytes  # of the log
     size: int  # bytes, of the region
+    on_full: str = "error"  # older releases did not write it
 
 
 # ---- A handle's part ---------------------------------------------------------------------------
@@ -375,7 +376,7 @@ def _settle(path: Path, identity: tuple[int, int] | None) -> None:
         return
     if identity != (facts.st_dev, facts.st_ino) or not region.is_there(_target_of(facts)):
         return
-    opened, part = open_durable(path, None, sync="none", exclusive=False, repair=False, timeout=SETTLE_SECONDS)
+    opened, part = open_durable(path, None, None, sync="none", exclusive=False, repair=False, timeout=SETTLE_SECONDS)
     regions, target, itself = [opened.region], opened.target, opened.identity
     del opened
     part.leave(regions, target, itself)
@@ -408,7 +409,14 @@ os.register_at_fork(after_in_child=Durable.all_after_fork)
 
 @within_limits
 def open_durable(
-    path: str | os.PathLike[str], size: int | str | None, *, sync: str, exclusive: bool, repair: bool, timeout: float
+    path: str | os.PathLike[str],
+    size: int | str | None,
+    on_full: str | None,
+    *,
+    sync: str,
+    exclusive: bool,
+    repair: bool,
+    timeout: float,
 ) -> tuple[region.Opened, Durable]:
     """The region of a directory, with its log, and this handle's part in it.
 
@@ -418,7 +426,7 @@ def open_durable(
     """
     if sync not in SYNC_MODES:
         raise ValueError(f"sync is 'interval', 'always' or 'none', not {sync!r}")
-    want = region.wanted(size, None, None)
+    want = region.wanted(size, None, on_full)
     absolute = absolute_path(path)
     deadline = time.monotonic() + OTHER_RELEASE_SECONDS
     while True:
@@ -537,10 +545,11 @@ def _attach(
         opened = region.attach(target, readonly=False, foreign=False, timeout=timeout)
     except (StoreNotFoundError, StaleStoreError, CorruptStoreError, LayoutVersionError):
         return None
-    if want.size not in (None, opened.region.size):
+    differences = region.differences(opened.region, want)
+    if differences:
         if opened.region.alone:
             return None  # left by processes that were killed: the log holds all of it
-        raise StoreExistsError(f"{part.path} is open with a size of {opened.region.size:,} bytes, not of {want.size:,}")
+        raise StoreExistsError(f"{part.path} is open with {' and '.join(differences)}: close it in all processes first")
     state = _core.durable_state(opened.region)
     if opened.region.log_uuid != settings.uuid or opened.region.uuid != noted_region(folder) or state["segment"] == 0:
         return None
@@ -597,10 +606,10 @@ def _rebuild(
 ) -> region.Opened:
     known = settings
     settings = known or Settings(os.urandom(16), want.size or region.default_size())
-    settings = settings._replace(size=want.size or settings.size)
+    settings = settings._replace(size=want.size or settings.size, on_full=want.on_full or settings.on_full)
     if known is None:
         _write_settings(folder, settings)
-    want = want._replace(size=settings.size)
+    want = want._replace(size=settings.size, on_full=settings.on_full)
     part.makes(target)
     opened = region.create(target, want, exist_ok=False, timeout=timeout, log_uuid=settings.uuid)
     try:
@@ -628,6 +637,8 @@ def _fill(part: Durable, folder: int, opened: region.Opened, settings: Settings,
         if found["found"] and found["uuid"] not in (settings.uuid, bytes(16)):
             raise CorruptStoreError(f"the log in {part.path} is not the one that {SETTINGS_FILE} names")
         _core.durable_begin(opened.region, folder, settings.uuid, found["state"])
+        if found["evicted"]:  # in the log they are still
+            part.snapshot(opened.region)
         return
     file, offset, changes = found["name"], found["offset"], found["operations"]
     if "another version" in found["damage"]:
@@ -739,7 +750,10 @@ def _read_settings(path: Path, folder: int) -> Settings | None:
             uuid, size = bytes.fromhex(found["uuid"]), region.region_size(int(found["size"]))
             if len(uuid) != _UUID_BYTES:
                 raise ValueError(f"its uuid has {len(uuid)} bytes")
-            return Settings(uuid, size)
+            on_full = found.get("on_full", "error")
+            if on_full not in ("error", "evict"):
+                raise ValueError(f"its on_full is {on_full!r}")
+            return Settings(uuid, size, on_full)
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError, OSError) as error:
         raise CorruptStoreError(f"{path / SETTINGS_FILE} is damaged: {error}: restore it from a copy") from error
     raise LayoutVersionError(
@@ -748,7 +762,7 @@ def _read_settings(path: Path, folder: int) -> Settings | None:
 
 
 def _write_settings(folder: int, settings: Settings) -> None:
-    found = {"format": FORMAT, "uuid": settings.uuid.hex(), "size": settings.size}
+    found = {"format": FORMAT, "uuid": settings.uuid.hex(), "size": settings.size, "on_full": settings.on_full}
     replace_file(folder, SETTINGS_FILE, (json.dumps(found) + "\n").encode())
 
 

@@ -224,11 +224,6 @@ class Header(NamedTuple):
     time_namespace: int
     uid: int
 
-    @property
-    def on_full(self) -> str:
-        """As the creator said it."""
-        return "evict" if self.evict else "error"
-
 
 def parse_header(fixed: bytes, object_size: int, name: str) -> Header:
     """Check the first 256 bytes of an object of `object_size` bytes; `name` is for messages.
@@ -728,15 +723,20 @@ def _named(name: str) -> Iterator[None]:
         raise type(error)(f"{name!r}: {error}") from None
 
 
-def differences(header: Header, want: Wanted) -> list[str]:
+def on_full_of(store: Header | _core.Region) -> str:
+    """As its creator said it."""
+    return "evict" if store.evict else "error"
+
+
+def differences(header: Header | _core.Region, want: Wanted) -> list[str]:
     """What was explicitly wanted that this store is not, in words."""
     found = []
     if want.size is not None and want.size != header.size:
         found.append(f"a size of {header.size:,} bytes, not of {want.size:,}")
     if want.mode is not None and want.mode != header.mode:
         found.append(f"mode {header.mode:#o}, not {want.mode:#o}")
-    if want.on_full is not None and want.on_full != header.on_full:
-        found.append(f"on_full={header.on_full!r}, not {want.on_full!r}")
+    if want.on_full not in (None, on_full_of(header)):
+        found.append(f"on_full={on_full_of(header)!r}, not {want.on_full!r}")
     return found
 
 

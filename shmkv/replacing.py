@@ -149,7 +149,9 @@ def _rebuild(target: str, want: region.Wanted, timeout: float) -> bool:
     """Move the items into a store as wanted; False: somebody else is attached."""
     with _sole_replacer(target, foreign=False) as header:
         now = want._replace(
-            size=want.size or header.size, on_full=want.on_full or header.on_full, mode=want.mode or header.mode
+            size=want.size or header.size,
+            on_full=want.on_full or region.on_full_of(header),
+            mode=want.mode or header.mode,
         )
         if not region.differences(header, now):
             return True

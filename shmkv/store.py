@@ -76,7 +76,7 @@ def _store_info(listed: region.Listed) -> StoreInfo:
         committed=listed.committed,
         uid=listed.uid,
         mode=header.mode if header else None,
-        on_full=("evict" if header.evict else "error") if header else None,
+        on_full=region.on_full_of(header) if header else None,
         created=datetime.fromtimestamp(header.created, timezone.utc) if header else None,
         uuid=UUID(bytes=header.uuid) if header else None,
         processes=listed.processes,
@@ -341,6 +341,7 @@ class Store(Handle, MutableMapping[Key, Any]):
         sync: str = "interval",
         size: int | str | None = None,
         *,
+        on_full: str | None = None,
         exclusive: bool = False,
         repair: bool = False,
         codec: str | codecs.Codec = "safe",
@@ -359,6 +360,8 @@ class Store(Handle, MutableMapping[Key, Any]):
             sync: when a change is on stable storage.  "always": when the call returns; "interval": within a second;
                 "none": when the system writes it.  A process that dies loses nothing in any mode.
             size: the most memory that the store may take.  Default: what it had before, or as of `Store`.
+            on_full: "error" or "evict", which makes it a cache that survives a restart: what is evicted is gone from
+                the disk as well.  Default: what it had before, or "error".
             exclusive: no other process, and no other handle, may have it open.
             repair: where the files are damaged, save what is before the damage; `repaired` tells.
             codec, lock_timeout: as for `Store`.
@@ -369,7 +372,8 @@ class Store(Handle, MutableMapping[Key, Any]):
             CorruptStoreError: the files are damaged; says where, and what can be saved.
             StoreFullError: the data need more than `size`, or there is no room in /dev/shm or on the disk.
             LogFailedError: the disk did not write, and processes that know so have it open.
-            StoreExistsError: it is open with another size than explicitly given.
+            StoreExistsError: it is open with another size or on_full than explicitly given.
+            ValueError: a size or on_full that no store can have.
             LockTimeoutError: a process that is opening or closing it is stopped.  While one is at work there, a first
                 one's recovery included, it is waited for.
             NotADirectoryError: `path` is a file.
@@ -386,7 +390,7 @@ class Store(Handle, MutableMapping[Key, Any]):
 
         seconds = _seconds(lock_timeout)
         resolved = codecs.resolve(codec)
-        opened, part = open_durable(path, size, sync=sync, exclusive=exclusive, repair=repair, timeout=seconds)
+        opened, part = open_durable(path, size, on_full, sync=sync, exclusive=exclusive, repair=repair, timeout=seconds)
         self = cls.__new__(cls)
         try:
             self._bind(opened, resolved, codec, seconds, readonly=False, foreign=False, durable=part)

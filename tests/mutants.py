@@ -36,8 +36,12 @@ WAL = Killer("test_wal", "points", "1 12")
 HANDLES = Killer("test_handles", "plain")
 FILES = Killer("test_files", "plain", "")
 DURABLE = Killer("test_durable", "points", "1 4")
+DURABLE_EVICT = Killer("test_durable_evict", "points", "1")
 # Tried in this order after the one that is expected.
-ALL = (ORDERS, STORE, RACES, CHECK, CRASH, THREADS, PROCESSES, END, HOSTILE, HASH, FRAME, FILES, HANDLES, WAL, DURABLE)
+ALL = (
+    ORDERS, STORE, RACES, CHECK, CRASH, THREADS, PROCESSES, END, HOSTILE, HASH, FRAME, FILES, HANDLES, WAL, DURABLE,
+    DURABLE_EVICT,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -658,6 +662,38 @@ LOG = (
         "    announce_locked(write, slot, entry);\n"
         "    skv_intent_commit(write->store, write->generation);\n    skv_status",
         DURABLE,
+    ),
+    mutant(
+        "eviction-not-logged",
+        "what a durable store evicts stays on the disk",
+        "evict.c",
+        "        v->status = log_chosen_locked(v);\n",
+        "        v->status = v->store ? SKV_OK : log_chosen_locked(v);\n",
+        DURABLE_EVICT,
+    ),
+    mutant(
+        "evicted-before-it-is-logged",
+        "an item goes from memory before the deletion is in the log",
+        "evict.c",
+        """    if (v->chosen_count)
+        v->status = log_chosen_locked(v);
+    for (uint32_t i = 0; i < v->chosen_count && v->status == SKV_OK; i++)
+        remove_chosen_locked(v, bucket, &v->chosen[i]);
+""",
+        """    for (uint32_t i = 0; i < v->chosen_count; i++)
+        remove_chosen_locked(v, bucket, &v->chosen[i]);
+    if (v->chosen_count)
+        v->status = log_chosen_locked(v);
+""",
+        DURABLE_EVICT,
+    ),
+    mutant(
+        "eviction-despite-its-log",
+        "what the log could not take is evicted all the same",
+        "evict.c",
+        "i < v->chosen_count && v->status == SKV_OK; i++",
+        "i < v->chosen_count; i++",
+        DURABLE_EVICT,
     ),
     mutant(
         "whole-frame-cut",

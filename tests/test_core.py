@@ -62,6 +62,8 @@ RUNS = [
     Run("test_wal", "tsan", "{seed} 1 group_commit"),
     Run("test_durable", "points", "{seed} 2", 120),
     Run("test_durable", "asan", "{seed} 1 restoring failing power times", 120),
+    Run("test_durable_evict", "points", "{seed}", 120),
+    Run("test_durable_evict", "asan", "{seed} follows full smaller stopped", 120),
     Run("test_limits", "plain"),
     Run("test_limits", "asan"),
     Run("test_header", "plain"),
@@ -90,6 +92,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path
 
 # Which program kills at a crash point, by how its name begins; test_crash at all others.
 OWNERS = {
+    "test_durable_evict": ("journal.nameless", "journal.appended"),
     "test_durable": (
         "journal.", "logged.", "checkpoint.", "restore.", "wal.counted", "wal.voided", "wal.laid_out",
         "wal.shortened", "repair.decided",

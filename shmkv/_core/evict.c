@@ -8,8 +8,11 @@
  * How:  a visit looks at one bucket after another, from the common hand on, until it has seen enough items to compare: one
  *       bucket of small items, hundreds of buckets where the store holds a few large ones.  It drops an eighth of what it saw
  *       at most, of several buckets the oldest first, and so goes by use and age whatever the size.
+ *       In a durable store the items of one bucket that go are one frame of deletions, written before any of them goes.
  *
- *       Killed in between: an item is there or not; its block, no longer named, is a leak.
+ *       Killed in between: an item is there or not; its block, no longer named, is a leak.  Killed between frame and
+ *       removal: the log has lost what memory still has, as if it had been evicted when the store is next restored; a
+ *       change of it until then is a frame of its own.  So these frames need no intent.
  *
  * Concurrency: a bucket is locked for one look or a few removals, and skipped if that would mean waiting.
  */
@@ -18,6 +21,7 @@
 #include "age.h"
 #include "alloc.h"
 #include "ghost.h"
+#include "journal.h"
 #include "repair.h"
 #include "sweep.h"
 #include "write.h"
@@ -37,8 +41,17 @@ typedef struct victim {
     uint32_t age;
 } victim;
 
+/* A victim whose bucket is locked. */
+typedef struct chosen {
+    skv_slot *slot;
+    uint64_t offset, bytes;
+    skv_head head;
+    bool expired, remembered;
+} chosen;
+
 typedef struct visit {
     skv *store;
+    skv_wait *wait;
     skv_bucket *buckets[HERD_ITEMS];
     uint64_t hands[HERD_ITEMS]; /* where the common hand was at each                          */
     uint32_t bucket_count;
@@ -47,8 +60,13 @@ typedef struct visit {
     uint64_t now_ms;
     victim victims[VISIT_MOST];
     uint32_t victim_count;
+    chosen chosen[VISIT_MOST];  /* of one bucket                                              */
+    uint32_t chosen_count;
+    uint64_t chosen_bytes;
     uint64_t wanted, freed;     /* bytes                                                      */
     uint64_t evicted, expired;  /* items                                                      */
+    skv_frame frame;            /* of the chosen, in a durable store                          */
+    skv_status status;          /* of its log                                                 */
     uint64_t offsets[VISIT_MOST];
     uint32_t offset_count;      /* removed under the lock, not yet freed                      */
 } visit;
@@ -137,22 +155,71 @@ static uint64_t bytes_of(const skv_head *head)
     return size <= SKV_PAGE_SIZE ? size : (size + SKV_PAGE_SIZE - 1) & ~(uint64_t)(SKV_PAGE_SIZE - 1);
 }
 
-static void drop_locked(visit *v, skv_bucket *bucket, uint64_t table, skv_slot *slot, bool remember)
+static void choose_locked(visit *v, skv_slot *slot, bool remember)
 {
-    uint64_t a = skv_load(&slot->a);
-    skv_head head;
-    if (!skv_read_head(v->store, skv_slot_offset(a), &head))
+    const uint64_t a = skv_load(&slot->a);
+    chosen *it = &v->chosen[v->chosen_count];
+    it->slot = slot;
+    it->offset = skv_slot_offset(a);
+    if (!skv_read_head(v->store, it->offset, &it->head))
         return;                 /* only in a damaged region                                   */
-    const bool expired = is_expired(v, a, skv_load(&slot->b));
-    skv_remove_locked(v->store, bucket, slot, head.value_len);
+    it->expired = is_expired(v, a, skv_load(&slot->b));
+    it->remembered = remember && !it->expired;
+    it->bytes = bytes_of(&it->head);
+    v->chosen_bytes += it->bytes;
+    v->chosen_count++;
+}
+
+static skv_status make_frame(visit *v)
+{
+    bool made = skv_frame_begin(&v->frame, SKV_FRAME_CHANGE);
+    for (uint32_t i = 0; made && i < v->chosen_count; i++) {
+        const skv_head *head = &v->chosen[i].head;
+        const skv_key key = {.data = head->key, .len = head->key_len, .is_bytes = head->flags & SKV_REC_BYTES_KEY};
+        if (!v->chosen[i].expired)      /* that is gone on disk as well                       */
+            made = skv_journal_add_delete(&v->frame, &key);
+    }
+    return made ? SKV_OK : SKV_NO_MEMORY;
+}
+
+static skv_status log_chosen_locked(visit *v)
+{
+    if (skv_likely(!v->store->journal))
+        return SKV_OK;
+    skv_status status = make_frame(v);
+    if (status || v->frame.size == SKV_FRAME_HEAD)
+        return status;
+    return skv_journal_append(v->store, &v->frame, v->wait);
+}
+
+static void remove_chosen_locked(visit *v, skv_bucket *bucket, const chosen *it)
+{
+    const uint64_t table = skv_load(&bucket->table);
+    const uint32_t tag = skv_slot_tag(skv_load(&it->slot->a));
+    skv_remove_locked(v->store, bucket, it->slot, it->head.value_len);
     SKV_CRASH("evict.removed");
-    skv_store(&slot->b, 0);
-    if (remember && !expired)
-        skv_ghost_add_locked(skv_slots(v->store, table), skv_table_capacity(table), skv_slot_tag(a));
-    v->offsets[v->offset_count++] = skv_slot_offset(a);
-    v->freed += bytes_of(&head);
-    v->evicted += !expired;
-    v->expired += expired;
+    skv_store(&it->slot->b, 0);
+    if (it->remembered)
+        skv_ghost_add_locked(skv_slots(v->store, table), skv_table_capacity(table), tag);
+    v->offsets[v->offset_count++] = it->offset;
+    v->freed += it->bytes;
+    v->evicted += !it->expired;
+    v->expired += it->expired;
+}
+
+static void drop_chosen_locked(visit *v, skv_bucket *bucket)
+{
+    if (v->chosen_count)
+        v->status = log_chosen_locked(v);
+    for (uint32_t i = 0; i < v->chosen_count && v->status == SKV_OK; i++)
+        remove_chosen_locked(v, bucket, &v->chosen[i]);
+    v->chosen_count = 0;
+    v->chosen_bytes = 0;
+}
+
+static bool is_enough(const visit *v)
+{
+    return v->status || v->freed + v->chosen_bytes >= v->wanted || v->evicted + v->expired + v->chosen_count >= quota(v);
 }
 
 /* ---- Probation ------------------------------------------------------------------------------------ */
@@ -194,11 +261,6 @@ static bool is_same_locked(const victim *it)
     return skv_load(&it->bucket->table) == it->table;
 }
 
-static bool is_enough(const visit *v)
-{
-    return v->freed >= v->wanted || v->evicted + v->expired >= quota(v);
-}
-
 /* Of the next victims those that lie in one bucket; how many that were. */
 static uint32_t drop_of_one_bucket(visit *v, const victim *first, uint32_t count)
 {
@@ -209,10 +271,12 @@ static uint32_t drop_of_one_bucket(visit *v, const victim *first, uint32_t count
         skv_slot *slots = skv_slots(v->store, first[n].table);
         if (!locked || !is_same_locked(&first[n]) || !slots || skv_load(&slots[first[n].slot].a) != first[n].a)
             continue;
-        drop_locked(v, bucket, first[n].table, &slots[first[n].slot], true);
+        choose_locked(v, &slots[first[n].slot], true);
     }
-    if (locked)
+    if (locked) {
+        drop_chosen_locked(v, bucket);
         unlock_and_free(v, bucket);
+    }
     return n;
 }
 
@@ -245,8 +309,9 @@ static void turn_clock(visit *v, skv_bucket *bucket)
         if (skv_b_clock(b))
             cool(&slots[i], b, 0);
         else
-            drop_locked(v, bucket, table, &slots[i], false);
+            choose_locked(v, &slots[i], false);
     }
+    drop_chosen_locked(v, bucket);
     skv_store(&bucket->hand, (uint32_t)i);
     unlock_and_free(v, bucket);
 }
@@ -266,26 +331,28 @@ static void turn_clocks(visit *v)
 
 /* ---- One visit after another --------------------------------------------------------------------------- */
 
-static uint64_t evict_but(skv *store, uint64_t bytes, uint32_t young)
+static skv_status evict_but(skv *store, uint64_t bytes, uint32_t young, skv_wait *wait, uint64_t *items)
 {
-    visit v = {.store = store, .young = young, .now = skv_age_now(store), .now_ms = skv_now_ms(store)};
-    uint64_t freed = 0, items = 0;
-    for (uint64_t steps = 0; steps < store->bucket_count * TURNS && freed < bytes;) {
+    visit v = {.store = store, .wait = wait, .young = young, .now = skv_age_now(store), .now_ms = skv_now_ms(store)};
+    uint64_t freed = 0;
+    for (uint64_t steps = 0; steps < store->bucket_count * TURNS && freed < bytes && v.status == SKV_OK;) {
         steps += gather_buckets(&v);
         v.wanted = bytes - freed;
         v.freed = v.evicted = v.expired = 0;
         drop_victims(&v);
         turn_clocks(&v);
         freed += v.freed;
-        items += v.evicted + v.expired;
+        *items += v.evicted + v.expired;
         skv_count(store, SKV_EVICTED, v.evicted, true);
         skv_count(store, SKV_EXPIRED, v.expired, true);
     }
-    return items;
+    skv_frame_free(&v.frame);
+    return v.status;
 }
 
-uint64_t skv_evict_some(skv *store, uint64_t bytes)
+skv_status skv_evict_some(skv *store, uint64_t bytes, skv_wait *wait, uint64_t *items)
 {
-    uint64_t items = evict_but(store, bytes, skv_age_ticks(store, store->size / YOUNG_PART));
-    return items ? items : evict_but(store, bytes, 0);
+    *items = 0;
+    skv_status status = evict_but(store, bytes, skv_age_ticks(store, store->size / YOUNG_PART), wait, items);
+    return status || *items ? status : evict_but(store, bytes, 0, wait, items);
 }

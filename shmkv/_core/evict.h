@@ -4,8 +4,9 @@
 
 #include "engine.h"
 
-/* Drops about `bytes` of items, those first that nobody reads; how many items.  What was written while the last tenth of the
- * store's size was written stays, unless there is nothing else. */
-uint64_t skv_evict_some(skv *store, uint64_t bytes);
+/* Drops about `bytes` of items, those first that nobody reads; *items: how many.  What was written while the last tenth of
+ * the store's size was written stays, unless there is nothing else.  An error is the log's, of a durable store: what could
+ * not be written there stays. */
+skv_status skv_evict_some(skv *store, uint64_t bytes, skv_wait *wait, uint64_t *items);
 
 #endif

@@ -57,7 +57,7 @@ static void wake_turns(void *context, _Atomic uint32_t *word)
 static bool commit_dead_writer(void *context)
 {
     skv *store = context;
-    if (skv_load(&log_of(store)->writer) == 0)          /* an empty frame: nobody's change    */
+    if (skv_load(&log_of(store)->writer) == 0)          /* nobody's intent hangs on it         */
         return true;
     uint32_t slot = skv_load(&log_of(store)->writer) - 1;
     uint64_t pending = skv_load(&log_of(store)->writer_status), seen = pending;
@@ -293,6 +293,20 @@ void skv_journal_unlock(skv *store)
 {
     if (store->journal)
         skv_unlock(store, &log_of(store)->lock);
+}
+
+skv_status skv_journal_append(skv *store, skv_frame *frame, skv_wait *wait)
+{
+    uint64_t position;
+    skv_status status = skv_journal_lock(store, wait);
+    if (status)
+        return status;
+    skv_store_release(&log_of(store)->writer, 0);
+    SKV_CRASH("journal.nameless");
+    int error = skv_wal_append_locked(&store->journal->wal, frame, &position);
+    skv_journal_unlock(store);
+    SKV_CRASH("journal.appended");
+    return error ? skv_journal_failure(store, error) : SKV_OK;
 }
 
 /* In turns.  Half of the time that is left, so that the sync beside a leader that is stopped comes within it. */

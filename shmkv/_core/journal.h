@@ -67,6 +67,9 @@ skv_status skv_journal_write_locked(skv *store, skv_frame *frame, uint64_t pendi
 /* After the commit. */
 void skv_journal_accept_locked(skv *store, uint64_t position);
 void skv_journal_unlock(skv *store);
+/* All of it for deletions that are right whether they are made in memory or not, as evictions are: once the frame is whole
+ * it counts, whatever becomes of the caller. */
+skv_status skv_journal_append(skv *store, skv_frame *frame, skv_wait *wait);
 /* Returns when the log is on stable storage up to `position`; no lock is held. */
 skv_status skv_journal_wait(skv *store, uint64_t position, const skv_wait *wait);
 /* The same for all that is in the log.  Behind a process that is stopped in the middle of an append it waits so long;

@@ -92,6 +92,12 @@ static int apply_frame(void *to, const skv_frame_view *view, const skv_segment *
     return status;
 }
 
+static uint64_t evicted_so_far(skv *store)
+{
+    skv_stats stats;
+    return store->evict && skv_get_stats(store, &stats) == SKV_OK ? stats.counters[SKV_EVICTED] : 0;
+}
+
 int skv_restore(skv *store, skv_files files, skv_restored *out)
 {
     restoration *r = calloc(1, sizeof *r);
@@ -100,6 +106,7 @@ int skv_restore(skv *store, skv_files files, skv_restored *out)
     r->store = store;
     r->out = out;
     int status = skv_recover(files, false, apply_frame, r, &out->found);
+    out->evicted = evicted_so_far(store);
     free(r);
     return status;
 }

@@ -16,6 +16,7 @@ typedef struct skv_restored {
     skv_recovered found;
     _Atomic uint64_t *bytes;    /* of frames that were applied so far are added to it         */
     uint64_t frames, operations;
+    uint64_t evicted;           /* items, of a store that evicts: in the log they are still       */
     skv_status status;          /* of the store, where it is what ended the recovery          */
 } skv_restored;
 

@@ -61,11 +61,6 @@ static uint64_t bytes_to_evict(const skv *store, uint64_t size)
     return bytes > goal ? bytes : goal;
 }
 
-static bool evict_items(skv *store, uint64_t size)
-{
-    return skv_evict_some(store, bytes_to_evict(store, size)) > 0;
-}
-
 /* True: some were too large. */
 static bool shrink_some_tables(skv *store, skv_wait *wait)
 {
@@ -101,15 +96,19 @@ static bool move_for_run(skv *store, uint64_t size, skv_wait *wait)
     return shrink_some_tables(store, wait) || skv_empty_window_nearby(store, pages_for(size), wait);
 }
 
-static bool make_room_evicting(skv *store, uint64_t size, uint32_t round, skv_wait *wait)
+static skv_status make_room_evicting(skv *store, uint64_t size, uint32_t round, skv_wait *wait)
 {
+    uint64_t evicted;
     bool moved = size > SKV_PAGE_SIZE ? move_for_run(store, size, wait)
                  : round == 0         ? tidy(store, size, wait)
                                       : move_blocks(store, size, wait);
-    if (moved || evict_items(store, size))
-        return true;
+    if (moved)
+        return SKV_OK;
+    skv_status status = skv_evict_some(store, bytes_to_evict(store, size), wait, &evicted);
+    if (evicted || status)
+        return evicted ? SKV_OK : status;
     collect(store, wait);
-    return move_blocks(store, size, wait);
+    return move_blocks(store, size, wait) ? SKV_OK : SKV_FULL;
 }
 
 skv_status skv_make_room(skv *store, uint64_t size, uint32_t round, skv_wait *wait)
@@ -117,7 +116,7 @@ skv_status skv_make_room(skv *store, uint64_t size, uint32_t round, skv_wait *wa
     if (!wait->block)
         return SKV_BUSY;        /* milliseconds: not under the GIL                            */
     if (store->evict)
-        return make_room_evicting(store, size, round, wait) ? SKV_OK : SKV_FULL;
+        return make_room_evicting(store, size, round, wait);
     if (round == 0) {
         collect(store, wait);
         return SKV_OK;

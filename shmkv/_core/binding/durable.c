@@ -85,10 +85,10 @@ PyObject *module_durable_restore(PyObject *module, PyObject *args)
     if (status)
         return raise_errno(status);
     const skv_recovered *found = &out.found;
-    return Py_BuildValue("{s:O,s:z,s:s,s:K,s:K,s:K,s:K,s:K,s:y#,s:y#}", "found", found->found ? Py_True : Py_False, "damage",
+    return Py_BuildValue("{s:O,s:z,s:s,s:K,s:K,s:K,s:K,s:K,s:K,s:y#,s:y#}", "found", found->found ? Py_True : Py_False, "damage",
                          skv_damage_sentence(found->damage), "name", found->name, "offset", (unsigned long long)found->offset,
                          "cut", (unsigned long long)found->cut, "frames", (unsigned long long)out.frames, "operations",
-                         (unsigned long long)out.operations, "last", (unsigned long long)found->last.number, "uuid",
+                         (unsigned long long)out.operations, "evicted", (unsigned long long)out.evicted, "last", (unsigned long long)found->last.number, "uuid",
                          (const char *)found->last.uuid, (Py_ssize_t)sizeof found->last.uuid, "state", (const char *)found,
                          (Py_ssize_t)sizeof *found);
 }
