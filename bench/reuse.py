@@ -9,7 +9,8 @@ changes; a row is the worst of 32 of them.  Where a value takes a quarter of the
 it fell short.
 
 In an evicting store there is no end of filling: both stores are given the same puts, a third more than a fresh one
-takes, and the new values that are left in them are counted.
+takes, and what is left in them is counted.  An old value that is still there counts as so many new ones as take its
+room in a fresh store: whether one of 4 MB is evicted depends on chance, and is another question.
 
 Last, each put of 500 KB into a store that was full of 100-byte values, of which 5 % are kept, is timed: most of them
 have to move what lies in the way.
@@ -82,23 +83,29 @@ def keep(store: Store, prefix: str, count: int, percent: int) -> list[str]:
     return sorted(key for key in kept if key in store)
 
 
-def taken(store: Store, size: int, puts: int | None) -> int:
-    """How many new values the store holds after as many puts, or when it is full."""
-    count = fill(store, "new", size, puts)
-    return count if puts is None else sum(1 for _ in store.scan("new"))
+def held(store: Store, size: int, puts: int, kept: list[str], weight: float) -> float:
+    """What an evicting store holds after as many puts, in new values; an old one weighs `weight` of them."""
+    fill(store, "new", size, puts)
+    return sum(1 for _ in store.scan("new")) + weight * sum(key in store for key in kept)
 
 
-def change(store_bytes: int, on_full: str, old: int, new: int, percent: int, room: dict[int, int]) -> tuple[int, int]:
+def change(
+    store_bytes: int, on_full: str, old: int, new: int, percent: int, room: dict[int, int]
+) -> tuple[float, float]:
     """How many new values the used store takes, and how many a fresh one does."""
-    puts = None if on_full == "error" else room[new] + room[new] // 3 + 2
     with made(store_bytes, on_full) as used, made(store_bytes, on_full) as fresh:
         first = room[old] + room[old] // 10
         count = fill(used, "old", old, None if on_full == "error" else first)
-        for key in keep(used, "old", count, percent):
+        kept = keep(used, "old", count, percent)
+        for key in kept:
             fresh[key] = b"v" * old
-        found = taken(used, new, puts)
+        if on_full == "error":
+            found, most = float(fill(used, "new", new)), float(fill(fresh, "new", new))
+        else:
+            puts, weight = room[new] + room[new] // 3 + 2, room[new] / room[old]
+            found, most = (held(store, new, puts, kept, weight) for store in (used, fresh))
         assert used.check().ok, "the used store is whole"
-        return found, taken(fresh, new, puts)
+        return found, most
 
 
 def puts_that_make_room(store_bytes: int) -> list[float]:

@@ -586,6 +586,22 @@ BOUNDS = (
         CRASH,
     ),
     mutant(
+        "the-dead-keep-theirs",
+        "what dead processes kept for their next call stays until somebody compacts",
+        "kept.c",
+        "            some |= return_of(store, slot);\n",
+        "            some |= slot == SKV_PROCS && return_of(store, slot);\n",
+        PROCESSES,
+    ),
+    mutant(
+        "spare-of-the-living",
+        "growth takes what living processes keep as well",
+        "kept.c",
+        "|| !store->os.claim_dead(store->os.context, slot))",
+        "|| (!store->os.claim_dead(store->os.context, slot) && slot == SKV_PROCS))",
+        PROCESSES,
+    ),
+    mutant(
         "spares-at-once",
         "a batch puts tables in place while others of its buckets still lack one",
         "batch.c",

@@ -142,6 +142,20 @@ def test_the_newest_stay(make_store: Callable[..., Store], size: int, before: in
     check(store)
 
 
+@pytest.mark.parametrize("mib", [1, 2])
+@pytest.mark.parametrize("size", [16, 100, 1500])
+def test_the_newest_of_batches_stay(make_store: Callable[..., Store], size: int, mib: int) -> None:
+    """In a store of few pages, each with some of the records that a batch has made, there is room for its tables."""
+    store = make_store(size=mib * MIB, on_full="evict")
+    fits = what_fits(store, size)
+    newest = max(100, fits // 10)
+    keys = [f"new:{i}" for i in range(12_000)]
+    for end in range(100, len(keys) + 1, 100):
+        store.put_many(dict.fromkeys(keys[end - 100 : end], b"v" * size))
+        assert [key for key in keys[max(0, end - newest) : end] if key not in store] == []
+    check(store)
+
+
 @pytest.mark.parametrize("size", [500_000, 100_000])
 def test_large_items_go_by_age(make_store: Callable[..., Store], size: int) -> None:
     """Each new one took the place of the one before it."""

@@ -260,37 +260,6 @@ static bool prepare_frame(batch *b)
     return good;
 }
 
-/* What is larger than a page needs pages in a row, and none that holds a block which nothing names yet can be emptied
- * for it: so it comes before this batch's smaller blocks. */
-static skv_status allocate_runs(batch *b)
-{
-    for (uint32_t i = 0; i < b->count; i++) {
-        const skv_item *item = b->items[i];
-        uint64_t size = skv_record_size(item->key.len, item->value_len, item->expires_ms != 0);
-        if (skv_likely(size <= SKV_PAGE_SIZE))
-            continue;
-        skv_status status = skv_alloc(b->store, SKV_RECORDS, size, SKV_MOVE, b->wait, &b->items[i]->record);
-        if (status)
-            return status;
-    }
-    return SKV_OK;
-}
-
-static skv_status prepare(batch *b)
-{
-    if (!prepare_frame(b))
-        return SKV_NO_MEMORY;
-    if (b->removing) {          /* must not fail for want of room: it is what makes some       */
-        b->intent = skv_row_intent(b->store, skv_load(&b->store->slot));
-        return SKV_OK;
-    }
-    skv_status status = allocate_runs(b);
-    if (status == SKV_OK)
-        status = skv_alloc(b->store, SKV_TABLES, skv_intent_size(b->count), SKV_MOVE, b->wait, &b->intent);
-    SKV_CRASH("batch.intent_allocated");
-    return status ? status : skv_prepare_records(b->store, b->items, b->count, b->wait);
-}
-
 /* Overlaps cache misses: what the next items touch is fetched in short loops over all of them, so that their page
  * walks go on side by side; one prefetch between two items of work would wait for each walk. */
 #define WINDOW 32u
@@ -512,7 +481,7 @@ static skv_status prepare_tables(batch *b, enum skv_effort effort)
 
 /* Most keys of a load are new: the tables that they seem to need are made before the first plan, or half of
  * it would be made twice.  Only a guess, from counts that change; what it lacks is found later. */
-static skv_status foresee_tables(batch *b)
+static skv_status foresee_tables(batch *b, enum skv_effort effort)
 {
     for (uint32_t i = 0; i < b->group_count; i++) {
         group *g = &b->groups[i];
@@ -520,14 +489,49 @@ static skv_status foresee_tables(batch *b)
             __builtin_prefetch(b->groups[i + AHEAD_BUCKET].bucket, 1);
         g->needed = g->wanted = skv_wanted_capacity(b->store, g->bucket, g->count);
     }
-    skv_status status = prepare_tables(b, SKV_SPREAD);
+    skv_status status = prepare_tables(b, effort);
     return status == SKV_NO_MEMORY ? status : SKV_OK;
+}
+
+/* What is larger than a page needs pages in a row, and none that holds a block which nothing names yet can be emptied
+ * for it: so it comes before this batch's smaller blocks. */
+static skv_status allocate_runs(batch *b)
+{
+    for (uint32_t i = 0; i < b->count; i++) {
+        const skv_item *item = b->items[i];
+        uint64_t size = skv_record_size(item->key.len, item->value_len, item->expires_ms != 0);
+        if (skv_likely(size <= SKV_PAGE_SIZE))
+            continue;
+        skv_status status = skv_alloc(b->store, SKV_RECORDS, size, SKV_MOVE, b->wait, &b->items[i]->record);
+        if (status)
+            return status;
+    }
+    return SKV_OK;
+}
+
+static skv_status prepare(batch *b)
+{
+    if (!prepare_frame(b))
+        return SKV_NO_MEMORY;
+    if (b->removing) {          /* must not fail for want of room: it is what makes some       */
+        b->intent = skv_row_intent(b->store, skv_load(&b->store->slot));
+        return SKV_OK;
+    }
+    skv_status status = allocate_runs(b);
+    if (status == SKV_OK)
+        status = skv_alloc(b->store, SKV_TABLES, skv_intent_size(b->count), SKV_MOVE, b->wait, &b->intent);
+    SKV_CRASH("batch.intent_allocated");
+    /* For the same reason, where there is always too little room, tables come before records: a small store in which
+     * each page held some of them evicted everything, to make a page free for a table. */
+    if (status == SKV_OK && b->store->evict)
+        status = foresee_tables(b, SKV_MOVE);
+    return status ? status : skv_prepare_records(b->store, b->items, b->count, b->wait);
 }
 
 /* On SKV_OK all buckets are locked and planned. */
 static skv_status lock_and_plan(batch *b)
 {
-    skv_status foreseen = b->removing ? SKV_OK : foresee_tables(b);
+    skv_status foreseen = b->removing || b->store->evict ? SKV_OK : foresee_tables(b, SKV_SPREAD);
     if (foreseen)
         return foreseen;
     for (uint32_t round = 0; round < ROUNDS; round++) {

@@ -492,6 +492,55 @@ static void idle_spares(void)
     remove_box(&b);
 }
 
+enum { SUCCESSORS = 400 };
+
+static void overwriting_body(void *context)
+{
+    const uint64_t *id = context;
+    one_thread = true;
+    REQUIRE_OK(put_value(b.store, *id, *id, 8000, 0));
+    REQUIRE(b.store->spare, "nothing is kept after an overwrite");
+    kill(getpid(), SIGKILL);
+}
+
+static uint64_t used(void)
+{
+    skv_stats stats;
+    REQUIRE_OK(skv_get_stats(b.store, &stats));
+    return stats.used;
+}
+
+/* What each keeps for its next call goes back before the store grows for the next one; not what the living keep. */
+static void keeping_workers(void)
+{
+    found f = {0};
+    memset(sh, 0, sizeof *sh);
+    make_box(&b, 64 * MIB, 0);
+    for (uint64_t id = 0; id < 20; id++)
+        REQUIRE_OK(put_value(b.store, id, id, 8000, 0));
+    uint32_t number = 30;
+    pid_t idle = start_child(spare_body, &number, 60);
+    while (atomic_load(&sh->writes) == 0)
+        usleep(1000);
+    uint64_t before = used();
+    for (uint64_t i = 0; i < SUCCESSORS; i++) {
+        uint64_t id = i % 20;
+        REQUIRE(WIFSIGNALED(wait_child(start_child(overwriting_body, &id, 10))), "worker %d", (int)i);
+    }
+    REQUIRE(used() < before + 1 * MIB, "%" PRIu64 " bytes more are used than before %d workers", used() - before, SUCCESSORS);
+    uint32_t kept = 0;
+    for (uint32_t slot = 0; slot < SKV_PROCS; slot++)
+        kept += skv_load(&b.store->procs[slot].pid) == (uint32_t)idle && skv_load(&b.store->procs[slot].spare) != 0;
+    REQUIRE(kept == 1, "the living worker has lost what it keeps");
+    kill(idle, SIGKILL);
+    wait_child(idle);
+    for (uint64_t id = 0; id < 20; id++)
+        REQUIRE(counter_of(b.store, id, &f) == id, "key %d", (int)id);
+    require_no_leaks(b.store);
+    free(f.value);
+    remove_box(&b);
+}
+
 static void one_put_body(void *context)
 {
     const uint64_t *id = context;
@@ -561,6 +610,7 @@ static const test tests[] = {
     {"kills_in_an_evicting_store", kills_in_an_evicting_store},
     {"idle_crowd", idle_crowd},
     {"idle_spares", idle_spares},
+    {"keeping_workers", keeping_workers},
     {"more_deaths_than_slots", more_deaths_than_slots},
     {"twins", twins},
 };
