@@ -17,7 +17,7 @@ from bench.harness import HEADER, RESULTS, ROOT, Row, row_cells
 from shmkv.cli.render import format_ns, format_table
 
 PAGE: Final = ROOT / "docs" / "benchmarks.md"
-ORDER: Final = ("compare", "memory", "churn", "reuse", "import_speed", "durable", "serving", "startup")
+ORDER: Final = ("compare", "memory", "churn", "reuse", "eviction", "import_speed", "durable", "serving", "startup")
 
 HEAD: Final = """\
 # Benchmarks
@@ -31,7 +31,8 @@ HEAD: Final = """\
 - The machine is a small virtual one. On more cores more readers run at once; on other memory, misses cost otherwise,
   and at ten million entries misses are most of what there is to measure.
 - The peer is a `dict`, the fastest thing that Python has. It lives in one process and forgets everything at its end.
-  What else can be shared between processes (a server, a manager, a file) is not measured here.
+  What else can be shared between processes (a server, a manager, a file) is not measured here, but for the hit rates of
+  caches.
 - Keys are new `str` objects for each call, made just before the timed loop and not timed. A program that asks again
   with the very key object that it stored finds a dict faster than here (its hash is cached), and a store the same.
 - Values are `bytes`. Decoding a `list` or `dict` costs extra, which a dict of objects does not pay.
@@ -45,6 +46,7 @@ TITLES: Final = {
     "memory": "Memory per entry",
     "churn": "Overwrites of mixed sizes, then compact()",
     "reuse": "Room after a change of sizes",
+    "eviction": "Which items a full store keeps",
     "import_speed": "`shmkv import`",
     "durable": "Durable stores and `DataStore`",
     "serving": "`shmkv serve`",
@@ -78,6 +80,11 @@ def _section(told: dict[str, Any]) -> str:
         parts.append("\n".join(notes))
     parts += [
         _latencies(name, percentiles) for name, percentiles in told["details"].items() if name.startswith("latency")
+    ]
+    parts += [
+        format_table(table["header"], table["rows"], markdown=True)
+        for name, table in told["details"].items()
+        if name.startswith("table")
     ]
     parts.append(
         f"`{told['command']}`, {told['when']}, commit `{told['commit'][:12]}`; {machine['cpu']}, "

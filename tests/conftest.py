@@ -21,6 +21,7 @@ HANG_SECONDS = 150  # no test takes half of it on an idle machine: past that, tr
 IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ  # or started by one: it must not start more
 
 sys.path.insert(0, str(HERE))
+sys.path.append(str(HERE.parent))  # for `bench`, which is not installed
 
 
 import extension  # noqa: E402

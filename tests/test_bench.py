@@ -228,6 +228,7 @@ def run_script(name: str, directory: Path, *words: str) -> dict[str, object]:
         ("memory", ["--keys", "60000"]),
         ("churn", ["--keys", "5000", "--overwrites", "50000"]),
         ("reuse", ["--mib", "1", "--latency-mib", "4"]),
+        ("eviction", ["--mib", "2", "--requests", "20000"]),
         ("import_speed", ["--keys", "50000", "--rounds", "1"]),
         ("startup", ["--rounds", "2"]),
     ],

@@ -73,16 +73,20 @@ typedef struct visit {
 
 /* ---- A read -------------------------------------------------------------------------------------- */
 
+#define WARM_PART       2u      /* of the hits that would raise a clock beyond the first time  */
+#define FIRST_STEP      2u      /* of a proven item's clock: two turns of the hand             */
+
 void skv_warm_slot(_Atomic uint64_t *slot_b, uint64_t b)
 {
     static _Thread_local uint32_t reads;
     uint32_t clock = skv_b_clock(b);
+    const uint64_t step = clock == 0 && (b & SKV_B_PROVEN) ? FIRST_STEP : 1;
     /* The table may be gone by now and its block in other hands: only the very word that was seen
      * before the validation is changed, and never a zero, which any fresh memory holds. */
-    if (b == 0 || clock == 3 || (clock > 0 && ++reads % 8) || skv_load(slot_b) != b)
+    if (b == 0 || clock == 3 || (clock > 0 && ++reads % WARM_PART) || skv_load(slot_b) != b)
         return;
     /* A B that changed meanwhile keeps its new expiry; a lost CAS is dropped. */
-    atomic_compare_exchange_strong_explicit(slot_b, &b, b + (UINT64_C(1) << SKV_CLOCK_SHIFT),
+    atomic_compare_exchange_strong_explicit(slot_b, &b, b + (step << SKV_CLOCK_SHIFT),
                                             memory_order_relaxed, memory_order_relaxed);
 }
 

@@ -84,7 +84,8 @@ static inline bool skv_is_expired(const skv *store, uint64_t expires_ms)
     return skv_unlikely(expires_ms != 0) && skv_now_ms(store) >= expires_ms;
 }
 
-/* After a hit in an evicting store: 0 -> 1 at the first read, further up by every eighth. */
+/* After a hit in an evicting store: up at the first read, 0 -> 2 where the item is proven, and then by every second one, to
+ * 3 at the most, where reads write nothing. */
 void skv_warm_slot(_Atomic uint64_t *slot_b, uint64_t b);
 static inline void skv_warm(skv *store, const skv_view *view)
 {
