@@ -98,6 +98,8 @@ class AsyncStore(QuickAndPatient):
     """
 
     def __init__(self, store: Store) -> None:
+        if not isinstance(store, Store):
+            raise TypeError(f"store must be a Store, not {type(store).__name__}")
         super().__init__(store._again(QUICK_TIMEOUT_S), store, waits=store.sync_mode == "always")
 
     async def __aenter__(self) -> Self:

@@ -485,6 +485,14 @@ def _enter(part: Durable, folder: int, presence: ByteLock) -> None:
     raise StoreLockedError(f"{part.path} is open with exclusive=True (pid {holder_of(folder)})")
 
 
+def _rescue(folder: int) -> str:
+    """The end of a message about files that cannot be used, where the memory is still there."""
+    target = _target(folder)
+    if not region.is_there(target):
+        return ""
+    return f"; what the store held is still in memory: shmkv export --store {region.store_name(target)} > FILE saves it"
+
+
 def _target(folder: int) -> str:
     return _target_of(os.fstat(folder))
 
@@ -499,7 +507,8 @@ def _attach_or_rebuild(
     settings = _read_settings(part.path, folder)
     if settings is None and _highest(folder):
         raise CorruptStoreError(
-            f"{part.path} holds a log, but no {SETTINGS_FILE}: it belongs to a DataStore, or that file was lost"
+            f"{part.path} holds a log, but no {SETTINGS_FILE}: it belongs to a DataStore, or that file was lost: "
+            f"restore it from a copy{_rescue(folder)}"
         )
     _refuse_laid_over(part.path, folder)
     target = _target(folder)
@@ -582,7 +591,8 @@ def _join(part: Durable, folder: int, opened: region.Opened, settings: Settings,
             raise CorruptStoreError(
                 f"the files in {part.path} are not those that the store in memory goes on with "
                 f"({region.store_name(opened.target)!r}): damaged, or put back from a backup.  repair=True writes them "
-                "anew from memory; Store.unlink_name() of that name forgets the memory"
+                "anew from memory; Store.unlink_name() of that name forgets the memory, which `shmkv export --store "
+                f"{region.store_name(opened.target)} > FILE` saves first"
             ) from None
         kept_in = _keep_damaged(part.path, folder)
         _core.durable_begin(opened.region, folder, settings.uuid, b"", _highest(folder) + 1)
@@ -755,7 +765,9 @@ def _read_settings(path: Path, folder: int) -> Settings | None:
                 raise ValueError(f"its on_full is {on_full!r}")
             return Settings(uuid, size, on_full)
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError, OSError) as error:
-        raise CorruptStoreError(f"{path / SETTINGS_FILE} is damaged: {error}: restore it from a copy") from error
+        raise CorruptStoreError(
+            f"{path / SETTINGS_FILE} is damaged: {str(error)[:200]}: restore it from a copy{_rescue(folder)}"
+        ) from error
     raise LayoutVersionError(
         f"{path} was made by another version of shmkv (format {version!r}, not {FORMAT}): use that one"
     )
@@ -770,7 +782,7 @@ def uuid_in(path: Path) -> bytes | None:
     """Of the log in a directory, without making anything; None: it holds no durable store."""
     try:
         folder = Descriptor.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     try:
         settings = _read_settings(path, folder)

@@ -76,22 +76,23 @@ def locks_held(store: str | int) -> Counter[tuple[int, str]]:
         return shown.locks_held()
 
 
-def users_of_removed(name: str) -> list[int]:
-    """The pids of processes that have a store of this name mapped whose name was removed since, as far as /proc of this
-    pid namespace tells.
+def users_of_removed() -> dict[str, list[int]]:
+    """Of each of this user's stores whose name was removed: its name, and the pids of processes that have it mapped, as
+    far as /proc of this pid namespace tells.
 
-    >>> users_of_removed("never-made")
+    >>> users_of_removed().get("never-made", [])
     []
     """
-    path = region.path_of(region.object_name(name))
-    removed = re.compile(rb"^\S+ \S+ \S+ \S+ \d+ +" + re.escape(path) + rb" \(deleted\)$", re.MULTILINE)
-    pids = []
-    for entry in os.listdir("/proc"):
+    path = re.escape(region.path_of(region.object_name("x")).removesuffix(b"x"))
+    removed = re.compile(rb"^\S+ \S+ \S+ \S+ \d+ +" + path + rb"(\S+) \(deleted\)$", re.MULTILINE)
+    found: dict[str, set[int]] = {}
+    processes = Path("/proc")
+    for entry in filter(str.isdigit, os.listdir(processes) if processes.is_dir() else ()):
         # It ended, or is another user's.
         with suppress(OSError):
-            if entry.isdigit() and removed.search(Path("/proc", entry, "maps").read_bytes()):
-                pids.append(int(entry))
-    return sorted(pids)
+            for name in removed.findall((processes / entry / "maps").read_bytes()):
+                found.setdefault(os.fsdecode(name), set()).add(int(entry))
+    return {name: sorted(pids) for name, pids in found.items()}
 
 
 def _open(store: str | int) -> Descriptor:

@@ -376,8 +376,8 @@ READING = (
         "warm-anything",
         "a late reader sets a clock bit in whatever lies there now",
         "evict.c",
-        "    if (b == 0 || clock == 3 || (clock > 0 && ++reads % 8) || skv_load(slot_b) != b)\n        return;",
-        "    if (clock == 3 || (clock > 0 && ++reads % 8))\n        return;\n    b = skv_load(slot_b);",
+        "    if (b == 0 || clock == 3 || (clock > 0 && ++reads % WARM_PART) || skv_load(slot_b) != b)\n        return;",
+        "    if (clock == 3 || (clock > 0 && ++reads % WARM_PART))\n        return;\n    b = skv_load(slot_b);",
         RACES,
     ),
 )
@@ -702,6 +702,14 @@ LOG = (
         v->status = log_chosen_locked(v);
 """,
         DURABLE_EVICT,
+    ),
+    mutant(
+        "evicted-twice",
+        "an item of a bucket that a visit meets twice is removed twice",
+        "evict.c",
+        "    if (is_chosen(v, slot))\n",
+        "    if (is_chosen(v, slot) && v->chosen_count > VISIT_MOST)\n",
+        ORDERS,
     ),
     mutant(
         "eviction-despite-its-log",

@@ -6,12 +6,14 @@ crash or hang.  What might crash runs in a process of its own, with a time limit
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import os
 import pkgutil
 import random
 import struct
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from shmkv import (
     Store,
     StoreNotFoundError,
 )
+from shmkv.cli import main as cli
 
 pytestmark = pytest.mark.slow
 
@@ -176,6 +179,21 @@ def test_its_mode_gives_others_access(name: str, made: Callable[..., Store], mod
 
         as_user(NOBODY, attach)
         assert store["k"] == (2 if mode & 0o002 else 1)
+
+
+@needs_root
+def test_the_command_line_reads_what_may_be_read(made: Callable[..., Store], name: str) -> None:
+    made(mode=0o644)["a"] = "here"
+
+    def get() -> tuple[int, bytes]:
+        with tempfile.TemporaryFile("w+") as output, contextlib.redirect_stdout(output):
+            status = cli.main(["get", "a", "--store", name, "--foreign"])
+            output.flush()
+            output.buffer.seek(0)
+            return status, output.buffer.read()
+
+    assert as_user(NOBODY, get) == (0, b"here")
+    assert as_user(NOBODY, lambda: cli.main(["set", "a", "1", "--store", name, "--foreign"])) == 77
 
 
 @needs_root

@@ -105,12 +105,12 @@ def test_closed_descriptors_do_not_matter(name: str) -> None:
 
 def test_doctor_names_the_processes_of_the_store_before(name: str) -> None:
     with Store(name, size=SIZE) as old:
-        assert outside.users_of_removed(name) == []
+        assert name not in outside.users_of_removed()
         with made_again(name):
             told = run("doctor", "--store", name, "--json")
             [finding] = [one for one in told.json["findings"] if one["kind"] == "orphaned-processes"]
             assert str(os.getpid()) in finding["what"]
-            assert outside.users_of_removed(name) == [os.getpid()]
+            assert outside.users_of_removed()[name] == [os.getpid()]
         del old
 
 

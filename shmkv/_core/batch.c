@@ -713,13 +713,6 @@ uint64_t skv_item_size(const skv_item *item)
     return skv_record_size(item->key.len, item->value_len, true);
 }
 
-/* A batch that has failed has given its blocks back.  While it had them, nothing named them yet, and none of the pages
- * that they lay in could be emptied: in a small store that evicts these may have been all. */
-static bool is_worth_another_try(skv *store, skv_status status, skv_wait *wait)
-{
-    return skv_audit_helps(store, status, wait) || (status == SKV_FULL && store->evict);
-}
-
 skv_status skv_put_many(skv *store, skv_item *items, uint32_t count, skv_wait *wait)
 {
     uint64_t total = 0;
@@ -736,7 +729,7 @@ skv_status skv_put_many(skv *store, skv_item *items, uint32_t count, skv_wait *w
         return store->read_only ? SKV_READ_ONLY : SKV_OK;
     batch b;
     skv_status status = run_batch(store, items, count, false, wait, &b);
-    if (status && is_worth_another_try(store, status, wait))
+    for (uint32_t tries = 0; status && skv_is_worth_another_try(store, status, tries, wait); tries++)
         status = run_batch(store, items, count, false, wait, &b);
     if (status == SKV_OK)
         skv_count(store, SKV_SETS, b.count, wait->shared);

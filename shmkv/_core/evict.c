@@ -159,9 +159,20 @@ static uint64_t bytes_of(const skv_head *head)
     return size <= SKV_PAGE_SIZE ? size : (size + SKV_PAGE_SIZE - 1) & ~(uint64_t)(SKV_PAGE_SIZE - 1);
 }
 
+/* Others set the common hand back: so a visit may meet a bucket twice. */
+static bool is_chosen(const visit *v, const skv_slot *slot)
+{
+    for (uint32_t i = 0; i < v->chosen_count; i++)
+        if (v->chosen[i].slot == slot)
+            return true;
+    return false;
+}
+
 static void choose_locked(visit *v, skv_slot *slot, bool remember)
 {
     const uint64_t a = skv_load(&slot->a);
+    if (is_chosen(v, slot))
+        return;
     chosen *it = &v->chosen[v->chosen_count];
     it->slot = slot;
     it->offset = skv_slot_offset(a);

@@ -472,7 +472,7 @@ static skv_status put_once(skv *store, skv_item *item, enum skv_put_condition co
 
 /* Only the dead leak, and each audit looks at the whole store: so not without a reason.  While another
  * process audits or compacts, what it has closed is missed: then its end is worth waiting for. */
-bool skv_audit_helps(skv *store, skv_status status, skv_wait *wait)
+static bool audit_helps(skv *store, skv_status status, skv_wait *wait)
 {
     if (status != SKV_FULL && status != SKV_NO_SPACE && status != SKV_CGROUP_FULL)
         return false;
@@ -487,6 +487,17 @@ bool skv_audit_helps(skv *store, skv_status status, skv_wait *wait)
     return audited == SKV_OK && (freed > 0 || slices > 1 || !leaks);
 }
 
+#define EVICT_TRIES 3u
+
+/* What a failed call had taken is free again.  While it had it, nothing named it yet, and none of the pages that it lay in
+ * could be emptied: in a small store that evicts these may have been all, or all but those of other writers. */
+bool skv_is_worth_another_try(skv *store, skv_status status, uint32_t tries, skv_wait *wait)
+{
+    if (tries >= (store->evict ? EVICT_TRIES : 1))
+        return false;
+    return audit_helps(store, status, wait) || (status == SKV_FULL && store->evict);
+}
+
 skv_status skv_put(skv *store, skv_item *item, enum skv_put_condition condition, uint64_t version, skv_wait *wait)
 {
     skv_status status = ready_to_write(store);
@@ -495,7 +506,7 @@ skv_status skv_put(skv *store, skv_item *item, enum skv_put_condition condition,
     if (!skv_item_fits(store, item))
         return SKV_TOO_LARGE;
     status = put_once(store, item, condition, version, wait);
-    if (skv_unlikely(status > SKV_BUSY) && skv_audit_helps(store, status, wait))
+    for (uint32_t tries = 0; skv_unlikely(status > SKV_BUSY) && skv_is_worth_another_try(store, status, tries, wait); tries++)
         status = put_once(store, item, condition, version, wait);
     return status;
 }
@@ -674,31 +685,39 @@ static skv_status incr_step(skv_write *write, const skv_hit *hit, void *context)
     return publish(write, hit, write->record, expires_ms, sizeof payload);
 }
 
+static skv_status incr_once(skv *store, const skv_key *key, incr_args *args, skv_wait *wait)
+{
+    skv_write write;
+    uint32_t busy = skv_busy_enter(store, wait->shared);
+    skv_write_begin(&write, store, key, wait);
+    skv_status status = skv_logged_begin(&write);
+    if (status == SKV_OK)       /* room for the frame: what is in it is known under the lock only */
+        status = no_memory_unless(skv_logged_put(&write, &(skv_item){.key = *key, .value = &args->delta, .value_len = sizeof args->delta}));
+    /* With room for an expiry, whether or not the item turns out to have one. */
+    if (status == SKV_OK)
+        status = alloc_record(store, skv_record_size(key->len, 8, true), SKV_MOVE, wait, &write.record);
+    if (status == SKV_OK)
+        status = skv_write_run(&write, incr_step, args);
+    if (status == SKV_OK)
+        skv_count(store, SKV_SETS, 1, wait->shared);
+    skv_write_end(&write);
+    skv_busy_exit(store, busy);
+    return made_stable(store, status, wait, write.position);
+}
+
 skv_status skv_incr(skv *store, const skv_key *key, int64_t delta, int64_t create_value, uint64_t expires_ms, int64_t *result, skv_wait *wait)
 {
+    incr_args args = {delta, create_value, expires_ms, 0};
     skv_status status = ready_to_write(store);
     if (status)
         return status;
     if (key->len > SKV_MAX_KEY)
         return SKV_TOO_LARGE;
-    skv_write write;
-    incr_args args = {delta, create_value, expires_ms, 0};
-    uint32_t busy = skv_busy_enter(store, wait->shared);
-    skv_write_begin(&write, store, key, wait);
-    status = skv_logged_begin(&write);
-    if (status == SKV_OK)       /* room for the frame: what is in it is known under the lock only */
-        status = no_memory_unless(skv_logged_put(&write, &(skv_item){.key = *key, .value = &delta, .value_len = sizeof delta}));
-    /* With room for an expiry, whether or not the item turns out to have one. */
-    if (status == SKV_OK)
-        status = alloc_record(store, skv_record_size(key->len, 8, true), SKV_MOVE, wait, &write.record);
-    if (status == SKV_OK)
-        status = skv_write_run(&write, incr_step, &args);
-    if (status == SKV_OK)
-        skv_count(store, SKV_SETS, 1, wait->shared);
-    skv_write_end(&write);
-    skv_busy_exit(store, busy);
+    status = incr_once(store, key, &args, wait);
+    for (uint32_t tries = 0; skv_unlikely(status > SKV_BUSY) && skv_is_worth_another_try(store, status, tries, wait); tries++)
+        status = incr_once(store, key, &args, wait);
     *result = args.result;
-    return made_stable(store, status, wait, write.position);
+    return status;
 }
 
 /* ---- touch and persist --------------------------------------------------------------------------- */
@@ -761,32 +780,41 @@ static skv_status touch_step(skv_write *write, const skv_hit *hit, void *context
     return SKV_OK;
 }
 
-skv_status skv_touch(skv *store, const skv_key *key, uint64_t expires_ms, bool *had_expiry, skv_wait *wait)
+static skv_status touch_once(skv *store, const skv_key *key, touch_args *args, skv_wait *wait)
 {
-    skv_status status = ready_to_write(store);
-    if (status)
-        return status;
     skv_write write;
-    touch_args args = {.expires_ms = expires_ms};
+    args->copy_of = args->room = 0;
     uint32_t busy = skv_busy_enter(store, wait->shared);
     skv_write_begin(&write, store, key, wait);
-    status = skv_logged_begin(&write);
+    skv_status status = skv_logged_begin(&write);
     /* An item without an expiry word gets a copy that has one; another round if it changed. */
     for (uint32_t round = 0; round < 1000 && (status == SKV_OK || status == SKV_AGAIN); round++) {
-        args.needed = 0;
-        status = skv_write_run(&write, touch_step, &args);
+        args->needed = 0;
+        status = skv_write_run(&write, touch_step, args);
         if (status != SKV_AGAIN)
             break;
         skv_free(store, write.record);
         write.record = 0;
-        status = skv_alloc(store, SKV_RECORDS, args.needed, SKV_MOVE, wait, &write.record);
+        status = skv_alloc(store, SKV_RECORDS, args->needed, SKV_MOVE, wait, &write.record);
         if (status == SKV_OK && write.frame)
-            status = no_memory_unless(skv_frame_reserve(write.frame, args.needed));
+            status = no_memory_unless(skv_frame_reserve(write.frame, args->needed));
         status = status ? status : SKV_AGAIN;
     }
     skv_write_end(&write);
     skv_busy_exit(store, busy);
+    return status == SKV_AGAIN ? SKV_BUSY : made_stable(store, status, wait, write.position);
+}
+
+skv_status skv_touch(skv *store, const skv_key *key, uint64_t expires_ms, bool *had_expiry, skv_wait *wait)
+{
+    touch_args args = {.expires_ms = expires_ms};
+    skv_status status = ready_to_write(store);
+    if (status)
+        return status;
+    status = touch_once(store, key, &args, wait);
+    for (uint32_t tries = 0; skv_unlikely(status > SKV_BUSY) && skv_is_worth_another_try(store, status, tries, wait); tries++)
+        status = touch_once(store, key, &args, wait);
     if (had_expiry)
         *had_expiry = args.had_expiry;
-    return status == SKV_AGAIN ? SKV_BUSY : made_stable(store, status, wait, write.position);
+    return status;
 }

@@ -35,8 +35,9 @@ bool skv_replace_table_locked(skv *store, skv_bucket *bucket, uint64_t new_table
 /* 0 = `more` new keys fit; else the capacity of the table that should replace this one.  A guess without the lock. */
 uint64_t skv_wanted_capacity(const skv *store, const skv_bucket *bucket, uint64_t more);
 
-/* After a write failed for want of room and gave everything back: did an audit free something? */
-bool skv_audit_helps(skv *store, skv_status status, skv_wait *wait);
+/* After a write failed for want of room and gave everything back, `tries` times before: may it succeed now?  Audits, where
+ * the dead may have left something. */
+bool skv_is_worth_another_try(skv *store, skv_status status, uint32_t tries, skv_wait *wait);
 
 /* ---- Steps under the lock ---- */
 

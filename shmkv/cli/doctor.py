@@ -59,16 +59,35 @@ def examine(stores: Sequence[StoreInfo], folder: str | None = None) -> list[Find
     Args:
         folder: the directory of the store, if it is one durable store that is asked about.
     """
-    memory = shared_memory()
+    memory, removed = shared_memory(), outside.users_of_removed()
     findings: list[Finding] = []
     for info in stores:
-        if info.problem is not None:
+        if info.problem is not None and info.path is not None:
+            findings.append(_directory_gone(info.name, info.problem))
+        elif info.problem is not None:
             findings.append(_unusable(info.name, info.problem))
         elif region.is_dead_private(info.name):
             findings.append(_unusable(info.name, "the process that made this private store was killed"))
         else:
             findings += _of_store(info, _option(info.name, folder or info.path), memory)
+            findings += _orphans(info.name, removed.get(info.name, []))
     return findings
+
+
+def without_a_name(stores: Sequence[StoreInfo]) -> list[Finding]:
+    """Stores that are in use, though none of these has their name any more."""
+    there = {info.name for info in stores}
+    return [
+        Finding(
+            name,
+            "removed-in-use",
+            f"its name was removed, and {_processes(pids)} it still",
+            "who opens the name now begins an empty store, and does not see what they write",
+            f"restart them, and save before what they need: kill -TERM {' '.join(map(str, pids[:_SHOWN_PIDS]))}",
+        )
+        for name, pids in sorted(outside.users_of_removed().items())
+        if name not in there and not region.is_private(name) and not region.is_durable(name)
+    ]
 
 
 def of_other_releases() -> list[Finding]:
@@ -102,7 +121,6 @@ def _of_store(info: StoreInfo, option: str, memory: SharedMemory) -> Iterator[Fi
         yield from _stopped(info.name, processes)
         yield from _nearly_full(info, option)
         yield from _reclaimable(info, option)
-        yield from _orphans(info.name)
     except (ShmkvError, OSError) as error:  # it went away, or changed its owner, while it was looked at
         yield _unusable(info.name, str(error))
 
@@ -112,6 +130,17 @@ def _of_store(info: StoreInfo, option: str, memory: SharedMemory) -> Iterator[Fi
 
 def _unusable(name: str, problem: str) -> Finding:
     return Finding(name, "unusable", problem, "nobody can attach to it, and it takes memory", f"shmkv unlink {name}")
+
+
+def _directory_gone(name: str, problem: str) -> Finding:
+    """The memory is the last copy."""
+    return Finding(
+        name,
+        "directory-gone",
+        problem,
+        "what is left of the store is in memory, until the next boot",
+        f"shmkv export --store {name} > FILE   (saves it; then: shmkv unlink {name})",
+    )
 
 
 def _too_small(info: StoreInfo, memory: SharedMemory, container: bool) -> Iterator[Finding]:
@@ -143,7 +172,8 @@ def _dead(name: str, option: str, processes: Sequence[Attached]) -> Iterator[Fin
             name,
             "dead-processes",
             "all processes that had this durable store open have ended without closing it",
-            "its memory stays until it is opened and closed again; nothing is lost",
+            "its memory stays until it is opened and closed again, and holds everything meanwhile: if the files turn "
+            f"out to be damaged, shmkv export --store {name} > FILE saves it",
             f"shmkv compact {option}",
         )
         return
@@ -161,16 +191,19 @@ def _dead(name: str, option: str, processes: Sequence[Attached]) -> Iterator[Fin
         )
 
 
-def _orphans(name: str) -> Iterator[Finding]:
+def _processes(pids: Sequence[int]) -> str:
+    """As the subject of a sentence: how many they are, and which."""
+    shown = ", ".join(map(str, pids[:_SHOWN_PIDS])) + (", ..." if len(pids) > _SHOWN_PIDS else "")
+    return f"{len(pids)} {'processes use' if len(pids) > 1 else 'process uses'} (pid {shown})"
+
+
+def _orphans(name: str, pids: Sequence[int]) -> Iterator[Finding]:
     """Processes that still use an earlier store of this name."""
-    pids = outside.users_of_removed(name)
     if pids:
-        shown = ", ".join(map(str, pids[:_SHOWN_PIDS])) + (", ..." if len(pids) > _SHOWN_PIDS else "")
         yield Finding(
             name,
             "orphaned-processes",
-            f"{len(pids)} {'processes use' if len(pids) > 1 else 'process uses'} another store that had this name and "
-            f"was removed (pid {shown})",
+            f"{_processes(pids)} another store that had this name and was removed",
             "what they write is not seen by those who open the name now, nor the other way round",
             f"restart them: kill -TERM {' '.join(map(str, pids[:_SHOWN_PIDS]))}   (reattach=True follows the name)",
         )

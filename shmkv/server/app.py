@@ -52,6 +52,10 @@ def create_app(
         patient: another handle of `store`, for calls in threads, whose `lock_timeout` may be long; by default `store`.
         started: when the server did, in seconds since the epoch.
     """
+    if not isinstance(store, (Store, DataStore)):
+        raise TypeError(f"create_app takes a Store or a DataStore, not {type(store).__name__}")
+    if settings is not None and not isinstance(settings, Settings):
+        raise TypeError(f"settings is a shmkv.server.settings.Settings, not {type(settings).__name__}")
     settings = settings or Settings()
     side = side if side is not None else Store(size="16MiB")
     server = Server(settings.workers, started if started is not None else time.time())

@@ -87,5 +87,5 @@ def seconds_of(query: dict[str, str]) -> float | None:
     if text is None:
         return None
     if not _NUMBER.fullmatch(text):
-        raise RefusedError(422, f"ttl is a number of seconds, not {text[:60]!r}")
+        raise RefusedError(422, f"ttl is a number of seconds greater than 0, not {text[:60]!r}")
     return float(text)

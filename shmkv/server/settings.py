@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 MIB: Final = 1 << 20
 
@@ -38,3 +38,12 @@ class Settings:
     write_seconds: float = 60.0  # for a client to take what is sent to it
     lock_timeout: float = 5.0  # seconds, as of a Store
     ranges: int = 4  # at the same time, in a worker
+
+    def __post_init__(self) -> None:
+        """Refuse what would be taken for something else: a `str` is a sequence of names too."""
+        hosts: Any = self.hosts
+        token: Any = self.token
+        if isinstance(hosts, str):
+            raise TypeError(f"hosts is a tuple of names, not a str: say hosts=({hosts!r},)")
+        if not isinstance(token, bytes | None):
+            raise TypeError(f"token is bytes, not {type(token).__name__}: say token.encode()")

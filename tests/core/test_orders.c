@@ -745,6 +745,31 @@ static void full_store(void)
     remove_box(&b);
 }
 
+/* Another process sets the common hand back each second time that ours moves it on. */
+static void set_hand_back(const skv_event *event)
+{
+    static uint32_t times;
+    const volatile void *hand = &b.store->header->evict_hand;
+    if (event->kind == TRACE_CHANGE && event->at == hand && ++times % 2)
+        __atomic_store_n((uint64_t *)(uintptr_t)hand, event->before, __ATOMIC_RELAXED);
+}
+
+static void each_bucket_twice(void)
+{
+    skv_stats stats;
+    make_box(&b, 2 * MIB, SKV_FLAG_EVICT);
+    REQUIRE_OK(skv_register(b.store));
+    skv_trace_hook = set_hand_back;
+    for (uint64_t id = 0; id < 400; id++)
+        REQUIRE_OK(put_value(b.store, id, 1, 15000, 0));
+    skv_trace_hook = NULL;
+    REQUIRE_OK(skv_get_stats(b.store, &stats));
+    REQUIRE(stats.counters[SKV_EVICTED] == 400 - stats.items, "%" PRIu64 " were evicted, and %" PRIu64 " are there",
+            stats.counters[SKV_EVICTED], stats.items);
+    require_clean(b.store);
+    remove_box(&b);
+}
+
 static uint32_t wakes;
 
 static void count_wake(void *context, _Atomic uint32_t *word)
@@ -776,6 +801,7 @@ static const test tests[] = {
     {"who_unlocks_wakes", who_unlocks_wakes},
     {"all_operations", all_operations},
     {"full_store", full_store},
+    {"each_bucket_twice", each_bucket_twice},
 };
 
 /* test_orders [NAME...] */

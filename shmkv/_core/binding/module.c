@@ -31,8 +31,8 @@ static const struct {
     [SKV_BUSY] = {NULL, SKV_E_LOCK_TIMEOUT, "another process is still at work on the store, try again later"},
     [SKV_TIMEOUT] = {NULL, SKV_E_LOCK_TIMEOUT, "a lock was held for longer than lock_timeout, nothing was changed"},
     [SKV_FULL] = {NULL, SKV_E_STORE_FULL,
-                  "the store is full, nothing was changed: delete items, or create it with a larger size= or with "
-                  "on_full=\"evict\""},
+                  "the store is full, nothing was changed: delete items, or give it a larger size= or on_full=\"evict\" "
+                  "(Store.resize, where it exists already)"},
     [SKV_NO_SPACE] = {NULL, SKV_E_STORE_FULL,
                       "the file system of shared memory (/dev/shm) is full, nothing was changed: remove what is not needed "
                       "there, or enlarge it (docker run --shm-size=2g, or mount -o remount,size=2g /dev/shm)"},
@@ -40,8 +40,8 @@ static const struct {
                          "the memory limit of this container (its control group) is nearly reached, nothing was changed: "
                          "raise the limit (docker run --memory) or create a store with a smaller size="},
     [SKV_TOO_LARGE] = {NULL, SKV_E_VALUE_TOO_LARGE,
-                       "the value is larger than this store takes (a quarter of its size, at most 4 GiB - 1): create it with a "
-                       "larger size="},
+                       "the value is larger than this store takes (a quarter of its size, at most 4 GiB - 1): give it a larger "
+                       "size= (Store.resize, where it exists already)"},
     [SKV_NOT_INT] = {&PyExc_TypeError, 0, "the value is not an int, nothing was changed"},
     [SKV_OVERFLOW] = {&PyExc_OverflowError, 0, "the number does not fit in 64 signed bits, nothing was changed"},
     [SKV_CORRUPT] = {NULL, SKV_E_CORRUPT, "the store is damaged, or is none: unlink it and create it again"},

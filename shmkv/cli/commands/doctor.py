@@ -34,12 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the findings; 1 if there are any."""
-    from shmkv.cli.doctor import examine, of_other_releases
+    from shmkv.cli.doctor import examine, of_other_releases, without_a_name
 
     stores = _chosen(args)
     found = examine(stores, args.path)
     if args.store is None and args.path is None:
-        found += of_other_releases()
+        found += without_a_name(stores) + of_other_releases()
     findings = [finding._asdict() for finding in found]
     if args.json:
         out.json_line({"stores": len(stores), "findings": findings})
@@ -66,7 +66,11 @@ def _chosen(args: argparse.Namespace) -> list[StoreInfo]:
 
 
 def _name_of(folder: str) -> str:
+    from shmkv.errors import StoreNotFoundError
     from shmkv.region import durable_name
 
-    facts = os.stat(folder)
+    try:
+        facts = os.stat(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        raise StoreNotFoundError(f"there is no directory {folder}") from None
     return durable_name(facts.st_dev, facts.st_ino)

@@ -38,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the values; 1 if one is missing."""
     keys = words.keys_of(args.keys, is_quoted=args.quoted)
-    with open_target(where_of(args)) as target:
+    where = where_of(args)
+    # Another user's store may let others read, and no more; of one's own a read counts as one.
+    with open_target(where, readonly=where.foreign) as target:
         found = target.fetch(keys)
         now_ms = target.now_ms()
     missing = [key for key in keys if key not in found]

@@ -10,10 +10,10 @@ from shmkv.cli.main import EXIT_DONE
 from shmkv.cli.where import add_where_arguments, open_target, where_of
 
 DESCRIPTION: Final = """\
-Prints the items with START <= key < STOP, sorted by the bytes of their keys: key, TAB, value on each line.  Text is
-quoted where it is not plain, as `shmkv keys` quotes keys; any other value stands there as Python writes it, and of a
-pickle how large it is.  --json is for programs.  Only keys of type str; without STOP all from START on, without
-either all.  It walks the whole store, whatever the bounds.
+Prints the items with START <= key < STOP, sorted by the bytes of their keys: key, TAB, value on each line.  Text, and
+bytes that are text, are quoted where they are not plain, as `shmkv keys` quotes keys; any other value stands there as
+Python writes it, and of a pickle how large it is.  --json is for programs.  Only keys of type str; without STOP all
+from START on, without either all.  It walks the whole store, whatever the bounds.
 """
 EXAMPLES: Final = """\
 shmkv range --store prices 2026-11 2026-12           # November
