@@ -11,6 +11,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
+import stat
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +20,7 @@ from pathlib import Path
 
 from shmkv._core import Descriptor
 from shmkv.ending import is_ending
-from shmkv.errors import StoreLockedError
+from shmkv.errors import StoreExistsError, StoreLockedError
 from shmkv.processes import Process, locking
 from shmkv.waiting import Patience
 
@@ -41,6 +43,10 @@ __all__ = [
 LOCK_FILE = "lock"
 SETTINGS_FILE = "store.json"  # of a durable store; a DataStore has none
 _PID_BYTES = 20
+_LOG = re.compile(r"[0-9]{20}\.(?:log|snapshot)")
+# What the lock file says of who has it, of a durable store and of a DataStore, or what a power cut leaves of that.
+_NOTE = re.compile(rb"(?:[0-9]+[\n ] *(?:[0-9a-f]{32})?\s*)?\0*")
+_NOTE_BYTES = 64
 _FLOCK = struct.Struct("hhqqi4x")
 
 
@@ -56,11 +62,36 @@ def absolute_path(path: str | bytes | os.PathLike[str]) -> Path:
     return Path(os.path.abspath(name))
 
 
+def _refuse_other_lock(folder: int, path: Path) -> None:
+    """Before anything is written into a directory that holds no store yet: a file of the lock's name that somebody else
+    has put there would be written over."""
+    if any(name == SETTINGS_FILE or _LOG.fullmatch(name) for name in os.listdir(folder)):
+        return
+    try:
+        # Without waiting for who writes to it, if it is a pipe.
+        fd = Descriptor.open(LOCK_FILE, os.O_RDONLY | os.O_NONBLOCK, 0o600, folder)
+    except OSError:  # there is none, or whoever opens it next says what is wrong with it
+        return
+    try:
+        facts = os.fstat(fd)
+        if not stat.S_ISREG(facts.st_mode):
+            return
+        ours = facts.st_size <= _NOTE_BYTES and _NOTE.fullmatch(os.pread(fd, _NOTE_BYTES, 0))
+    finally:
+        fd.close()
+    if not ours:
+        raise StoreExistsError(
+            f"{path} holds a file {LOCK_FILE!r} that is no store's, nothing was changed: give the store a directory of "
+            "its own"
+        )
+
+
 def open_folder(path: Path, what: str) -> Descriptor:
     """A descriptor of the directory; where it is made, its name is on stable storage before anything is in it.
 
     Raises:
         NotADirectoryError: there is a file of that name; `what` needs a directory.
+        StoreExistsError: it holds no store, and a file of somebody else that would be written over.
     """
     missing = [each for each in (path, *path.parents) if not each.exists()]
     try:
@@ -73,7 +104,13 @@ def open_folder(path: Path, what: str) -> Descriptor:
                 above.close()
     except FileExistsError:
         raise NotADirectoryError(errno.ENOTDIR, f"{what} needs a directory, and this is a file", str(path)) from None
-    return Descriptor.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    folder = Descriptor.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _refuse_other_lock(folder, path)
+    except BaseException:
+        folder.close()
+        raise
+    return folder
 
 
 @contextmanager

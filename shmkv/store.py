@@ -372,7 +372,8 @@ class Store(Handle, MutableMapping[Key, Any]):
             CorruptStoreError: the files are damaged; says where, and what can be saved.
             StoreFullError: the data need more than `size`, or there is no room in /dev/shm or on the disk.
             LogFailedError: the disk did not write, and processes that know so have it open.
-            StoreExistsError: it is open with another size or on_full than explicitly given.
+            StoreExistsError: it is open with another size or on_full than explicitly given; or the directory holds no
+                store, and a file of somebody else that would be written over.
             ValueError: a size or on_full that no store can have.
             LockTimeoutError: a process that is opening or closing it is stopped.  While one is at work there, a first
                 one's recovery included, it is waited for.

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ import pytest
 from helpers import durable_folder, has_memory, killed
 from shell import run
 
-from shmkv import KeyValueStore, Store, list_stores, region
+from shmkv import DataStore, KeyValueStore, Store, list_stores, region
 from shmkv.aio import AsyncStore
-from shmkv.errors import CorruptStoreError, StoreFullError, ValueTooLargeError
+from shmkv.errors import CorruptStoreError, StoreExistsError, StoreFullError, ValueTooLargeError
 
 ITEMS = {f"k{i}": i for i in range(50)}
 
@@ -89,6 +89,29 @@ def test_without_memory_nothing_is_promised(folder: Path) -> None:
     with pytest.raises(CorruptStoreError, match="restore it from a copy") as told:
         Store.open(folder)
     assert "export" not in str(told.value)
+
+
+@pytest.mark.parametrize("make", [Store.open, DataStore])
+@pytest.mark.parametrize("content", [b"precious", b"4711\nprecious", b"x" * 10_000])
+def test_a_file_of_somebody_else_is_not_written_over(folder: Path, make: Callable[[Path], Any], content: bytes) -> None:
+    folder.mkdir()
+    (folder / "lock").write_bytes(content)
+    with pytest.raises(StoreExistsError, match="that is no store's, nothing was changed"):
+        make(folder)
+    assert [(each.name, each.read_bytes()) for each in folder.iterdir()] == [("lock", content)]
+
+
+@pytest.mark.parametrize("make", [Store.open, DataStore])
+@pytest.mark.parametrize("content", [b"", b"4711\n", bytes(52), None])
+def test_what_a_store_left_of_its_lock(folder: Path, make: Callable[[Path], Any], content: bytes | None) -> None:
+    """Killed before there was a log, or a power cut."""
+    make(folder).close()
+    for each in folder.iterdir():
+        if each.name != "lock":
+            each.unlink()
+        elif content is not None:
+            each.write_bytes(content)
+    make(folder).close()
 
 
 def test_doctor_names_who_uses_a_store_without_a_name(tmp_path: Path) -> None:

@@ -217,7 +217,11 @@ def format_stores(stores: Sequence[Mapping[str, Any]]) -> str:
     paths = [f"{store['name']} is {store['path']}" for store in stores if store.get("path") and not store["problem"]]
     problems = [
         f"{store['name']}: {store['problem']}"
-        + (f"; shmkv export --store {store['name']} > FILE, then shmkv unlink it" if store.get("path") else "")
+        + (
+            f"; shmkv export --store {store['name']} > FILE, then shmkv unlink {store['name']}"
+            if store.get("path")
+            else ""
+        )
         for store in stores
         if store["problem"]
     ]
