@@ -46,11 +46,12 @@ class Attached(NamedTuple):
     status: str  # "running", "sleeping", "stopped", ... as psutil says; "dead"; "unseen": in another pid namespace
 
 
-def attached(store: str | int) -> list[Attached]:
+def attached(store: str | int, uid: int | None = None) -> list[Attached]:
     """The processes in a store, dead ones that nobody has collected yet included.
 
     Args:
         store: the name of a store of this user, or a descriptor of its region.
+        uid: of the user whose store of this name is meant, if it is not this one's.
 
     Raises:
         StoreNotFoundError, PermissionError, CorruptStoreError, LayoutVersionError: as of `Store.attach`.
@@ -60,11 +61,11 @@ def attached(store: str | int) -> list[Attached]:
     ...     [(one.pid == os.getpid(), one.alive) for one in attached(store.name)]
     [(True, True)]
     """
-    with _Region(store) as shown:
+    with _Region(store, uid) as shown:
         return shown.attached()
 
 
-def locks_held(store: str | int) -> Counter[tuple[int, str]]:
+def locks_held(store: str | int, uid: int | None = None) -> Counter[tuple[int, str]]:
     """How many locks each slot holds at this moment: (slot, "bucket" or the lock's name) -> number.
 
     >>> from shmkv import Store
@@ -72,18 +73,18 @@ def locks_held(store: str | int) -> Counter[tuple[int, str]]:
     ...     locks_held(store.name)
     Counter()
     """
-    with _Region(store) as shown:
+    with _Region(store, uid) as shown:
         return shown.locks_held()
 
 
-def users_of_removed() -> dict[str, list[int]]:
-    """Of each of this user's stores whose name was removed: its name, and the pids of processes that have it mapped, as
+def users_of_removed(uid: int | None = None) -> dict[str, list[int]]:
+    """Of each of a user's stores, this one's if none is given, whose name was removed: its name, and the pids of processes that have it mapped, as
     far as /proc of this pid namespace tells.
 
     >>> users_of_removed().get("never-made", [])
     []
     """
-    path = re.escape(region.path_of(region.object_name("x")).removesuffix(b"x"))
+    path = re.escape(region.path_of(region.object_name("x", uid)).removesuffix(b"x"))
     removed = re.compile(rb"^\S+ \S+ \S+ \S+ \d+ +" + path + rb"(\S+) \(deleted\)$", re.MULTILINE)
     found: dict[str, set[int]] = {}
     processes = Path("/proc")
@@ -95,18 +96,18 @@ def users_of_removed() -> dict[str, list[int]]:
     return {name: sorted(pids) for name, pids in found.items()}
 
 
-def _open(store: str | int) -> Descriptor:
+def _open(store: str | int, uid: int | None) -> Descriptor:
     """A descriptor of its own: a process never meets the locks of its own open file."""
     if isinstance(store, int):
         return Descriptor.open(f"/proc/self/fd/{store}", os.O_RDONLY)
-    return region._open_object(region.object_name(store), readonly=True)
+    return region._open_object(region.object_name(store, uid), readonly=True)
 
 
 class _Region:
     """An open region."""
 
-    def __init__(self, store: str | int) -> None:
-        self._fd = _open(store)
+    def __init__(self, store: str | int, uid: int | None) -> None:
+        self._fd = _open(store, uid)
         try:
             fixed = os.pread(self._fd, region.FIXED_SIZE, 0)
             self._header = region.parse_header(fixed, os.fstat(self._fd).st_size, str(store))

@@ -870,11 +870,33 @@ def of_other_layouts() -> list[OfOtherLayout]:
 
 
 @surroundings.explained
-def list_regions(uid: int | None = None) -> list[Listed]:
-    """Every store of one user (this one if it is not given), by name; nothing is mapped or changed."""
-    wanted_uid = os.geteuid() if uid is None else uid
-    names = sorted(name for owner, name in _objects() if owner == wanted_uid)
-    return [listed for name in names if (listed := _look(name, wanted_uid)) is not None]
+def list_regions(uid: int | None = None, *, foreign: bool = False) -> list[Listed]:
+    """Every store of one user (this one if it is not given), by name; nothing is mapped or changed.
+
+    Args:
+        foreign: those of all other users as well.
+    """
+    mine = os.geteuid() if uid is None else uid
+    # What lies under another user's name and is not his, nobody will ever attach to.
+    wanted = sorted(
+        (name, owner)
+        for owner, name in _objects()
+        if owner == mine or (foreign and _owner(object_name(name, owner)) == owner)
+    )
+    return [listed for name, owner in wanted if (listed := _look(name, owner)) is not None]
+
+
+def check_readable(name: str, uid: int) -> None:
+    """
+    Raises:
+        StoreNotFoundError, PermissionError, CorruptStoreError: this user may not read that user's store.
+    """
+    target = object_name(name, uid)
+    fd = _open_object(target, readonly=True)
+    try:
+        _check_owner(fd, target, foreign=True)
+    finally:
+        fd.close()
 
 
 def _look(name: str, uid: int) -> Listed | None:
@@ -963,15 +985,15 @@ def is_durable(name: str) -> bool:
     return _DURABLE.fullmatch(name) is not None
 
 
-def is_dead_private(name: str) -> bool:
-    """Is this a private store of this user whose creator has ended?
+def is_dead_private(name: str, uid: int | None = None) -> bool:
+    """Is this a private store, of this user if no other is given, whose creator has ended?
 
     A store whose creator holds its liveness byte is alive, whatever /proc says.  Another one is dead if its creator is
     not in /proc.  Where /proc cannot tell (a container that shares /dev/shm, no /proc, that of another pid namespace)
     it is dead once nobody is attached to it, and not in its first minute.
     """
     match = _PRIVATE.fullmatch(name)
-    return match is not None and _creator_has_ended(object_name(name), *map(int, match.groups()))
+    return match is not None and _creator_has_ended(object_name(name, uid), *map(int, match.groups()))
 
 
 def _creator_has_ended(target: str, pid: int, start: int, where: int) -> bool:

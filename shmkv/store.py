@@ -49,10 +49,13 @@ POP_ROUNDS = 16
 # ---- Stores of this machine ----------------------------------------------------------------
 
 
-def list_stores() -> list[StoreInfo]:
+def list_stores(*, foreign: bool = False) -> list[StoreInfo]:
     """The stores of this user on this machine, sorted by name, private ones included.
 
     Atomicity: a look at each in turn; nothing is attached to, and nothing changes.
+
+    Args:
+        foreign: those of other users as well; of one that lets nobody else in, little more than the name is told.
 
     >>> store = Store.create("listed", size="1MiB")
     >>> [info.size for info in list_stores() if info.name == "listed"]
@@ -60,7 +63,7 @@ def list_stores() -> list[StoreInfo]:
     >>> store.close()
     >>> Store.unlink_name("listed")
     """
-    return [_store_info(listed) for listed in region.list_regions()]
+    return [_store_info(listed) for listed in region.list_regions(foreign=foreign)]
 
 
 def _store_info(listed: region.Listed) -> StoreInfo:

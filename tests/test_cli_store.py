@@ -15,6 +15,7 @@ from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from helpers import MIB, PATIENCE, Forked, python_environment, region_path
 from prometheus_client.parser import text_string_to_metric_families
@@ -331,7 +332,7 @@ def test_the_screen_of_top(store: Store) -> None:
     console.print(frame(store.name, {**rates(stats, stats, 1.0), "stats": stats}))
     told = console.export_text()
     assert store.name in told
-    assert re.search(rf"{os.getpid()} +python\S* +\w+", told)
+    assert re.search(rf"{os.getpid()} +{re.escape(psutil.Process().name())} +\w+", told)
     assert re.search(r"999999 +\? +stopped", told)
 
 

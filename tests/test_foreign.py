@@ -9,10 +9,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import itertools
+import json
 import os
 import pkgutil
 import random
+import re
 import struct
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,6 +34,7 @@ from shmkv import (
     ShmkvError,
     StaleStoreError,
     Store,
+    StoreFullError,
     StoreNotFoundError,
 )
 from shmkv.cli import main as cli
@@ -47,6 +52,8 @@ NOBODY = 65534
 @functools.cache
 def load_all_modules() -> None:
     """For who can load none: the source and the interpreter may lie in a directory of root's."""
+    import psutil  # noqa: F401  # which is imported where it is needed
+
     for module in pkgutil.walk_packages(shmkv.__path__, "shmkv."):
         if module.name != "shmkv.__main__":
             importlib.import_module(module.name)
@@ -110,7 +117,7 @@ def test_a_private_region_cannot_be_had(name: str, made: Callable[..., Store]) -
         as_user(NOBODY, attach)
 
 
-WITHOUT_FOREIGN = {"ls", "unlink", "bench", "completion", "doctor"}  # this user's stores, or none at all
+WITHOUT_FOREIGN = {"unlink", "bench", "completion"}  # nobody removes another user's stores; the others look at none
 
 
 def test_every_command_on_a_store_takes_foreign() -> None:
@@ -126,7 +133,7 @@ def test_every_command_on_a_store_takes_foreign() -> None:
     [
         ("get", "k"), ("set", "k", "v"), ("incr", "n"), ("ttl", "k"), ("keys",), ("range",), ("stats",), ("metrics",),
         ("export",), ("import", "/dev/null", "--format", "jsonl"), ("check",), ("check", "--deep"), ("compact",),
-        ("top", "--count", "1", "--interval", "0.05"), ("del", "k"),
+        ("top", "--count", "1", "--interval", "0.05"), ("del", "k"), ("doctor",),
     ],
     ids=" ".join,
 )  # fmt: skip
@@ -150,9 +157,74 @@ def test_commands_take_a_foreign_store_when_told(name: str, made: Callable[..., 
             assert store.get("n" if words[0] == "incr" else "k") in (1, "v")
 
 
+def said_by_nobody(capfd: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    """Exit status and output of a command that another user gives."""
+    from shmkv.cli.main import main
+
+    capfd.readouterr()
+
+    def give() -> int:
+        os.chdir("/")
+        status = main(list(words))
+        sys.stdout.flush()
+        return status
+
+    status = as_user(NOBODY, give)
+    return status, capfd.readouterr().out
+
+
+@needs_root
+def test_ls_lists_foreign_stores_when_told(
+    name: str, made: Callable[..., Store], capfd: pytest.CaptureFixture[str]
+) -> None:
+    with made(mode=0o644), Store.create(f"{name}-closed", size="1MiB") as closed:
+        as_user(NOBODY, lambda: Store.create(name, size="1MiB").close())  # two users, one name
+        assert all(
+            one["uid"] == NOBODY for one in map(json.loads, said_by_nobody(capfd, "ls", "--json")[1].splitlines())
+        )
+        listed = map(json.loads, said_by_nobody(capfd, "ls", "--json", "--foreign")[1].splitlines())
+        found = {(one["uid"], one["name"]): one for one in listed}
+        assert found[0, name]["size"] == 2 * MIB
+        assert found[0, name]["processes"] == 1
+        assert found[NOBODY, name]["size"] == MIB
+        assert found[0, closed.name]["size"] is None
+        assert "does not let user 65534 read it" in found[0, closed.name]["problem"]
+        table = said_by_nobody(capfd, "ls", "--foreign")[1]
+        assert re.search(rf"^{re.escape(name)} +root +2\.0 MiB", table, re.MULTILINE)
+        assert re.search(rf"^{re.escape(name)} +nobody +1\.0 MiB", table, re.MULTILINE)
+        assert "root" not in said_by_nobody(capfd, "ls")[1]
+        closed.unlink()
+
+
+@needs_root
+def test_doctor_looks_at_foreign_stores_when_told(
+    name: str, made: Callable[..., Store], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Of two stores of one name each is examined for itself; the remedy is its user's."""
+    with made(mode=0o644) as store, Store.create(f"{name}-closed", size="1MiB") as closed:
+        as_user(NOBODY, lambda: Store.create(name, size="1MiB").close())
+        with contextlib.suppress(StoreFullError):
+            for n in itertools.count():
+                store.put(f"k{n}", bytes(100))
+        status, told = said_by_nobody(capfd, "doctor", "--foreign", "--json")
+        findings = json.loads(told)["findings"]
+        assert status == 1
+        [full] = [one for one in findings if one["about"] == name]
+        assert (full["kind"], full["uid"]) == ("nearly-full", 0)
+        assert full["mend"].startswith(f"sudo -u root shmkv keys --store {name} --by-prefix ")
+        assert closed.name not in {one["about"] for one in findings}, "that it is closed is no fault"
+        assert f"{name} of user root: " in said_by_nobody(capfd, "doctor", "--foreign")[1]
+
+        assert said_by_nobody(capfd, "doctor", "--store", name, "--foreign")[0] == 0, "its own comes first"
+        assert said_by_nobody(capfd, "doctor", "--store", closed.name)[0] == 69
+        assert said_by_nobody(capfd, "doctor", "--store", closed.name, "--foreign")[0] == 77
+        closed.unlink()
+
+
 def test_foreign_belongs_to_the_name_of_a_store(tmp_path: Path) -> None:
     from shmkv.cli.main import main
 
+    assert main(["doctor", "--foreign", "--path", str(tmp_path)]) == 2
     assert main(["keys", "--foreign", "--path", str(tmp_path)]) == 2
     assert main(["keys", "--foreign", "--url", "http://127.0.0.1:9"]) == 2
     assert main(["serve", "--foreign", "--path", str(tmp_path)]) == 2

@@ -200,12 +200,18 @@ def format_process(process: Mapping[str, Any]) -> str:
     return f"{name}{process['pid']} ({status})"
 
 
-def format_stores(stores: Sequence[Mapping[str, Any]]) -> str:
-    """The stores of a machine."""
-    header = ("name", "size", "taken", "processes", "when full", "created")
+def format_stores(stores: Sequence[Mapping[str, Any]], reader: int, *, users: bool = False) -> str:
+    """The stores of a machine.
+
+    Args:
+        reader: the user who reads it.
+        users: say whose each is.
+    """
+    header = ("name", *(("user",) if users else ()), "size", "taken", "processes", "when full", "created")
     rows = [
         [
             store["name"],
+            *((user_name(store["uid"]),) if users else ()),
             format_bytes(store["size"]) if store["size"] is not None else "?",
             format_bytes(store["committed"]),
             str(store["processes"]),
@@ -219,13 +225,27 @@ def format_stores(stores: Sequence[Mapping[str, Any]]) -> str:
         f"{store['name']}: {store['problem']}"
         + (
             f"; shmkv export --store {store['name']} > FILE, then shmkv unlink {store['name']}"
-            if store.get("path")
+            if store.get("path") and store["uid"] == reader
             else ""
         )
         for store in stores
         if store["problem"]
     ]
     return "\n".join([format_table(header, rows), *paths, *problems])
+
+
+def user_name(uid: int) -> str:
+    """How a user is called here, or his number.
+
+    >>> user_name(0), user_name(4_000_000_000)
+    ('root', '4000000000')
+    """
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:  # of a container, perhaps
+        return str(uid)
 
 
 # ---- keys ----------------------------------------------------------------------------------
@@ -329,12 +349,18 @@ def format_top(view: Mapping[str, Any]) -> str:
 # ---- doctor --------------------------------------------------------------------------------
 
 
-def format_findings(stores: int, findings: Sequence[Mapping[str, Any]]) -> str:
+def _whose(finding: Mapping[str, Any], reader: int) -> str:
+    """The store, and of another user's whose it is."""
+    about, uid = finding["about"], finding["uid"]
+    return about if uid == reader else f"{about} of user {user_name(uid)}"
+
+
+def format_findings(stores: int, findings: Sequence[Mapping[str, Any]], reader: int) -> str:
     """What `shmkv doctor` found, each with its remedy."""
     looked = f"{stores:,} store{'' if stores == 1 else 's'} looked at"
     if not findings:
         return f"{looked}: nothing is wrong"
-    told = [f"{one['about']}: {one['what']}\n    {one['why']}\n    mend it: {one['mend']}" for one in findings]
+    told = [f"{_whose(one, reader)}: {one['what']}\n    {one['why']}\n    mend it: {one['mend']}" for one in findings]
     return "\n".join([*told, f"{looked}, {len(findings):,} finding{'' if len(findings) == 1 else 's'}"])
 
 
