@@ -8,10 +8,12 @@ How:  two handles of one store.  What takes microseconds is done at once, in the
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from shmkv import surroundings
 from shmkv.errors import LockTimeoutError
 from shmkv.store import Store
 
@@ -29,23 +31,72 @@ THREADS: Final = 16  # that wait for locks and the disk: a group commit serves a
 LONG_BYTES: Final = 64 << 10  # copied in a thread
 
 
+class _Threads(ThreadPoolExecutor):
+    """Goes on with those that it has where the system gives no more."""
+
+    def _adjust_thread_count(self) -> None:
+        try:
+            super()._adjust_thread_count()
+        except RuntimeError:
+            if not self._threads:
+                raise
+
+
+def _do(done: Future[Answer], call: Callable[..., Answer], args: tuple[Any, ...]) -> None:
+    """Make a call, unless nobody wants it any more, and tell how it went."""
+    if done.set_running_or_notify_cancel():
+        try:
+            done.set_result(call(*args))
+        except BaseException as error:
+            done.set_exception(error)
+            del done  # whose error holds this frame
+
+
 class InThreads:
     """Makes calls in threads of its own."""
 
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="store")
+        self._threads = _Threads(THREADS, thread_name_prefix="store")
+        self._running: set[Future[Any]] = set()
+        self._is_closed = False
 
     def made(self, call: Callable[..., Answer], *args: Any) -> Answer:
         """How a call is made; a face that says its errors in another way does so here."""
         return call(*args)
 
     async def in_thread(self, call: Callable[..., Answer], *args: Any) -> Answer:
-        """Make a call that takes long."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self.made, call, *args)
+        """Make a call that takes long.
+
+        Raises:
+            LimitError: there is no thread for it, and it is not made.
+        """
+        done: Future[Answer] = Future()
+        try:
+            self._threads.submit(_do, done, self.made, (call, *args))
+        except RuntimeError as error:
+            # It may lie in the queue of threads that could not be started, but not be made once they can.
+            if self._is_closed or not done.cancel():
+                raise
+            raise surroundings.no_more("threads") from error
+        self._running.add(done)
+        done.add_done_callback(self._running.discard)
+        return await asyncio.wrap_future(done)
 
     def close(self) -> None:
         """Wait for running calls."""
+        self._is_closed = True
         self._threads.shutdown()
+
+    async def aclose(self) -> None:
+        """The same beside the loop, in a thread or, where there is none, once there is nothing to wait for."""
+        closed: Future[None] = Future()
+        try:
+            threading.Thread(target=_do, args=(closed, self.close, ())).start()
+        except RuntimeError:
+            await asyncio.gather(*map(asyncio.wrap_future, list(self._running)), return_exceptions=True)
+            self.close()
+        else:
+            await asyncio.wrap_future(closed)
 
 
 class QuickAndPatient(InThreads):
@@ -110,7 +161,7 @@ class AsyncStore(QuickAndPatient):
 
     async def aclose(self) -> None:
         """Wait for running calls, beside the loop; the store that it was made of stays open."""
-        await asyncio.get_running_loop().run_in_executor(None, self.close)
+        await super().aclose()
 
     def close(self) -> None:
         InThreads.close(self)

@@ -99,7 +99,8 @@ class NoProcError(SurroundingsError):
 
 
 class LimitError(SurroundingsError):
-    """A limit of this process is reached: descriptors (ulimit -n), address space (-v), length of files (-f)."""
+    """A limit of this process is reached: descriptors (ulimit -n), address space (-v), length of files (-f), threads
+    and processes of its user (-u)."""
 
 
 class ClockError(SurroundingsError):

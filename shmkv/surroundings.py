@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 
-__all__ = ["PROC", "SHM_DIRECTORY", "explain", "explained", "limit_of_log", "within_limits"]
+__all__ = ["PROC", "SHM_DIRECTORY", "explain", "explained", "limit_of_log", "no_more", "within_limits"]
 
 SHM_DIRECTORY = "/dev/shm"
 PROC = "/proc"
@@ -73,6 +73,18 @@ def limit_of_log(error: OSError, path: str) -> LimitError | None:
     if error.errno == errno.EFBIG:
         remedy = "a file may not become that large here: raise the limit for files (ulimit -f)"
     return LimitError(error.errno, f"{remedy}; nothing was changed", path)
+
+
+def no_more(what: str) -> LimitError:
+    """Of threads or processes, which the system says by a RuntimeError without a number, or by EAGAIN.
+
+    >>> no_more("threads").errno == errno.EAGAIN
+    True
+    """
+    return LimitError(
+        errno.EAGAIN,
+        f"no more {what} can be started: end some, or raise the limit (ulimit -u, pids.max, or TasksMax= of a unit)",
+    )
 
 
 def explain(error: OSError) -> ShmkvError | None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers import Forked, durable_folder
 
-from shmkv import CodecError, LockTimeoutError, Store
-from shmkv.aio import AsyncStore
+from shmkv import CodecError, LimitError, LockTimeoutError, Store
+from shmkv.aio import LONG_BYTES, AsyncStore
 
 KEYS = [f"k{i}" for i in range(3000)]
 
@@ -111,3 +112,63 @@ def test_a_durable_store(folder: Path, sync: str) -> None:
     with Store.open(folder, sync, size="16MiB") as store:
         asyncio.run(main(store))
         assert store["n"] == 50
+
+
+# ---- No more threads -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def limit(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Let only so many more threads be started, as the system does at its limit."""
+    left: list[int] = []
+    start = threading.Thread.start
+
+    def started(thread: threading.Thread) -> None:
+        if left:
+            if not left[0]:
+                raise RuntimeError("can't start new thread")
+            left[0] -= 1
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", started)
+    return lambda more: left.__setitem__(slice(None), [more])
+
+
+def test_a_call_that_no_thread_was_found_for_is_never_made(store: Store, limit: Callable[[int], None]) -> None:
+    async def main() -> None:
+        cache = AsyncStore(store)
+        limit(0)
+        await cache.put("short", 1)
+        for call in (cache.put("long", b"x" * LONG_BYTES), cache.call(len)):
+            with pytest.raises(LimitError, match=r"no more threads.*ulimit -u"):
+                await call
+        limit(1)
+        assert await cache.call(len) == 1, "the same thread has met the call that was refused"
+        limit(0)
+        await cache.aclose()
+        with pytest.raises(RuntimeError):
+            await cache.call(len)
+
+    asyncio.run(main())
+    assert dict(store) == {"short": 1}
+
+
+def test_at_the_limit_calls_wait_for_the_threads_that_there_are(store: Store, limit: Callable[[int], None]) -> None:
+    async def main() -> list[int]:
+        cache = AsyncStore(store)
+        limit(1)
+        calls = [asyncio.ensure_future(cache.call(lambda patient: patient.incr("n"))) for _ in range(20)]
+        await asyncio.sleep(0)
+        await cache.aclose()  # waits for them without a thread of its own
+        return [await call for call in calls]
+
+    assert sorted(asyncio.run(main())) == list(range(1, 21))
+
+
+def test_an_error_comes_through_a_thread(store: Store) -> None:
+    async def main() -> None:
+        async with AsyncStore(store) as cache:
+            with pytest.raises(ZeroDivisionError):
+                await cache.call(lambda _: 1 // 0)
+
+    asyncio.run(main())

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import importlib
+import itertools
 import os
 import resource
 import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +19,7 @@ from typing import Any
 import building
 import pytest
 from helpers import in_fork, python_environment, unique_name
+from test_foreign import NOBODY, load_all_modules
 
 from shmkv import (
     ClockError,
@@ -23,7 +29,9 @@ from shmkv import (
     NoSharedMemoryError,
     ShmkvError,
     Store,
+    StoreNotFoundError,
     SurroundingsError,
+    _core,
     list_stores,
     region,
     surroundings,
@@ -369,3 +377,91 @@ for call in calls:
         assert line.startswith(f"NoSharedMemoryError {number}"), line
         assert "seccomp" in line
         assert "shm_open" in line
+
+
+# ---- Threads and processes --------------------------------------------------------------------
+
+
+def without_threads(call: Callable[[], Any]) -> Any:
+    """Its answer in a process whose user may start no more threads and processes; of root's none is counted."""
+    load_all_modules()
+    for name in ("fractions", "multiprocessing.popen_spawn_posix", "multiprocessing.resource_tracker"):
+        importlib.import_module(name)
+
+    def change_and_call() -> Any:
+        os.chdir("/")
+        if os.geteuid() == 0:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+        with pytest.raises(RuntimeError):
+            threading.Thread(target=print).start()
+        return call()
+
+    return in_fork(change_and_call)
+
+
+def test_without_a_thread_that_syncs_each_change_waits_for_the_disk() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)
+
+        def use_both() -> list[bool]:
+            with Store.open(f"{folder}/store", size="16MiB") as store, DataStore(f"{folder}/data") as data:
+                store["a"] = 1
+                data.create("a", {})
+                state = _core.durable_state(store._opened())
+                return [state["synced"] == state["end"], data._log.synced == data._log.end]
+
+        assert without_threads(use_both) == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (("import", "{folder}/lines.jsonl", "--store", "{name}"), "threads"),
+        (("serve", "--store", "{name}", "--uds", "{folder}/socket"), "processes"),
+        (("bench", "--quick", "--workers", "1"), "processes"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else value,
+)
+def test_commands_say_that_there_are_no_more(
+    words: tuple[str, ...], what: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from shmkv.cli.main import main
+
+    name = unique_name()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)
+        Path(folder, "lines.jsonl").write_text('{"key": "a", "value": 1}\n')
+
+        def give() -> int:
+            status = main([word.format(folder=folder, name=name) for word in words])
+            with contextlib.suppress(StoreNotFoundError):
+                Store.unlink_name(name)
+            return status
+
+        assert without_threads(give) == 70
+    assert f"no more {what} can be started: end some, or raise the limit (ulimit -u" in capfd.readouterr().err
+
+
+def test_an_import_goes_on_with_the_threads_that_it_gets(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, those that had been started waited for ever for the one that was not."""
+    from shmkv.cli.main import main
+
+    threads, start = itertools.count(), threading.Thread.start
+
+    def start_one(thread: threading.Thread) -> None:
+        if next(threads):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_one)
+    lines = tmp_path / "lines.jsonl"
+    lines.write_text("".join(f'{{"key": "k{n}", "value": {n}}}\n' for n in range(100)))
+    assert main(["import", str(lines), "--store", name, "--threads", "4"]) == 0
+    with Store.attach(name) as store:
+        assert len(store) == 100
+        store.unlink()

@@ -1,4 +1,5 @@
-"""Threads that run whatever has been put in the place of Python's: by gevent, before and after shmkv is imported."""
+"""Threads that run whatever has been put in the place of Python's: by gevent or eventlet, before and after shmkv is
+imported."""
 
 from __future__ import annotations
 
@@ -32,20 +33,33 @@ with tempfile.TemporaryDirectory() as folder:
     data.close()
     print("closed")
 """
-GEVENT = "from gevent import monkey; monkey.patch_all()"
+PATCHES = {
+    "gevent": "from gevent import monkey; monkey.patch_all()",
+    "eventlet": "import eventlet; eventlet.monkey_patch()",
+}
 SHMKV = "import shmkv, shmkv.durable, shmkv.datastore"
 
 
-@pytest.mark.parametrize("order", [(GEVENT, SHMKV), (SHMKV, GEVENT), ("", SHMKV)], ids=["before", "after", "never"])
-def test_what_syncs_is_a_real_thread(order: tuple[str, str]) -> None:
-    pytest.importorskip("gevent", reason="gevent is not installed: pip install gevent")
-    said = run_python(STORES.format(first=order[0], second=order[1]))
-    assert said.split() == ["synced", "closed"]
+@pytest.fixture(params=PATCHES)
+def patch(request: pytest.FixtureRequest) -> str:
+    """A line that puts greenlets in the place of threads."""
+    pytest.importorskip(request.param, reason=f"{request.param} is not installed: pip install {request.param}")
+    return PATCHES[request.param]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_what_syncs_is_a_real_thread(patch: str, when: str) -> None:
+    first, second = (patch, SHMKV) if when == "before" else (SHMKV, patch)
+    assert run_python(STORES.format(first=first, second=second)).split() == ["synced", "closed"]
+
+
+def test_what_syncs_where_nothing_is_patched() -> None:
+    assert run_python(STORES.format(first="", second=SHMKV)).split() == ["synced", "closed"]
 
 
 CHILDREN = """
 import os, tempfile, time
-from gevent import monkey; monkey.patch_all()
+{patch}
 from shmkv import Store, _core
 
 with tempfile.TemporaryDirectory() as folder:
@@ -62,9 +76,8 @@ with tempfile.TemporaryDirectory() as folder:
 """
 
 
-def test_in_a_forked_child_too() -> None:
-    pytest.importorskip("gevent", reason="gevent is not installed: pip install gevent")
-    assert run_python(CHILDREN).split() == ["0"]
+def test_in_a_forked_child_too(patch: str) -> None:
+    assert run_python(CHILDREN.format(patch=patch)).split() == ["0"]
 
 
 def test_a_bell() -> None:

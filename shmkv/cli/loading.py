@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from shmkv import surroundings
 from shmkv.cli import rows as rows_of
 from shmkv.cli.rows import Fields, Rows
 from shmkv.cli.source import Chunk, Source, read_chunks
@@ -95,11 +96,9 @@ class _Loader:
         self.done_pairs = 0
 
     def run(self) -> Report:
-        threads = [threading.Thread(target=self._work, name=f"import-{i}") for i in range(self.options.threads)]
+        threads = self._start()
         started = time.perf_counter()
         error: BaseException | None = None
-        for thread in threads:
-            thread.start()
         try:
             for job in self._read():
                 result = Result()
@@ -117,6 +116,20 @@ class _Loader:
             for thread in threads:
                 thread.join()
         return self._report(time.perf_counter() - started, error)
+
+    def _start(self) -> list[threading.Thread]:
+        """As many as are wanted and the system gives; others would wait for the one that it refuses."""
+        threads: list[threading.Thread] = []
+        for number in range(self.options.threads):
+            thread = threading.Thread(target=self._work, name=f"import-{number}")
+            try:
+                thread.start()
+            except RuntimeError as error:
+                if not threads:
+                    raise surroundings.no_more("threads") from error
+                break
+            threads.append(thread)
+        return threads
 
     def _read(self) -> Iterator[Job]:
         limit = self.target.size() // 4 + rows_of.MAX_KEY  # more than the store takes

@@ -24,6 +24,7 @@ _STATUS_OF: Final[dict[type[BaseException], int]] = {
     errors.LockTimeoutError: 503,
     errors.TooManyProcessesError: 503,
     errors.ClosedStoreError: 503,
+    errors.LimitError: 503,
     errors.ReadOnlyStoreError: 403,
     errors.ShmkvError: 500,
     NoFormError: 406,

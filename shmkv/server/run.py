@@ -23,7 +23,7 @@ from typing import Any, Final
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
-from shmkv import DataStore, Store
+from shmkv import DataStore, Store, surroundings
 from shmkv.errors import ShmkvError
 from shmkv.server.app import open_app, open_store
 from shmkv.server.gate import Gate
@@ -65,7 +65,10 @@ def serve(settings: Settings, say: Callable[[str], None]) -> None:
         # Last of all: a server that cannot begin must not leave a new store behind.
         ending.enter_context(_hold(settings))
         say(f"serving {_what(settings)} at {_where(listening)}")
-        supervisor.run()
+        try:
+            supervisor.run()
+        except BlockingIOError as error:  # a worker could not be started
+            raise surroundings.no_more("processes") from error
 
 
 def _hold(settings: Settings) -> contextlib.AbstractContextManager[object]:

@@ -26,6 +26,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from shmkv import surroundings
 from shmkv.workload.keys import KEY_BYTES, Distribution, key_of, keys_of, stream_of
 from shmkv.workload.mixes import MIXES, Kind, Mix
 from shmkv.workload.percentiles import Histogram
@@ -128,7 +129,10 @@ class Workers:
         for index in range(config.workers):
             mine, theirs = context.Pipe()
             process = context.Process(target=worker_main, args=(store_name, config, index, theirs), daemon=True)
-            process.start()
+            try:
+                process.start()
+            except BlockingIOError as error:
+                raise surroundings.no_more("processes") from error
             theirs.close()
             self._connections.append(mine)
             self._processes.append(process)
