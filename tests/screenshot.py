@@ -30,6 +30,8 @@ from shmkv import Store  # noqa: E402
 STORE = "sessions"
 USERS = 40_000
 SECONDS = 310  # the charts' five minutes, and a little
+MARGIN = 8  # below the last card of a picture: less than to the next one
+CARD_END = "return document.getElementById(arguments[0]).closest('.card').getBoundingClientRect().bottom + scrollY"
 PAGES = ("/", "/shop", "/shop/shoes", "/cart", "/checkout", "/account")
 
 
@@ -108,9 +110,9 @@ def take(folder: Path, seconds: float) -> None:
 def shoot(driver: Any, folder: Path) -> None:
     for name, dark in (("status", False), ("status-dark", True)):
         screen(driver, 1200, 900, dark=dark)
-        picture(driver, folder / f"{name}.png", 1200, 1290)
+        picture(driver, folder / f"{name}.png", 1200, to="prefixes")
     screen(driver, 390, 844, scale=1.5, touch=True)
-    picture(driver, folder / "status-phone.png", 390, 1500)
+    picture(driver, folder / "status-phone.png", 390, to="browser")
     screen(driver, 1200, 844)
     show(driver, "session:0000")
     picture(driver, folder / "value.png")
@@ -125,12 +127,13 @@ def show(driver: Any, prefix: str) -> None:
     driver.find_element(By.CSS_SELECTOR, "#browser button").click()
 
 
-def picture(driver: Any, path: Path, width: int = 0, height: int = 0) -> None:
-    """What is on the screen; with a size, the page from its top down to there."""
+def picture(driver: Any, path: Path, width: int = 0, to: str = "") -> None:
+    """What is on the screen; with a width, the page from its top down to the end of the card that holds `to`."""
     time.sleep(1.2)
     how: dict[str, Any] = {}
-    if height:
-        clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
+    if to:
+        end = driver.execute_script(CARD_END, to)
+        clip = {"x": 0, "y": 0, "width": width, "height": math.ceil(end) + MARGIN, "scale": 1}
         how = {"captureBeyondViewport": True, "clip": clip}
     path.write_bytes(base64.b64decode(driver.execute_cdp_cmd("Page.captureScreenshot", how)["data"]))
     print(f"{path}: {path.stat().st_size:,} bytes")

@@ -385,6 +385,7 @@ def test_a_full_cache_is_green(driver: Any) -> None:
         page = Page(driver, server.url)
         page.load()
         assert page.text("state") == "Live"
+        assert "evicted in all" in page.text("evicted")
         driver.get("about:blank")
 
 
@@ -585,6 +586,43 @@ def test_fits_a_phone(page: Page, store: Store) -> None:
     page.close()
     page.open("/docs")
     page.until(lambda: page.all("article"), "the API")
+    assert not page.overflows()
+
+
+HEADS_AND_CELLS = """
+return [...document.getElementById(arguments[0]).closest('table').querySelectorAll('th:last-of-type')]
+  .map((head) => head.closest('table').getBoundingClientRect().right - head.getBoundingClientRect().right);
+"""
+
+
+def test_an_empty_table_has_its_columns_where_a_full_one_has_them(fresh: tuple[Page, Store]) -> None:
+    page, _ = fresh
+    page.load()
+    page.until(lambda: page.texts("#expiring td") == ["No key expires."], "the report")
+    for table in ("prefixes", "largest", "expiring"):
+        assert page.script(HEADS_AND_CELLS, table) == [0], table
+
+
+OVERLAPS = """
+const boxes = [...document.querySelectorAll(arguments[0])].map((text) => text.getBoundingClientRect());
+return boxes.some((one, at) => boxes.slice(at + 1).some((other) => one.left < other.right && other.left < one.right
+  && one.top < other.bottom && other.top < one.bottom));
+"""
+
+
+@pytest.mark.parametrize("width", [320, 360, 390])
+def test_prefixes_and_charts_can_be_read_on_a_small_phone(fresh: tuple[Page, Store], width: int) -> None:
+    page, store = fresh
+    store.put("session:user:1", b"x" * 2_500_000, ttl=900)
+    screen(page.driver, width, 700, touch=True)
+    page.load()
+    page.until(lambda: page.texts("#prefixes .key") == ["session:"], "the report")
+    lines = "const e = document.querySelector('#prefixes .key'); return e.getClientRects().length"
+    assert page.script(lines) == 1, "a prefix of eight letters is not broken"
+    for window in ("300", "3600"):
+        page.script(f"document.querySelector('input[name=window][value=\"{window}\"]').click()")
+        for chart in ("items", "memory", "operations", "hits"):
+            assert not page.script(OVERLAPS, f"#{chart}-chart text"), (chart, window)
     assert not page.overflows()
 
 

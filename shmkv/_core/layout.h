@@ -243,7 +243,7 @@ static_assert(sizeof(skv_bucket) == 64, "one cache line");
  *         +---------+--------+--------+-----------+-----------------+
  *         | clock   | doomed | proven | stamp     | expiry, ms or 0 |   60 = proven (evict.c), 59 to 40: age.h
  *         +---------+--------+--------+-----------+-----------------+
- *         and in a slot that is not live, four fingerprints of keys that were evicted (ghost.h)
+ *         and in a slot that is not live, five fingerprints of keys that were evicted (ghost.h)
  * A doomed slot is removed by the batch in the bucket's txn, once that is committed. */
 typedef struct skv_slot {
     _Atomic uint64_t a;
