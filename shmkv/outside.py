@@ -78,8 +78,8 @@ def locks_held(store: str | int, uid: int | None = None) -> Counter[tuple[int, s
 
 
 def users_of_removed(uid: int | None = None) -> dict[str, list[int]]:
-    """Of each of a user's stores, this one's if none is given, whose name was removed: its name, and the pids of processes that have it mapped, as
-    far as /proc of this pid namespace tells.
+    """Of each store of a user (this one if none is given) whose name was removed: its name, and the pids of processes
+    that have it mapped, as far as /proc of this pid namespace tells.
 
     >>> users_of_removed().get("never-made", [])
     []
