@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -51,7 +50,9 @@ def _saved_by(command: str) -> dict[str, Any]:
 
 def test_memory_whose_directory_is_gone_is_saved_first(folder: Path) -> None:
     name = _leave(folder)
-    shutil.rmtree(folder)
+    folder.rename(
+        folder.parent / "elsewhere"
+    )  # not removed, or another test's directory may get its inode, and its name
     try:
         [finding] = [one for one in run("doctor", "--json").json["findings"] if one["about"] == name]
         assert finding["kind"] == "directory-gone"
