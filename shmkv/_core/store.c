@@ -476,6 +476,8 @@ static bool audit_helps(skv *store, skv_status status, skv_wait *wait)
 {
     if (status != SKV_FULL && status != SKV_NO_SPACE && status != SKV_CGROUP_FULL)
         return false;
+    if (store->evict && wait->block)
+        skv_reclaim_dead(store, NULL);  /* while there is something to evict, nobody else asks who has died */
     const bool leaks = skv_load(&store->header->deaths) != skv_load(&store->header->audited_deaths);
     if (!wait->block || (!leaks && !skv_lock_held(&store->header->compact_lock)))
         return false;
